@@ -1,0 +1,38 @@
+//! The language the dataplane accepts: plain values, no behaviour but equality, order and merging.
+//!
+//! The control plane produces these values, the daemon keeps them, the engine is assembled from
+//! them. Nothing here knows a socket, a clock, a thread or Kubernetes.
+//!
+//! In the order of use:
+//! - [`node`]: the node itself, its peers, the address pools and the settings;
+//! - [`rule`], [`policy`]: what decides a packet; [`set`]: the address sets that rules name;
+//! - [`endpoint`]: whom policy applies to; [`route`]: where addresses live; [`service`]: what is
+//!   translated;
+//! - [`state`]: all of the above at once, and the deltas ([`state::Update`]) between two states;
+//! - [`reason`]: why a packet was dropped or punted, one table with name, sentence and counter;
+//! - [`flow`]: a connection as it is shown to people.
+
+pub mod node;
+pub mod rule;
+pub mod set;
+
+pub mod policy;
+
+pub mod endpoint;
+pub mod route;
+pub mod service;
+
+pub mod state;
+
+pub mod flow;
+pub mod reason;
+
+pub use endpoint::{Endpoint, EndpointKey};
+pub use node::{Encap, LocalNode, Mac, Pool, RemoteNode, Settings};
+pub use policy::{DefaultAction, Policy, PolicyKey, TierPolicies};
+pub use reason::{DropReason, PuntReason};
+pub use route::{Route, RouteTarget};
+pub use rule::{Action, EntityMatch, IcmpMatch, IpVersion, PortRange, Rule};
+pub use service::{Backend, Service, ServiceKey, TrafficPolicy};
+pub use set::{AddressSet, Member, SetId};
+pub use state::{State, Update};
