@@ -1,0 +1,124 @@
+//! What the packet path needs of TCP (RFC 9293), UDP (RFC 768), SCTP (RFC 9260) and ICMP
+//! (RFC 792, 4443): ports, TCP's flags, and where the checksum stands.
+
+use crate::protocol;
+
+/// TCP flags.
+pub mod tcp_flags {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronise sequence numbers.
+    pub const SYN: u8 = 0x02;
+    /// Reset the connection.
+    pub const RST: u8 = 0x04;
+    /// The acknowledgement field is significant.
+    pub const ACK: u8 = 0x10;
+}
+
+/// Length of a TCP header without options.
+pub const TCP_LEN: usize = 20;
+
+/// Source and destination port: the first four bytes of TCP, UDP, UDP-Lite and SCTP.
+pub fn ports(bytes: &[u8; 4]) -> (u16, u16) {
+    (u16::from_be_bytes([bytes[0], bytes[1]]), u16::from_be_bytes([bytes[2], bytes[3]]))
+}
+
+/// What the path reads of a TCP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpFacts {
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// Length of the header with options in bytes.
+    pub header_len: usize,
+    /// Flags, [`tcp_flags`].
+    pub flags: u8,
+    /// Window, not scaled.
+    pub window: u16,
+}
+
+impl TcpFacts {
+    /// Reads a header.
+    pub fn parse(b: &[u8; TCP_LEN]) -> Self {
+        Self {
+            seq: u32::from_be_bytes([b[4], b[5], b[6], b[7]]),
+            ack: u32::from_be_bytes([b[8], b[9], b[10], b[11]]),
+            header_len: usize::from(b[12] >> 4) * 4,
+            flags: b[13],
+            window: u16::from_be_bytes([b[14], b[15]]),
+        }
+    }
+}
+
+/// Where the checksum of a protocol with a pseudo-header stands, from the start of its header.
+///
+/// SCTP's is none of these: its CRC32c covers neither addresses nor needs a change with them, but
+/// it covers the ports.
+pub const fn checksum_offset(protocol: u8) -> Option<usize> {
+    match protocol {
+        protocol::TCP => Some(16),
+        protocol::UDP | protocol::UDPLITE => Some(6),
+        protocol::ICMPV6 => Some(2),
+        _ => None,
+    }
+}
+
+/// Whether the protocol has ports where TCP has them.
+pub const fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, protocol::TCP | protocol::UDP | protocol::SCTP | protocol::UDPLITE)
+}
+
+/// What an ICMP or ICMPv6 message is to connection tracking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IcmpClass {
+    /// A query, with its identifier where one exists.
+    Request,
+    /// An answer to a query.
+    Reply,
+    /// An error that quotes a packet.
+    Error,
+    /// Neighbour or router discovery, RFC 4861.
+    Discovery,
+    /// Everything else.
+    Other,
+}
+
+/// Classifies an ICMP message by type.
+pub const fn icmp_class(protocol: u8, kind: u8) -> IcmpClass {
+    if protocol == protocol::ICMPV6 {
+        return match kind {
+            1..=4 => IcmpClass::Error,
+            128 => IcmpClass::Request,
+            129 => IcmpClass::Reply,
+            133..=137 => IcmpClass::Discovery,
+            _ => IcmpClass::Other,
+        };
+    }
+    match kind {
+        3 | 4 | 5 | 11 | 12 => IcmpClass::Error,
+        8 | 13 | 15 | 17 => IcmpClass::Request,
+        0 | 14 | 16 | 18 => IcmpClass::Reply,
+        _ => IcmpClass::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tcp_facts_are_what_scapy_wrote() {
+        // scapy: raw(TCP(sport=1000, dport=80, seq=0x01020304, ack=0x0a0b0c0d, flags="SA",
+        // window=512, chksum=0))
+        let bytes = [
+            0x03, 0xe8, 0x00, 0x50, 1, 2, 3, 4, 0x0a, 0x0b, 0x0c, 0x0d, 0x50, 0x12, 2, 0, 0, 0, 0,
+            0,
+        ];
+        let facts = TcpFacts::parse(&bytes);
+        assert_eq!(ports(&[bytes[0], bytes[1], bytes[2], bytes[3]]), (1000, 80));
+        assert_eq!((facts.seq, facts.ack), (0x0102_0304, 0x0a0b_0c0d));
+        assert_eq!((facts.header_len, facts.window), (20, 512));
+        assert_eq!(facts.flags, tcp_flags::SYN | tcp_flags::ACK);
+    }
+}
