@@ -1,1 +1,3 @@
-//! (to come)
+//! Every object that Margay reads, typed: parsing, defaults, validation and selectors.
+
+pub mod selector;
