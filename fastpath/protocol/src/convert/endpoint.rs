@@ -1,0 +1,41 @@
+//! Workload endpoints.
+
+use margay_model::{Endpoint, PolicyKey, TierPolicies};
+
+use crate::bytes::{addresses, each, from_addresses, mac, messages, names, small, strings};
+use crate::error::{At, FieldError};
+use crate::proto;
+
+impl From<&Endpoint> for proto::Endpoint {
+    fn from(endpoint: &Endpoint) -> Self {
+        Self {
+            key: endpoint.key.to_string(),
+            interface: endpoint.interface.to_string(),
+            mac: endpoint.mac.0.to_vec(),
+            addresses: from_addresses(&endpoint.addresses),
+            allowed_sources: messages(&endpoint.allowed_sources),
+            mtu: endpoint.mtu.into(),
+            tiers: messages(endpoint.tiers.iter()),
+            profiles: strings(endpoint.profiles.iter()),
+            priority: endpoint.priority,
+        }
+    }
+}
+
+impl TryFrom<proto::Endpoint> for Endpoint {
+    type Error = FieldError;
+
+    fn try_from(endpoint: proto::Endpoint) -> Result<Self, FieldError> {
+        Ok(Self {
+            key: endpoint.key.into(),
+            interface: endpoint.interface.into(),
+            mac: mac(&endpoint.mac).at("mac")?,
+            addresses: addresses(endpoint.addresses, "addresses")?,
+            allowed_sources: each(endpoint.allowed_sources, "allowed_sources")?,
+            mtu: small(endpoint.mtu).at("mtu")?,
+            tiers: each::<_, TierPolicies>(endpoint.tiers, "tiers")?.into(),
+            profiles: names::<PolicyKey>(endpoint.profiles).into(),
+            priority: endpoint.priority,
+        })
+    }
+}

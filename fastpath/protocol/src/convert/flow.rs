@@ -1,0 +1,105 @@
+//! Connections, as they are shown, and the filter that chooses them.
+
+use ipnet::IpNet;
+use margay_model::PolicyKey;
+use margay_model::flow::{FlowCount, FlowTuple, FlowView};
+
+use crate::bytes::{from_address, small};
+use crate::error::{At, FieldError};
+use crate::proto;
+
+impl From<&FlowView> for proto::Flow {
+    fn from(flow: &FlowView) -> Self {
+        Self {
+            orig: Some((&flow.orig).into()),
+            reply: Some((&flow.reply).into()),
+            orig_count: Some((&flow.orig_count).into()),
+            reply_count: Some((&flow.reply_count).into()),
+            state: flow.state.to_owned(),
+            idle_ms: flow.idle_ms,
+            allowed: flow.allowed,
+            egress: flow.egress.as_ref().map(from_hit),
+            ingress: flow.ingress.as_ref().map(from_hit),
+        }
+    }
+}
+
+impl From<&FlowTuple> for proto::FlowTuple {
+    fn from(tuple: &FlowTuple) -> Self {
+        Self {
+            src: from_address(tuple.src),
+            dst: from_address(tuple.dst),
+            protocol: tuple.protocol.into(),
+            src_port: tuple.src_port.into(),
+            dst_port: tuple.dst_port.into(),
+        }
+    }
+}
+
+impl From<&FlowCount> for proto::FlowCount {
+    fn from(count: &FlowCount) -> Self {
+        Self { packets: count.packets, bytes: count.bytes }
+    }
+}
+
+fn from_hit((policy, rule): &(PolicyKey, u32)) -> proto::RuleHit {
+    proto::RuleHit { policy: policy.to_string(), rule: *rule }
+}
+
+/// Which connections are wanted; see the message of the same name for what its fields mean.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlowFilter {
+    /// An address of either direction lies in this network.
+    pub net: Option<IpNet>,
+    /// IP protocol number.
+    pub protocol: Option<u8>,
+    /// A port of either direction.
+    pub port: Option<u16>,
+    /// Allowed or denied.
+    pub allowed: Option<bool>,
+    /// At most so many.
+    pub limit: Option<u32>,
+}
+
+// === impl FlowFilter ===
+
+impl FlowFilter {
+    /// Whether the connection is one of those that are wanted; the limit is the caller's.
+    pub fn matches(&self, flow: &FlowView) -> bool {
+        let tuples = [&flow.orig, &flow.reply];
+        self.allowed.is_none_or(|allowed| flow.allowed == allowed)
+            && self.protocol.is_none_or(|protocol| flow.orig.protocol == protocol)
+            && self
+                .port
+                .is_none_or(|port| tuples.iter().any(|t| t.src_port == port || t.dst_port == port))
+            && self.net.is_none_or(|net| {
+                tuples.iter().any(|t| net.contains(&t.src) || net.contains(&t.dst))
+            })
+    }
+}
+
+impl From<&FlowFilter> for proto::FlowFilter {
+    fn from(filter: &FlowFilter) -> Self {
+        Self {
+            net: filter.net.as_ref().map(Into::into),
+            protocol: filter.protocol.map(Into::into),
+            port: filter.port.map(Into::into),
+            allowed: filter.allowed,
+            limit: filter.limit.unwrap_or(0),
+        }
+    }
+}
+
+impl TryFrom<proto::FlowFilter> for FlowFilter {
+    type Error = FieldError;
+
+    fn try_from(filter: proto::FlowFilter) -> Result<Self, FieldError> {
+        Ok(Self {
+            net: filter.net.map(TryInto::try_into).transpose().at("net")?,
+            protocol: filter.protocol.map(small).transpose().at("protocol")?,
+            port: filter.port.map(small).transpose().at("port")?,
+            allowed: filter.allowed,
+            limit: (filter.limit != 0).then_some(filter.limit),
+        })
+    }
+}

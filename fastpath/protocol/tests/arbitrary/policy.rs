@@ -1,0 +1,107 @@
+//! Sets, rules, policies, endpoints.
+
+use std::net::IpAddr;
+
+use margay_model::{
+    Action, AddressSet, DefaultAction, Endpoint, EntityMatch, IcmpMatch, IpVersion, Member, Policy,
+    Rule, TierPolicies,
+};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use super::{mac, name, names, net, port_range};
+
+pub(crate) fn member() -> impl Strategy<Value = Member> {
+    prop_oneof![
+        net().prop_map(Member::Net),
+        any::<(IpAddr, u8, u16)>().prop_map(|(addr, protocol, port)| Member::AddrPort {
+            addr,
+            protocol,
+            port
+        }),
+    ]
+}
+
+pub(crate) fn set() -> impl Strategy<Value = AddressSet> {
+    vec(member(), 0..6).prop_map(AddressSet::from)
+}
+
+fn entity() -> impl Strategy<Value = EntityMatch> {
+    (
+        (vec(net(), 0..3), vec(net(), 0..3)),
+        (names(), names(), names()),
+        (vec(port_range(), 0..3), names(), vec(port_range(), 0..3), names()),
+    )
+        .prop_map(|((nets, not_nets), (sets, not_sets, addr_port_sets), ports)| {
+            let (ports, named_ports, not_ports, not_named_ports) = ports;
+            EntityMatch {
+                nets,
+                not_nets,
+                sets,
+                not_sets,
+                addr_port_sets,
+                ports,
+                named_ports,
+                not_ports,
+                not_named_ports,
+            }
+        })
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    let action =
+        prop_oneof![Just(Action::Allow), Just(Action::Deny), Just(Action::Pass), Just(Action::Log)];
+    let version = option::of(prop_oneof![Just(IpVersion::V4), Just(IpVersion::V6)]);
+    let icmp =
+        || option::of(any::<(u8, Option<u8>)>().prop_map(|(kind, code)| IcmpMatch { kind, code }));
+    let entity = || prop_oneof![Just(EntityMatch::default()), entity()];
+    (action, version, any::<Option<u8>>(), any::<Option<u8>>(), icmp(), icmp(), entity(), entity())
+        .prop_map(|(action, ip_version, protocol, not_protocol, icmp, not_icmp, src, dst)| Rule {
+            action,
+            ip_version,
+            protocol,
+            not_protocol,
+            icmp,
+            not_icmp,
+            src,
+            dst,
+        })
+}
+
+pub(crate) fn policy() -> impl Strategy<Value = Policy> {
+    (name(), vec(rule(), 0..3), vec(rule(), 0..3)).prop_map(|(key, ingress, egress)| Policy {
+        key,
+        ingress,
+        egress,
+    })
+}
+
+fn tier() -> impl Strategy<Value = TierPolicies> {
+    let action = prop_oneof![Just(DefaultAction::Deny), Just(DefaultAction::Pass)];
+    (name(), action, names(), names()).prop_map(|(name, default_action, ingress, egress)| {
+        TierPolicies { name, default_action, ingress, egress }
+    })
+}
+
+pub(crate) fn endpoint() -> impl Strategy<Value = Endpoint> {
+    (
+        (name(), name(), mac(), any::<u16>(), any::<u32>()),
+        (vec(any::<IpAddr>(), 0..3), vec(net(), 0..3)),
+        (vec(tier(), 0..3), names()),
+    )
+        .prop_map(|(what, (addresses, allowed_sources), (tiers, profiles))| {
+            let (key, interface, mac, mtu, priority) = what;
+            Endpoint {
+                key,
+                interface,
+                mac,
+                addresses,
+                allowed_sources,
+                mtu,
+                tiers: tiers.into(),
+                profiles: profiles.into(),
+                priority,
+            }
+        })
+}

@@ -1,0 +1,135 @@
+//! Nodes, pools, routes, services.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use margay_model::node::{EndpointToHost, Timeouts, TunnelAddress};
+use margay_model::{
+    Backend, Encap, LocalNode, Pool, RemoteNode, Route, RouteTarget, Service, Settings,
+    TrafficPolicy,
+};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use super::{mac, name, net, port_range};
+
+fn encap() -> impl Strategy<Value = Encap> {
+    prop_oneof![Just(Encap::None), Just(Encap::Ipip), Just(Encap::Vxlan)]
+}
+
+pub(crate) fn local_node() -> impl Strategy<Value = LocalNode> {
+    let tunnel =
+        (encap(), any::<IpAddr>()).prop_map(|(encap, address)| TunnelAddress { encap, address });
+    (
+        name(),
+        option::of((any::<Ipv4Addr>(), 0..=32u8)),
+        option::of((any::<Ipv6Addr>(), 0..=128u8)),
+        vec(tunnel, 0..3),
+        mac(),
+        settings(),
+    )
+        .prop_map(|(name, v4, v6, tunnel_addresses, vtep_mac, settings)| LocalNode {
+            name,
+            v4,
+            v6,
+            tunnel_addresses,
+            vtep_mac,
+            settings,
+        })
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    let to_host = prop_oneof![Just(EndpointToHost::Accept), Just(EndpointToHost::Drop)];
+    (
+        (any::<u16>(), 0..1u32 << 24, port_range(), to_host),
+        (vec(net(), 0..3), vec(net(), 0..3)),
+        any::<[bool; 3]>(),
+        (any::<u32>(), timeouts()),
+    )
+        .prop_map(|(vxlan, nets, [cut, allow_vxlan, allow_ipip], (errors, timeouts))| {
+            let (vxlan_port, vxlan_vni, ports, endpoint_to_host) = vxlan;
+            let (service_ranges, node_port_addresses) = nets;
+            Settings {
+                vxlan_port,
+                vxlan_vni,
+                snat_ports: (ports.first, ports.last),
+                endpoint_to_host,
+                service_ranges,
+                node_port_addresses,
+                cut_flows_on_policy_change: cut,
+                allow_vxlan_from_workloads: allow_vxlan,
+                allow_ipip_from_workloads: allow_ipip,
+                icmp_errors_per_second: errors,
+                timeouts,
+            }
+        })
+}
+
+fn timeouts() -> impl Strategy<Value = Timeouts> {
+    any::<[u32; 8]>().prop_map(|[a, b, c, d, e, f, g, h]| Timeouts {
+        tcp_syn_sent: a,
+        tcp_established: b,
+        tcp_fins_seen: c,
+        tcp_reset_seen: d,
+        udp: e,
+        icmp: f,
+        generic: g,
+        denied: h,
+    })
+}
+
+pub(crate) fn remote_node() -> impl Strategy<Value = RemoteNode> {
+    (name(), any::<Option<Ipv4Addr>>(), any::<Option<Ipv6Addr>>(), mac())
+        .prop_map(|(name, v4, v6, vtep_mac)| RemoteNode { name, v4, v6, vtep_mac })
+}
+
+pub(crate) fn pool() -> impl Strategy<Value = Pool> {
+    (net(), any::<bool>(), encap(), any::<bool>()).prop_map(
+        |(cidr, nat_outgoing, encap, encap_always)| Pool {
+            cidr,
+            nat_outgoing,
+            encap,
+            encap_always,
+        },
+    )
+}
+
+pub(crate) fn route() -> impl Strategy<Value = Route> {
+    let node = (name(), encap()).prop_map(|(node, encap)| RouteTarget::Node { node, encap });
+    (net(), prop_oneof![node, Just(RouteTarget::LocalBlock)])
+        .prop_map(|(dst, target)| Route { dst, target })
+}
+
+pub(crate) fn service() -> impl Strategy<Value = Service> {
+    let policy = || prop_oneof![Just(TrafficPolicy::Cluster), Just(TrafficPolicy::Local)];
+    let addresses = || vec(any::<IpAddr>(), 0..3);
+    let backends =
+        || vec(any::<(IpAddr, u16)>().prop_map(|(addr, port)| Backend { addr, port }), 0..3);
+    (
+        (name(), any::<u8>(), any::<u16>(), any::<Option<u16>>()),
+        (addresses(), addresses(), addresses(), vec(net(), 0..3)),
+        (policy(), policy(), any::<Option<u32>>()),
+        (backends(), backends()),
+    )
+        .prop_map(|(what, addresses, how, backends)| {
+            let (key, protocol, port, node_port) = what;
+            let (cluster_ips, external_ips, load_balancer_ips, load_balancer_sources) = addresses;
+            let (internal, external, affinity) = how;
+            let (cluster_backends, local_backends) = backends;
+            Service {
+                key,
+                protocol,
+                port,
+                cluster_ips,
+                external_ips,
+                load_balancer_ips,
+                load_balancer_sources,
+                node_port,
+                internal,
+                external,
+                affinity,
+                cluster_backends,
+                local_backends,
+            }
+        })
+}
