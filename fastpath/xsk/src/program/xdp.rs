@@ -1,0 +1,82 @@
+//! Attaching XDP programs.
+
+use std::os::fd::AsFd;
+
+use libbpf_rs::{ErrorKind, Xdp, XdpFlags};
+
+use super::{ProgramError, object::Loaded};
+
+/// How an XDP program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum XdpMode {
+    /// In the driver, before a socket buffer is made.
+    Native,
+    /// In the stack, on a socket buffer: on any interface, slower.
+    Generic,
+}
+
+/// An XDP program in force.
+#[derive(Debug)]
+pub struct Attached {
+    /// How it runs.
+    pub mode: XdpMode,
+    /// Why not natively, if so.
+    pub fallback: Option<libbpf_rs::Error>,
+}
+
+// === impl XdpMode ===
+
+impl XdpMode {
+    fn flags(self) -> XdpFlags {
+        match self {
+            Self::Native => XdpFlags::DRV_MODE,
+            Self::Generic => XdpFlags::SKB_MODE,
+        }
+    }
+}
+
+impl std::fmt::Display for XdpMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        })
+    }
+}
+
+/// Attaches natively if the driver can, else generically. A program that is there in the same mode
+/// is replaced in one step; one in the other mode is taken off first, as the kernel allows one only.
+pub(super) fn attach(loaded: &Loaded, ifindex: u32) -> Result<Attached, ProgramError> {
+    let xdp = Xdp::new(loaded.as_fd());
+    let index = ifindex as i32;
+    let native = match xdp.attach(index, XdpMode::Native.flags()) {
+        // Someone's generic program is there.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => xdp
+            .detach(index, XdpMode::Generic.flags())
+            .and_then(|()| xdp.attach(index, XdpMode::Native.flags())),
+        outcome => outcome,
+    };
+    let Err(fallback) = native else {
+        return Ok(Attached { mode: XdpMode::Native, fallback: None });
+    };
+    xdp.attach(index, XdpMode::Generic.flags())
+        .map(|()| Attached { mode: XdpMode::Generic, fallback: Some(fallback) })
+        .map_err(|source| ProgramError::Attach { program: loaded.name(), ifindex, source })
+}
+
+/// Takes the program off if it, and not a successor, is there. An interface that is gone is no
+/// error.
+pub(super) fn detach(loaded: &Loaded, ifindex: u32) -> Result<(), ProgramError> {
+    let xdp = Xdp::new(loaded.as_fd());
+    for mode in [XdpMode::Native, XdpMode::Generic] {
+        match xdp.query_id(ifindex as i32, mode.flags()) {
+            Ok(id) if id == loaded.id() => {
+                return xdp.detach(ifindex as i32, mode.flags()).map_err(|source| {
+                    ProgramError::Detach { program: loaded.name(), ifindex, source }
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

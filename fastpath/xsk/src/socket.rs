@@ -1,0 +1,226 @@
+//! One AF_XDP socket: the four rings of one (interface, queue), used by one worker at a time.
+
+use std::{
+    fmt,
+    mem::ManuallyDrop,
+    os::fd::{AsFd, BorrowedFd, RawFd},
+};
+
+use libxdp_sys::{xdp_desc, xsk_socket__fd};
+
+use crate::{
+    Error, Mode, Region, SocketOptions,
+    lent::Lent,
+    ring::{Consumer, Producer},
+    umem::Handle,
+};
+
+/// Bytes of skbs that may be under way from one socket in copy mode: more than a full tx ring of
+/// the largest frames. The default (212,992) stalls sending at about 90 packets.
+const SEND_BUFFER: usize = 16 << 20;
+
+/// `XDP_MAX_TX_SKB_BUDGET` (include/uapi/linux/if_xdp.h, Linux 6.17): descriptors that one
+/// `sendto` takes in copy mode, 32 by default.
+const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+
+/// One bound AF_XDP socket. One thread at a time drives it, with neither lock nor allocation:
+/// [`complete`](Socket::complete), [`rx`](Socket::rx), [`tx`](Socket::tx),
+/// [`kick_tx`](Socket::kick_tx), [`fill`](Socket::fill).
+///
+/// Dropping it closes the socket and gives the frames that the kernel had for it back to the
+/// region. The kernel waits for a grace period meanwhile (milliseconds): a worker hands a socket it
+/// no longer wants to another thread.
+pub struct Socket {
+    pub(crate) rx: Consumer<xdp_desc>,
+    pub(crate) tx: Producer<xdp_desc>,
+    pub(crate) fill: Producer<u64>,
+    pub(crate) completion: Consumer<u64>,
+    pub(crate) lent: Lent,
+    pub(crate) region: &'static Region,
+    pub(crate) counters: SocketCounters,
+    /// Frames to keep in the fill ring.
+    pub(crate) ready: u32,
+    fd: RawFd,
+    queue: u32,
+    interface: Box<str>,
+    /// Taken out only by `drop`.
+    handle: ManuallyDrop<Handle>,
+}
+
+/// What this side of a socket counted. Monotonic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SocketCounters {
+    /// Frames received.
+    pub rx: u64,
+    /// Frames put into the tx ring.
+    pub tx: u64,
+    /// Frames that the kernel reported as sent.
+    pub completed: u64,
+    /// Times that [`Socket::tx`] had more frames than the tx ring had room.
+    pub tx_ring_full: u64,
+    /// Times that [`Socket::fill`] found no free chunk.
+    pub fill_starved: u64,
+    /// Frames given to [`Socket::tx`] that cannot be sent: empty, or of another region. They went
+    /// back to their region.
+    pub unsendable: u64,
+    /// Descriptors that name no chunk the kernel had from us; ignored.
+    pub foreign: u64,
+}
+
+/// What the kernel counted for a socket (`XDP_STATISTICS`, af_xdp.rst).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KernelCounters {
+    /// Packets dropped for a reason other than the next two.
+    pub rx_dropped: u64,
+    /// Packets dropped because the rx ring was full.
+    pub rx_ring_full: u64,
+    /// Times that the fill ring was empty when a packet came.
+    pub fill_ring_empty: u64,
+    /// Fill ring entries that named no chunk.
+    pub rx_invalid: u64,
+    /// Tx descriptors that the kernel refused.
+    pub tx_invalid: u64,
+    /// Times that the kernel looked for something to send and found nothing.
+    pub tx_ring_empty: u64,
+}
+
+// SAFETY: the rings are pointers into mappings that any one thread may use; `Socket` is not `Sync`,
+// and all methods that touch the rings take `&mut self`.
+unsafe impl Send for Socket {}
+
+// === impl Socket ===
+
+impl Socket {
+    /// The socket of a handle that libxdp has just made.
+    pub(crate) fn new(
+        handle: Handle,
+        interface: &str,
+        queue: u32,
+        options: SocketOptions,
+    ) -> Result<Self, Error> {
+        let region = handle.umem().region();
+        // SAFETY: libxdp filled the rings in for this socket, rx and tx with descriptors, fill and
+        // completion with addresses. They are unmapped when `handle` is dropped, after the rings
+        // here. Each is wrapped once: a handle comes here once.
+        let rings = unsafe {
+            let rings = handle.rings();
+            Producer::new(&rings.tx)
+                .zip(Consumer::new(&rings.rx))
+                .zip(Producer::new(&rings.fill).zip(Consumer::new(&rings.completion)))
+        };
+        // libxdp leaves fill and completion out if the queue is in use by this UMEM already.
+        let Some(((tx, rx), (fill, completion))) = rings else {
+            return Err(Error::AlreadyBound { interface: interface.to_owned(), queue });
+        };
+        // SAFETY: the handle holds a live socket.
+        let fd = unsafe { xsk_socket__fd(handle.xsk.as_ptr()) };
+        let ready = options.ready.min(fill.size());
+        let socket = Self {
+            rx,
+            tx,
+            fill,
+            completion,
+            lent: Lent::new(region.chunks()),
+            region,
+            counters: SocketCounters::default(),
+            ready,
+            fd,
+            queue,
+            interface: interface.into(),
+            handle: ManuallyDrop::new(handle),
+        };
+        socket.tune(options);
+        Ok(socket)
+    }
+
+    /// Name of the interface when the socket was bound.
+    #[must_use]
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// The interface's queue.
+    #[must_use]
+    pub fn queue(&self) -> u32 {
+        self.queue
+    }
+
+    /// The mode the socket runs in.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.handle.umem().mode()
+    }
+
+    /// What this side counted.
+    #[must_use]
+    pub fn counters(&self) -> SocketCounters {
+        self.counters
+    }
+
+    /// What the kernel counted.
+    ///
+    /// # Errors
+    /// [`Error::Query`].
+    pub fn kernel_counters(&self) -> Result<KernelCounters, Error> {
+        let stats = rustix::net::sockopt::xdp_statistics(self)
+            .map_err(|errno| Error::Query { what: "the statistics", source: errno.into() })?;
+        Ok(KernelCounters {
+            rx_dropped: stats.rx_dropped,
+            rx_ring_full: stats.rx_ring_full.unwrap_or(0),
+            fill_ring_empty: stats.rx_fill_ring_empty_descs.unwrap_or(0),
+            rx_invalid: stats.rx_invalid_descs,
+            tx_invalid: stats.tx_invalid_descs,
+            tx_ring_empty: stats.tx_ring_empty_descs.unwrap_or(0),
+        })
+    }
+
+    /// Frames in the kernel's hands for this socket: ready for reception, received and not yet read,
+    /// to be sent, or sent and not yet completed. Counts 1 KiB of bits for 8,192 chunks.
+    #[must_use]
+    pub fn lent(&self) -> usize {
+        self.lent.len()
+    }
+
+    /// Settings without which the socket works too, only slower.
+    fn tune(&self, options: SocketOptions) {
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(self, SEND_BUFFER);
+        let budget: u32 = options.tx;
+        // SAFETY: a live descriptor, and a pointer to a value of the length given. A kernel that
+        // does not know the option refuses it.
+        unsafe {
+            libc::setsockopt(
+                self.fd,
+                libc::SOL_XDP,
+                XDP_MAX_TX_SKB_BUDGET,
+                (&raw const budget).cast(),
+                size_of::<u32>() as libc::socklen_t,
+            )
+        };
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: open until `handle` is dropped, which `self` outlives.
+        unsafe { BorrowedFd::borrow_raw(self.fd) }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // SAFETY: taken here and nowhere else, and not used afterwards.
+        let handle = unsafe { ManuallyDrop::take(&mut self.handle) };
+        handle.close(self.lent.take_all());
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket")
+            .field("interface", &self.interface)
+            .field("queue", &self.queue)
+            .field("mode", &self.mode())
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}

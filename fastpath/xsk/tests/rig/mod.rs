@@ -1,0 +1,188 @@
+//! Network namespaces and veths for the tests. A missing privilege fails the test with its reason.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
+use std::{
+    fs::File,
+    os::fd::AsFd,
+    process::{Command, Output},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use arrayvec::ArrayVec;
+use margay_xsk::{
+    Frame, Mode, Pool, Region, RegionConfig, Socket, SocketOptions, Umem, UmemOptions,
+    program::PortProgram,
+};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// A network namespace, deleted on drop.
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// A new namespace whose name begins with `mgx`.
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("mgx{}n{number}", std::process::id());
+        command("ip", &["netns", "add", &name]);
+        let namespace = Self { name };
+        namespace.ip("link set lo up");
+        namespace
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs `ip` in the namespace, arguments separated by spaces.
+    pub fn ip(&self, arguments: &str) {
+        let mut all = vec!["-n", &self.name];
+        all.extend(arguments.split_whitespace());
+        command("ip", &all);
+    }
+
+    /// Runs any command in the namespace, and returns what it printed.
+    pub fn exec(&self, line: &str) -> String {
+        let mut all = vec!["netns", "exec", &self.name];
+        all.extend(line.split_whitespace());
+        String::from_utf8_lossy(&command("ip", &all).stdout).into_owned()
+    }
+
+    /// A command that will run in the namespace.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]);
+        command
+    }
+
+    /// Runs a closure on a thread that is in the namespace.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let path = format!("/run/netns/{}", self.name);
+        let inside = || {
+            let file = File::open(&path).unwrap();
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                .unwrap_or_else(|error| panic!("cannot enter {path}: {error}; run as root"));
+            work()
+        };
+        thread::scope(|scope| scope.spawn(inside).join())
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// The index of an interface in the namespace.
+    pub fn ifindex(&self, interface: &str) -> u32 {
+        let path = format!("/sys/class/net/{interface}/ifindex");
+        self.exec(&format!("cat {path}")).trim().parse().unwrap()
+    }
+
+    /// The Ethernet address of an interface in the namespace.
+    pub fn mac(&self, interface: &str) -> [u8; 6] {
+        let text = self.exec(&format!("cat /sys/class/net/{interface}/address"));
+        let mut bytes = text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap());
+        std::array::from_fn(|_| bytes.next().unwrap())
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+    }
+}
+
+/// A veth pair between two namespaces, both ends up, without addresses and without IPv6 chatter.
+pub fn veth(a: &Namespace, a_end: &str, b: &Namespace, b_end: &str) {
+    let b_name = b.name().to_owned();
+    a.ip(&format!("link add {a_end} type veth peer name {b_end} netns {b_name}"));
+    for (namespace, end) in [(a, a_end), (b, b_end)] {
+        quiet(namespace, end);
+        namespace.ip(&format!("link set {end} up"));
+    }
+}
+
+/// Keeps the kernel from sending anything on the interface by itself.
+pub fn quiet(namespace: &Namespace, interface: &str) {
+    namespace.ip(&format!("link set {interface} addrgenmode none"));
+    namespace.ip(&format!("link set {interface} arp off"));
+}
+
+/// A small region, so that tests can count its chunks.
+pub fn region(chunks: u32) -> &'static Region {
+    Region::new(RegionConfig { chunks, hugepages: false, ..RegionConfig::default() }).unwrap()
+}
+
+/// Options for small regions.
+pub const SMALL: SocketOptions = SocketOptions { rx: 256, tx: 256, ready: 128 };
+/// Options for small regions.
+pub const SMALL_UMEM: UmemOptions = UmemOptions { fill: 256, completion: 256 };
+
+/// Queue 0 of an interface whose every frame comes to it: socket, program and pool.
+pub struct Station {
+    pub socket: Socket,
+    pub program: PortProgram,
+    pub pool: Pool,
+}
+
+impl Station {
+    /// On an interface of the namespace that this thread is in, with a UMEM of its own.
+    pub fn open(region: &'static Region, interface: &str, ifindex: u32) -> Self {
+        let opened = Umem::open(region, Mode::Copy, SMALL_UMEM, interface, 0, SMALL);
+        let (_, socket) = opened.unwrap_or_else(|error| panic!("{error:?}"));
+        Self::start(socket, region, ifindex)
+    }
+
+    /// With a socket that is there.
+    pub fn start(mut socket: Socket, region: &'static Region, ifindex: u32) -> Self {
+        let program = PortProgram::load().unwrap();
+        program.register_socket(&socket).unwrap();
+        let mut pool = Pool::new(region, 256);
+        socket.fill(&mut pool);
+        program.attach(ifindex).unwrap();
+        Self { socket, program, pool }
+    }
+
+    /// Sends packets, all of them.
+    pub fn send<'a>(&mut self, packets: impl IntoIterator<Item = &'a [u8]>) {
+        for packet in packets {
+            self.socket.complete(&mut self.pool);
+            let mut frame = self.pool.take().expect("a free chunk");
+            frame.write(margay_xsk::HEADROOM, packet).unwrap();
+            assert_eq!(self.socket.tx(&mut [frame].into_iter()), 1);
+            self.socket.kick_tx().unwrap();
+        }
+    }
+
+    /// Receives until `wanted` packets are there or `patience` is over.
+    pub fn receive(&mut self, wanted: usize, patience: Duration) -> Vec<Vec<u8>> {
+        let until = Instant::now() + patience;
+        let mut packets = Vec::new();
+        let mut batch = ArrayVec::<Frame, 64>::new();
+        while packets.len() < wanted && Instant::now() < until {
+            self.socket.rx(&mut batch);
+            for frame in batch.drain(..) {
+                packets.push(frame.bytes().to_vec());
+                self.pool.put(frame);
+            }
+            self.socket.fill(&mut self.pool);
+            thread::yield_now();
+        }
+        packets
+    }
+}
+
+/// Runs a command; fails with what it printed.
+pub fn command(program: &str, arguments: &[&str]) -> Output {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run {program}: {error}"));
+    assert!(
+        output.status.success(),
+        "{program} {}: {} (these tests need root)",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
