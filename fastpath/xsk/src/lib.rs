@@ -2,9 +2,11 @@
 //!
 //! In the order of use:
 //! - [`region`]: the packet memory; [`frame`]: a packet in it; [`pool`]: a worker's free chunks;
-//! - [`umem`]: the memory as the kernel knows it, one registration a mode;
+//! - [`umem`]: the memory as the kernel knows it, one registration a mode; [`bind`]: the best mode
+//!   that an interface can do, and why no better;
 //! - [`socket`], with [`Socket::rx`], [`Socket::tx`], [`Socket::complete`], [`Socket::fill`]: one
-//!   (interface, queue), driven by one worker; `ring` and `lent` are what they are made of.
+//!   (interface, queue), driven by one worker; `ring` and `lent` are what they are made of;
+//! - [`program`]: the BPF programs that decide what reaches the sockets, sources in `bpf/`.
 //!
 //! The configuration types are xsk-rs's. Its `Umem` and `Socket` are not used: they own the memory
 //! they register, so that two registrations (one a mode) cannot lie over one region, and they hide
@@ -47,6 +49,7 @@ pub mod frame;
 pub mod pool;
 
 pub mod umem;
+pub mod bind;
 
 pub mod program;
 
@@ -60,6 +63,7 @@ mod completion;
 
 mod error;
 
+pub use bind::{Binder, Bound, Fallback, Preference};
 pub use error::Error;
 pub use frame::{Frame, OutOfChunk};
 pub use pool::Pool;

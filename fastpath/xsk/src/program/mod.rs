@@ -3,14 +3,28 @@
 //! Programs are attached by netlink and not by a link object: they stay in force, with their maps,
 //! when the process that attached them dies in whatever way, and the next process puts its own in
 //! their place in one step. Only `detach` takes them off.
+//!
+//! - [`Uplink`]: of an uplink's traffic, what the dataplane needs; [`HostFlowProgram`]: of what the
+//!   kernel itself sends there;
+//! - [`PortProgram`]: every frame of an interface;
+//! - [`PodProgram`], [`TrunkProgram`]: pods' frames into the trunk, and out of it.
 
 mod object;
 mod sockets;
+mod tc;
 mod xdp;
 
+mod uplink;
+mod hostflow;
 mod port;
+mod pod;
+mod trunk;
 
+pub use hostflow::{HostFlow, HostFlowProgram};
+pub use pod::PodProgram;
 pub use port::PortProgram;
+pub use trunk::TrunkProgram;
+pub use uplink::{AddressClass, Uplink, UplinkConfig};
 pub use xdp::{Attached, XdpMode};
 
 /// Why a BPF program could not be loaded, attached, filled or taken off.

@@ -2,10 +2,13 @@
 
 use std::{
     collections::HashMap,
+    io,
+    net::IpAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Once,
 };
 
-use libbpf_rs::{MapCore, MapHandle, ObjectBuilder, OpenObject, Program};
+use libbpf_rs::{MapCore, MapHandle, ObjectBuilder, OpenObject, PrintLevel, Program, set_print};
 
 use super::ProgramError;
 
@@ -33,17 +36,34 @@ impl Loaded {
             .map_err(|source| ProgramError::Load { program: name, source })
     }
 
+    /// Loads an object file whose program has one constant, a `__u32`, with that value.
+    pub(super) fn load_with_constant(
+        name: &'static str,
+        object_file: &[u8],
+        value: u32,
+    ) -> Result<Self, ProgramError> {
+        Self::load(name, object_file, |open| {
+            let is_constants =
+                |map: &libbpf_rs::OpenMapMut<'_>| map.name().to_string_lossy().ends_with(".rodata");
+            match open.maps_mut().find(is_constants) {
+                Some(mut constants) => constants.set_initial_value(&value.to_ne_bytes()),
+                None => Err(io::Error::from_raw_os_error(libc::ENOENT).into()),
+            }
+        })
+    }
+
     fn try_load(
         name: &'static str,
         object_file: &[u8],
         prepare: impl FnOnce(&mut OpenObject) -> libbpf_rs::Result<()>,
     ) -> libbpf_rs::Result<Self> {
+        log_by_tracing();
         let mut open = ObjectBuilder::default().name(name)?.open_memory(object_file)?;
         prepare(&mut open)?;
         let object = open.load()?;
         let program = match object.progs().next() {
             Some(program) => program.as_fd().try_clone_to_owned()?,
-            None => return Err(std::io::Error::from_raw_os_error(libc::ENOENT).into()),
+            None => return Err(io::Error::from_raw_os_error(libc::ENOENT).into()),
         };
         let maps = object
             .maps()
@@ -72,4 +92,21 @@ impl AsFd for Loaded {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.program.as_fd()
     }
+}
+
+/// An address as the programs keep it: 16 bytes, IPv4 as ::ffff:a.b.c.d (RFC 4291 2.5.5.2).
+pub(super) fn mapped(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// What libbpf has to say goes to the log, not to standard error. Nothing of it is above debug: what
+/// matters comes back as an error, and it warns of what is none (a qdisc that exists already).
+fn log_by_tracing() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        set_print(Some((PrintLevel::Info, |_, text| tracing::debug!("{}", text.trim_end()))));
+    });
 }

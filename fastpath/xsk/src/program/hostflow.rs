@@ -1,0 +1,100 @@
+//! `hostflow.bpf.c`: what the kernel sends out of the uplink and belongs to a flow of ours.
+
+use std::net::SocketAddr;
+
+use libbpf_rs::{ErrorKind, MapCore, MapFlags};
+
+use super::{
+    ProgramError,
+    object::{Loaded, mapped},
+    object_file,
+    tc::{self, Way},
+};
+
+const FLOWS: &str = "flows";
+
+/// A packet of a flow, as the kernel sends it out of the uplink. Both addresses are of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HostFlow {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The node's side.
+    pub source: SocketAddr,
+    /// The far side.
+    pub destination: SocketAddr,
+}
+
+/// The tc program at an uplink's egress: sends packets of registered flows into the trunk, and
+/// leaves all others alone. The kernel keeps the flows that were used last, 65,536 of them.
+#[derive(Debug)]
+pub struct HostFlowProgram {
+    loaded: Loaded,
+}
+
+// === impl HostFlow ===
+
+impl HostFlow {
+    /// `struct flow` of the program.
+    fn to_bytes(self) -> [u8; 40] {
+        let mut bytes = [0; 40];
+        bytes[..16].copy_from_slice(&mapped(self.source.ip()));
+        bytes[16..32].copy_from_slice(&mapped(self.destination.ip()));
+        bytes[32..34].copy_from_slice(&self.source.port().to_be_bytes());
+        bytes[34..36].copy_from_slice(&self.destination.port().to_be_bytes());
+        bytes[36] = self.protocol;
+        bytes
+    }
+}
+
+// === impl HostFlowProgram ===
+
+impl HostFlowProgram {
+    /// Loads the program for a trunk whose kernel end has that interface index.
+    ///
+    /// # Errors
+    /// [`ProgramError::Load`].
+    pub fn load(trunk: u32) -> Result<Self, ProgramError> {
+        Loaded::load_with_constant("hostflow", object_file!("hostflow"), trunk)
+            .map(|loaded| Self { loaded })
+    }
+
+    /// Registers a flow. Takes `&self`: the kernel's map is safe to change from any thread.
+    ///
+    /// # Errors
+    /// [`ProgramError::Map`].
+    pub fn add(&self, flow: HostFlow) -> Result<(), ProgramError> {
+        let flows = self.loaded.map(FLOWS)?;
+        flows.update(&flow.to_bytes(), &[1], MapFlags::ANY).map_err(map_error)
+    }
+
+    /// Forgets a flow; one that is not there is no error, since the kernel forgets by itself.
+    ///
+    /// # Errors
+    /// [`ProgramError::Map`].
+    pub fn remove(&self, flow: HostFlow) -> Result<(), ProgramError> {
+        match self.loaded.map(FLOWS)?.delete(&flow.to_bytes()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(map_error(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Attaches it to an uplink, in place of a predecessor.
+    ///
+    /// # Errors
+    /// [`ProgramError::Attach`].
+    pub fn attach(&self, ifindex: u32) -> Result<(), ProgramError> {
+        tc::attach(&self.loaded, ifindex, Way::Egress)
+    }
+
+    /// Takes it off again, unless a successor is there already.
+    ///
+    /// # Errors
+    /// [`ProgramError::Detach`].
+    pub fn detach(&self, ifindex: u32) -> Result<(), ProgramError> {
+        tc::detach(&self.loaded, ifindex, Way::Egress)
+    }
+}
+
+fn map_error(source: libbpf_rs::Error) -> ProgramError {
+    ProgramError::Map { program: "hostflow", map: FLOWS, source }
+}
