@@ -1,1 +1,19 @@
-//! (to come)
+//! The dataplane's tables: what a packet is looked up in.
+//!
+//! In the order of a packet's way:
+//! - [`addr`]: addresses, prefixes and 5-tuples of both families in one shape;
+//! - [`flow`]: the connections, shared by all workers;
+//! - [`lpm`]: networks;
+//! - [`cow`]: the persistent map that the others are made of.
+
+pub mod addr;
+pub mod flow;
+pub mod lpm;
+pub mod cow;
+
+mod sync;
+
+pub use addr::{Addr, Prefix, Tuple};
+pub use cow::CowMap;
+pub use flow::{FlowConfig, FlowId, FlowRef, FlowTable, FlowWorker, Insert, NewFlow, Region};
+pub use lpm::Lpm;
