@@ -1,6 +1,8 @@
 //! Network namespaces and veths for the tests. A missing privilege fails the test with its reason.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod packet;
+
 use std::{
     fs::File,
     os::fd::AsFd,
@@ -98,14 +100,14 @@ pub fn veth(a: &Namespace, a_end: &str, b: &Namespace, b_end: &str) {
     a.ip(&format!("link add {a_end} type veth peer name {b_end} netns {b_name}"));
     for (namespace, end) in [(a, a_end), (b, b_end)] {
         quiet(namespace, end);
-        namespace.ip(&format!("link set {end} up"));
+        namespace.ip(&format!("link set dev {end} up"));
     }
 }
 
 /// Keeps the kernel from sending anything on the interface by itself.
 pub fn quiet(namespace: &Namespace, interface: &str) {
-    namespace.ip(&format!("link set {interface} addrgenmode none"));
-    namespace.ip(&format!("link set {interface} arp off"));
+    namespace.ip(&format!("link set dev {interface} addrgenmode none"));
+    namespace.ip(&format!("link set dev {interface} arp off"));
 }
 
 /// A small region, so that tests can count its chunks.
@@ -118,6 +120,11 @@ pub const SMALL: SocketOptions = SocketOptions { rx: 256, tx: 256, ready: 128 };
 /// Options for small regions.
 pub const SMALL_UMEM: UmemOptions = UmemOptions { fill: 256, completion: 256 };
 
+/// Options for bulk traffic.
+pub const LARGE: SocketOptions = SocketOptions { rx: 2048, tx: 2048, ready: 2048 };
+/// Options for bulk traffic.
+pub const LARGE_UMEM: UmemOptions = UmemOptions { fill: 2048, completion: 2048 };
+
 /// Queue 0 of an interface whose every frame comes to it: socket, program and pool.
 pub struct Station {
     pub socket: Socket,
@@ -128,7 +135,18 @@ pub struct Station {
 impl Station {
     /// On an interface of the namespace that this thread is in, with a UMEM of its own.
     pub fn open(region: &'static Region, interface: &str, ifindex: u32) -> Self {
-        let opened = Umem::open(region, Mode::Copy, SMALL_UMEM, interface, 0, SMALL);
+        Self::open_with(region, interface, ifindex, SMALL_UMEM, SMALL)
+    }
+
+    /// The same with other sizes.
+    pub fn open_with(
+        region: &'static Region,
+        interface: &str,
+        ifindex: u32,
+        umem: UmemOptions,
+        options: SocketOptions,
+    ) -> Self {
+        let opened = Umem::open(region, Mode::Copy, umem, interface, 0, options);
         let (_, socket) = opened.unwrap_or_else(|error| panic!("{error:?}"));
         Self::start(socket, region, ifindex)
     }

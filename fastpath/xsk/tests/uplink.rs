@@ -1,0 +1,256 @@
+//! The pinhole: what is the dataplane's goes to it, the node's own traffic never does.
+
+mod rig;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    thread::sleep,
+    time::Duration,
+};
+
+use margay_xsk::{
+    Mode, Pool, Socket, Umem,
+    program::{AddressClass, Uplink, UplinkConfig, XdpMode},
+};
+use rig::{
+    Namespace, Station,
+    packet::{V4, ethernet, fragment, icmp, ipv4, ipv6, ports},
+    region, veth,
+};
+
+const NODE: &str = "192.0.2.1";
+const NODE6: &str = "2001:db8::1";
+const PEER: &str = "192.0.2.99";
+const PEER6: &str = "2001:db8::99";
+const POD: &str = "10.244.7.9";
+const POD6: &str = "fd00:10::9";
+const OUTSIDE: &str = "198.51.100.1";
+
+const ICMP: u8 = 1;
+const IPIP: u8 = 4;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const FRAGMENT: u8 = 44;
+const HOP_BY_HOP: u8 = 0;
+const ICMP6: u8 = 58;
+
+/// What XDP did with a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Redirected,
+    Passed,
+    Dropped,
+}
+use Fate::{Dropped, Passed, Redirected};
+
+/// An uplink with the pinhole on it, and the wire behind it.
+struct Site {
+    node: Namespace,
+    uplink: Uplink,
+    socket: Option<Socket>,
+    pool: Pool,
+    far: Station,
+    /// Last, so that the interfaces outlive the sockets.
+    _wire: Namespace,
+}
+
+impl Site {
+    fn new() -> Self {
+        let (node, wire) = (Namespace::new(), Namespace::new());
+        veth(&node, "uplink", &wire, "wire");
+        let (up, end) = (node.ifindex("uplink"), wire.ifindex("wire"));
+        let (near_region, far_region) = (region(512), region(512));
+        let mut pool = Pool::new(near_region, 256);
+        let mut uplink = Uplink::load().unwrap();
+        describe(&mut uplink);
+        let socket = node.enter(|| {
+            let (umem, queue) = (rig::SMALL_UMEM, 0);
+            let (_, mut socket) =
+                Umem::open(near_region, Mode::Copy, umem, "uplink", queue, rig::SMALL).unwrap();
+            uplink.register_socket(&socket).unwrap();
+            assert_eq!(uplink.attach(up).unwrap().mode, XdpMode::Native);
+            socket.fill(&mut pool);
+            socket
+        });
+        let far = wire.enter(|| Station::open(far_region, "wire", end));
+        Self { node, uplink, socket: Some(socket), pool, far, _wire: wire }
+    }
+
+    /// Sends a packet and tells what XDP did with it.
+    fn fate(&mut self, packet: &[u8]) -> Fate {
+        let before = self.counters();
+        self.far.send([packet]);
+        for _ in 0..1000 {
+            let now = self.counters();
+            if now[0] > before[0] {
+                let fate = match [now[1] - before[1], now[2] - before[2]] {
+                    [1, 0] => Redirected,
+                    [0, 1] => Dropped,
+                    _ => Passed,
+                };
+                assert_eq!(fate == Redirected, self.receives(packet), "{fate:?}");
+                return fate;
+            }
+            sleep(Duration::from_millis(1));
+        }
+        panic!("the packet never reached the uplink");
+    }
+
+    /// Whether that very packet is in the socket's ring.
+    fn receives(&mut self, packet: &[u8]) -> bool {
+        let Some(socket) = &mut self.socket else { return false };
+        let mut frames = arrayvec::ArrayVec::<_, 4>::new();
+        socket.rx(&mut frames);
+        let same = matches!(frames.as_slice(), [frame] if frame.bytes() == packet);
+        frames.drain(..).for_each(|frame| self.pool.put(frame));
+        socket.fill(&mut self.pool);
+        same
+    }
+
+    /// veth's own counts of XDP on queue 0: packets seen, redirected, dropped.
+    fn counters(&self) -> [u64; 3] {
+        let text = self.node.exec("ethtool -S uplink");
+        ["rx_queue_0_xdp_packets:", "rx_queue_0_xdp_redirect:", "rx_queue_0_xdp_drops:"].map(
+            |name| {
+                let line = text.lines().find_map(|line| line.trim().strip_prefix(name));
+                line.unwrap_or_else(|| panic!("no {name} in {text}")).trim().parse().unwrap()
+            },
+        )
+    }
+}
+
+fn describe(uplink: &mut Uplink) {
+    let classes = [
+        ("10.244.0.0/16", AddressClass::POOL),
+        ("fd00:10::/64", AddressClass::POOL),
+        ("10.96.0.0/12", AddressClass::SERVICE),
+        ("fd00:96::/112", AddressClass::SERVICE),
+        ("192.0.2.1/32", AddressClass::NODE),
+        ("2001:db8::1/128", AddressClass::NODE),
+    ];
+    let classes: BTreeMap<_, _> =
+        classes.iter().map(|(net, class)| (net.parse().unwrap(), *class)).collect();
+    uplink.set_classes(&classes).unwrap();
+    uplink.set_ports(&BTreeSet::from([(TCP, 30_080), (UDP, 30_053)])).unwrap();
+    let snat_ports = Some(61_000..=65_535);
+    uplink.set_config(&UplinkConfig { vxlan_port: Some(4789), ipip: true, snat_ports }).unwrap();
+}
+
+#[test]
+fn what_is_ours_is_redirected() {
+    let mut site = Site::new();
+    let tcp = |port| ports(40_000, port);
+    for (what, packet) in [
+        ("to a pod", ipv4(OUTSIDE, POD, V4::of(TCP), &tcp(80))),
+        ("to a pod, IPv6", ipv6(PEER6, POD6, TCP, &tcp(80))),
+        ("from a pod elsewhere", ipv4(POD, OUTSIDE, V4::of(UDP), &tcp(53))),
+        ("to a service", ipv4(PEER, "10.96.0.10", V4::of(UDP), &tcp(53))),
+        ("to a service, IPv6", ipv6(PEER6, "fd00:96::a", UDP, &tcp(53))),
+        ("VXLAN", ipv4(PEER, NODE, V4::of(UDP), &tcp(4789))),
+        ("VXLAN over IPv6", ipv6(PEER6, NODE6, UDP, &tcp(4789))),
+        ("IPIP", ipv4(PEER, NODE, V4::of(IPIP), &[0x45; 20])),
+        ("a node port", ipv4(OUTSIDE, NODE, V4::of(TCP), &tcp(30_080))),
+        ("a node port, IPv6", ipv6(PEER6, NODE6, UDP, &tcp(30_053))),
+        ("an answer to SNAT", ipv4(OUTSIDE, NODE, V4::of(UDP), &tcp(61_000))),
+        ("an answer to SNAT", ipv4(OUTSIDE, NODE, V4::of(TCP), &tcp(65_535))),
+        ("an ICMP error", ipv4(OUTSIDE, NODE, V4::of(ICMP), &icmp(3))),
+        ("an echo answer", ipv4(OUTSIDE, NODE, V4::of(ICMP), &icmp(0))),
+        ("an ICMPv6 error", ipv6(PEER6, NODE6, ICMP6, &icmp(2))),
+        ("behind an extension header", {
+            let mut payload = vec![TCP, 0, 1, 4, 0, 0, 0, 0];
+            payload.extend(tcp(30_080));
+            ipv6(PEER6, NODE6, HOP_BY_HOP, &payload)
+        }),
+    ] {
+        assert_eq!(site.fate(&packet), Redirected, "{what}");
+    }
+}
+
+#[test]
+fn the_nodes_own_traffic_and_what_is_odd_passes() {
+    let mut site = Site::new();
+    let tcp = |port| ports(40_000, port);
+    for (what, packet) in [
+        ("ssh", ipv4(OUTSIDE, NODE, V4::of(TCP), &tcp(22))),
+        ("ssh, IPv6", ipv6(PEER6, NODE6, TCP, &tcp(22))),
+        ("a node port's number under the other protocol", {
+            ipv4(OUTSIDE, NODE, V4::of(UDP), &tcp(30_080))
+        }),
+        ("below the SNAT range", ipv4(OUTSIDE, NODE, V4::of(TCP), &tcp(60_999))),
+        ("an echo request", ipv4(OUTSIDE, NODE, V4::of(ICMP), &icmp(8))),
+        ("a neighbour solicitation", ipv6(PEER6, NODE6, ICMP6, &icmp(135))),
+        ("a neighbour solicitation for a pod", ipv6(PEER6, POD6, ICMP6, &icmp(135))),
+        ("ARP", ethernet(0x0806, &[0; 28])),
+        ("a tag", ethernet(0x8100, &[0, 5, 8, 0, 0x45, 0])),
+        ("somebody else's", ipv4(PEER, OUTSIDE, V4::of(TCP), &tcp(80))),
+        ("VXLAN for another node", ipv4(PEER, "192.0.2.2", V4::of(UDP), &tcp(4789))),
+        ("a header that ends early", ethernet(0x0800, &[0x45, 0, 0, 20])[..30].to_vec()),
+        ("too many extension headers", {
+            let header = [HOP_BY_HOP, 0, 1, 4, 0, 0, 0, 0];
+            ipv6(PEER6, NODE6, HOP_BY_HOP, &header.repeat(8))
+        }),
+    ] {
+        assert_eq!(site.fate(&packet), Passed, "{what}");
+    }
+}
+
+#[test]
+fn later_fragments_follow_the_first() {
+    let mut site = Site::new();
+    let v4 = |identification, fragment, payload: &[u8]| {
+        let fields = V4 { protocol: UDP, identification, fragment };
+        ipv4(OUTSIDE, NODE, fields, payload)
+    };
+    let later = [0x55; 16];
+    assert_eq!(site.fate(&v4(1, 1, &later)), Passed, "nothing known of the datagram yet");
+    assert_eq!(site.fate(&v4(1, 0x2000, &ports(9, 30_053))), Redirected);
+    assert_eq!(site.fate(&v4(1, 1, &later)), Redirected);
+    assert_eq!(site.fate(&v4(2, 1, &later)), Passed, "another datagram");
+
+    let v6 = |identification, offset, more, payload: &[u8]| {
+        let mut all = fragment(UDP, offset, more, identification);
+        all.extend(payload);
+        ipv6(PEER6, NODE6, FRAGMENT, &all)
+    };
+    assert_eq!(site.fate(&v6(1, 0, true, &ports(9, 30_053))), Redirected);
+    assert_eq!(site.fate(&v6(1, 8, false, &later)), Redirected);
+    assert_eq!(site.fate(&v6(2, 8, false, &later)), Passed, "another datagram");
+}
+
+#[test]
+fn a_dead_dataplane_drops_what_is_surely_ours_and_leaves_the_node_reachable() {
+    let mut site = Site::new();
+    site.socket = None;
+    let tcp = |port| ports(40_000, port);
+    for (what, packet, fate) in [
+        ("to a pod", ipv4(OUTSIDE, POD, V4::of(TCP), &tcp(80)), Dropped),
+        ("a service", ipv4(OUTSIDE, "10.96.0.1", V4::of(TCP), &tcp(443)), Dropped),
+        ("VXLAN", ipv4(PEER, NODE, V4::of(UDP), &tcp(4789)), Dropped),
+        ("a node port", ipv4(OUTSIDE, NODE, V4::of(TCP), &tcp(30_080)), Dropped),
+        ("an answer to SNAT", ipv4(OUTSIDE, NODE, V4::of(TCP), &tcp(61_000)), Dropped),
+        ("ssh", ipv4(OUTSIDE, NODE, V4::of(TCP), &tcp(22)), Passed),
+        ("an echo answer", ipv4(OUTSIDE, NODE, V4::of(ICMP), &icmp(0)), Passed),
+        ("from a pod elsewhere", ipv4(POD, NODE, V4::of(TCP), &tcp(22)), Passed),
+    ] {
+        assert_eq!(site.fate(&packet), fate, "{what}");
+    }
+}
+
+#[test]
+fn classes_and_ports_are_replaced_by_difference() {
+    let mut site = Site::new();
+    let pod = ipv4(PEER, POD, V4::of(TCP), &ports(1, 80));
+    let outside = ipv4(PEER, OUTSIDE, V4::of(TCP), &ports(1, 80));
+    let node_port = ipv4(PEER, NODE, V4::of(TCP), &ports(1, 30_080));
+
+    let classes = [("198.51.100.0/24", AddressClass::POOL), ("192.0.2.1/32", AddressClass::NODE)];
+    let classes = classes.map(|(net, class)| (net.parse().unwrap(), class));
+    site.uplink.set_classes(&BTreeMap::from(classes)).unwrap();
+    assert_eq!(site.fate(&pod), Passed, "no longer a pool");
+    assert_eq!(site.fate(&outside), Redirected, "now a pool");
+
+    let other_port = ipv4(PEER, NODE, V4::of(TCP), &ports(1, 31_000));
+    assert_eq!([site.fate(&node_port), site.fate(&other_port)], [Redirected, Passed]);
+    site.uplink.set_ports(&BTreeSet::from([(TCP, 31_000)])).unwrap();
+    assert_eq!([site.fate(&node_port), site.fate(&other_port)], [Passed, Redirected]);
+}
