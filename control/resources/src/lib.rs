@@ -5,7 +5,8 @@
 //! - [`v3`]: the types of Calico's objects; [`k8s`] and [`cnp`]: those of Kubernetes;
 //! - [`resource`]: [`Resource`], an object of any kind: from JSON and back;
 //! - [`field`]: which field of which object is wrong, and why;
-//! - [`selector`]: Calico's selectors and Kubernetes' label selectors.
+//! - [`selector`]: Calico's selectors and Kubernetes' label selectors;
+//! - [`documents`]: YAML and JSON texts with objects in them, checked, with lines.
 //!
 //! Inside: `decode` finds every field of a wrong type, `defaults` fills in what is missing, and
 //! `validate` holds what the types cannot say.
@@ -17,6 +18,7 @@ pub mod k8s;
 pub mod field;
 pub mod resource;
 pub mod selector;
+pub mod documents;
 
 mod decode;
 mod defaults;
