@@ -1,0 +1,96 @@
+//! Workload endpoints, host endpoints and network sets.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use margay_model::Mac;
+use margay_resources::v3;
+
+use crate::name::ObjectName;
+use crate::profiles::LabelMap;
+use crate::sets::NamedPort;
+
+/// An interface of a pod, as the CNI path wrote it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct WorkloadFacts {
+    pub(crate) pod: ObjectName,
+    /// The interface inside the pod.
+    pub(crate) endpoint: Arc<str>,
+    /// The host's end.
+    pub(crate) interface: Arc<str>,
+    pub(crate) node: Arc<str>,
+    pub(crate) mac: Mac,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) allowed_sources: Vec<IpNet>,
+    pub(crate) ports: Vec<NamedPort>,
+}
+
+/// A host endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct HostFacts {
+    pub(crate) node: Arc<str>,
+    /// It stands for all interfaces of its node.
+    pub(crate) all_interfaces: bool,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) profiles: Vec<Arc<str>>,
+    pub(crate) ports: Vec<NamedPort>,
+    pub(crate) labels: LabelMap,
+}
+
+/// A network set.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SetFacts {
+    pub(crate) nets: Vec<IpNet>,
+    pub(crate) labels: LabelMap,
+}
+
+impl From<&v3::WorkloadEndpoint> for WorkloadFacts {
+    fn from(object: &v3::WorkloadEndpoint) -> Self {
+        let spec = &object.spec;
+        let pod = if spec.pod.is_empty() { &spec.workload } else { &spec.pod };
+        let ports = spec.ports.iter().filter(|p| !p.name.is_empty()).map(|p| NamedPort {
+            name: p.name.as_str().into(),
+            protocol: p.protocol.number(),
+            port: p.port,
+        });
+        Self {
+            pod: ObjectName::new(object.namespace(), pod.as_str()),
+            endpoint: spec.endpoint.as_str().into(),
+            interface: spec.interface_name.as_str().into(),
+            node: spec.node.as_str().into(),
+            mac: spec.mac.parse().unwrap_or_default(),
+            addresses: spec.ip_networks.iter().map(|n| n.net().addr()).collect(),
+            allowed_sources: spec.allow_spoofed_source_prefixes.iter().map(v3::Net::net).collect(),
+            ports: ports.collect(),
+        }
+    }
+}
+
+impl From<&v3::HostEndpoint> for HostFacts {
+    fn from(object: &v3::HostEndpoint) -> Self {
+        let spec = &object.spec;
+        let ports = spec.ports.iter().map(|p| NamedPort {
+            name: p.name.as_str().into(),
+            protocol: p.protocol.number(),
+            port: p.port,
+        });
+        Self {
+            node: spec.node.as_str().into(),
+            all_interfaces: spec.interface_name == "*",
+            addresses: spec.expected_ips.clone(),
+            profiles: spec.profiles.iter().map(|p| p.as_str().into()).collect(),
+            ports: ports.collect(),
+            labels: object.metadata.labels.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl From<&v3::NetworkSet> for SetFacts {
+    fn from(object: &v3::NetworkSet) -> Self {
+        Self {
+            nets: object.spec.nets.iter().map(v3::Net::net).collect(),
+            labels: object.metadata.labels.clone().unwrap_or_default(),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Labels, selector expressions and the index that joins the two.
+//!
+//! [`Labels`] are what an item bears, [`Expression`] is a selector with what the index wants to
+//! know of it, [`LabelIndex`] tells which selectors match which items.
+
+mod expression;
+mod index;
+
+use std::sync::Arc;
+
+pub(crate) use expression::Expression;
+pub(crate) use index::{Event, ItemId, LabelIndex, SelectorId};
+
+/// Labels, ordered by key; cheap to clone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Labels(Arc<[(Arc<str>, Arc<str>)]>);
+
+// === impl Labels ===
+
+impl margay_resources::selector::Labels for Labels {
+    fn label(&self, name: &str) -> Option<&str> {
+        self.get(name).map(AsRef::as_ref)
+    }
+}
+
+impl Labels {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
+        self.0.iter().map(|(k, v)| (k, v))
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&Arc<str>> {
+        let at = self.0.binary_search_by(|(k, _)| k.as_ref().cmp(key)).ok()?;
+        self.0.get(at).map(|(_, v)| v)
+    }
+}
+
+impl FromIterator<(Arc<str>, Arc<str>)> for Labels {
+    /// Of several values for one key the first stays.
+    fn from_iter<I: IntoIterator<Item = (Arc<str>, Arc<str>)>>(labels: I) -> Self {
+        let mut labels: Vec<_> = labels.into_iter().collect();
+        labels.sort_by(|a, b| a.0.cmp(&b.0));
+        labels.dedup_by(|b, a| a.0 == b.0);
+        Self(labels.into())
+    }
+}

@@ -1,0 +1,375 @@
+//! Policies, profiles and the endpoints they apply to.
+//!
+//! - [`tier`] orders tiers and policies;
+//! - [`rule`] compiles rules;
+//! - [`Policies`] knows which policies apply to which of the endpoints that are emitted, compiles
+//!   those that apply to any, and gives each endpoint its tiers.
+
+mod rule;
+mod tier;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+use margay_model::{Endpoint, EndpointKey, Policy, PolicyKey, TierPolicies, Update};
+
+use crate::intent::{PolicyIntent, ProfileIntent, RuleIntent, TierIntent, profile_key};
+use crate::label::{Event, ItemId, LabelIndex, Labels, SelectorId};
+use crate::profiles::Profiles;
+use crate::sets::Sets;
+use rule::Compiled;
+use tier::{PolicyPlace, TierPlace, Tiers};
+
+/// An endpoint without its tiers.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct EndpointFacts {
+    /// As it is emitted, with empty `tiers` and `profiles`.
+    pub(crate) endpoint: Endpoint,
+    /// Names of its profiles, in order.
+    pub(crate) profiles: Vec<Arc<str>>,
+}
+
+/// The place of each compiled rule's origin in its document.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Numbers {
+    ingress: Vec<u32>,
+    egress: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    intent: PolicyIntent,
+    place: PolicyPlace,
+    selector: SelectorId,
+}
+
+/// What was emitted of a policy or profile, with the sets it holds.
+#[derive(Debug)]
+struct Emitted {
+    policy: Arc<Policy>,
+    numbers: Numbers,
+    sets: Vec<margay_model::SetId>,
+}
+
+/// Changes since the last flush, in the order in which they are to be published.
+#[derive(Debug, Default)]
+pub(crate) struct PolicyChanges {
+    pub(crate) policies: Vec<Update>,
+    pub(crate) endpoints: Vec<Update>,
+    pub(crate) endpoints_gone: Vec<Update>,
+    pub(crate) policies_gone: Vec<Update>,
+}
+
+/// All policies, profiles, tiers and emitted endpoints.
+#[derive(Debug, Default)]
+pub(crate) struct Policies {
+    index: LabelIndex,
+    tiers: Tiers,
+    policies: HashMap<PolicyKey, Entry>,
+    by_selector: HashMap<SelectorId, BTreeSet<PolicyKey>>,
+    by_tier: HashMap<Arc<str>, BTreeSet<PolicyKey>>,
+    /// How many endpoints name a profile.
+    profile_users: HashMap<Arc<str>, u32>,
+    endpoints: HashMap<ItemId, EndpointFacts>,
+    published: HashMap<ItemId, Arc<Endpoint>>,
+    emitted: HashMap<PolicyKey, Emitted>,
+    dirty_policies: BTreeSet<PolicyKey>,
+    dirty_profiles: BTreeSet<Arc<str>>,
+    dirty_endpoints: HashSet<ItemId>,
+    events: Vec<Event>,
+    compiled: u64,
+    recomputed: u64,
+}
+
+// === impl Policies ===
+
+impl Policies {
+    /// Selectors compared with endpoints since the start.
+    pub(crate) fn evaluated(&self) -> u64 {
+        self.index.evaluated()
+    }
+
+    /// Policies and profiles compiled since the start.
+    pub(crate) fn compiled(&self) -> u64 {
+        self.compiled
+    }
+
+    /// Endpoints whose tiers were put together since the start.
+    pub(crate) fn recomputed(&self) -> u64 {
+        self.recomputed
+    }
+
+    /// The place in its document of a rule of an emitted policy, from 0.
+    pub(crate) fn rule_number(&self, key: &str, ingress: bool, rule: u32) -> u32 {
+        let Some(emitted) = self.emitted.get(key) else { return rule };
+        let numbers = if ingress { &emitted.numbers.ingress } else { &emitted.numbers.egress };
+        let at = usize::try_from(rule).unwrap_or(usize::MAX);
+        numbers.get(at).copied().unwrap_or(rule)
+    }
+
+    /// Adds, replaces or removes a tier.
+    pub(crate) fn set_tier(&mut self, name: &Arc<str>, tier: Option<TierIntent>) {
+        self.tiers.set(name, tier);
+        let keys = self.by_tier.get(name).into_iter().flatten();
+        let selectors = keys.filter_map(|k| self.policies.get(k)).map(|e| e.selector);
+        for selector in selectors.collect::<HashSet<_>>() {
+            self.dirty_endpoints.extend(self.index.items_of(selector));
+        }
+    }
+
+    /// Adds or replaces a policy.
+    pub(crate) fn set_policy(&mut self, intent: PolicyIntent) {
+        let key = intent.key.clone();
+        if self.policies.get(&key).is_some_and(|e| e.intent == intent) {
+            return;
+        }
+        let old = self.policies.remove(&key);
+        let (selector, _) = self.index.acquire(&intent.selector);
+        let moved = old.as_ref().is_none_or(|old| !same_place(&old.intent, &intent));
+        if moved {
+            self.dirty_endpoints.extend(self.index.items_of(selector));
+        }
+        if let Some(old) = old {
+            self.let_go(&key, &old, moved);
+        }
+        self.by_selector.entry(selector).or_default().insert(key.clone());
+        self.by_tier.entry(intent.tier.clone()).or_default().insert(key.clone());
+        self.dirty_policies.insert(key.clone());
+        let place = PolicyPlace::from(&intent);
+        self.policies.insert(key, Entry { intent, place, selector });
+    }
+
+    /// Removes a policy.
+    pub(crate) fn remove_policy(&mut self, key: &PolicyKey) {
+        let Some(old) = self.policies.remove(key) else { return };
+        self.let_go(key, &old, true);
+        self.dirty_policies.insert(key.clone());
+    }
+
+    fn let_go(&mut self, key: &PolicyKey, old: &Entry, moved: bool) {
+        if moved {
+            self.dirty_endpoints.extend(self.index.items_of(old.selector));
+        }
+        remove_from(&mut self.by_selector, &old.selector, key);
+        remove_from(&mut self.by_tier, &old.intent.tier, key);
+        self.index.release(old.selector);
+    }
+
+    /// A profile has changed; its rules are asked for when the changes are flushed.
+    pub(crate) fn touch_profile(&mut self, name: &Arc<str>) {
+        self.dirty_profiles.insert(name.clone());
+    }
+
+    /// Adds or replaces an endpoint that is emitted.
+    pub(crate) fn set_endpoint(&mut self, id: ItemId, facts: EndpointFacts, labels: Labels) {
+        let old = self.endpoints.get(&id);
+        if old != Some(&facts) {
+            let profiles = old.map(|o| o.profiles.clone()).unwrap_or_default();
+            self.count_profiles(&facts.profiles, true);
+            self.count_profiles(&profiles, false);
+            self.dirty_endpoints.insert(id);
+            self.endpoints.insert(id, facts);
+        }
+        let mut events = std::mem::take(&mut self.events);
+        self.index.set_item(id, labels, &mut events);
+        self.handle(events);
+    }
+
+    /// Removes an endpoint.
+    pub(crate) fn remove_endpoint(&mut self, id: ItemId) {
+        let Some(old) = self.endpoints.remove(&id) else { return };
+        self.count_profiles(&old.profiles, false);
+        let mut events = std::mem::take(&mut self.events);
+        self.index.remove_item(id, &mut events);
+        self.handle(events);
+        self.dirty_endpoints.insert(id);
+    }
+
+    fn handle(&mut self, mut events: Vec<Event>) {
+        for event in events.drain(..) {
+            self.dirty_endpoints.insert(event.item);
+            let keys = self.by_selector.get(&event.selector).into_iter().flatten();
+            // Only the first and the last match of a policy decide whether it is emitted.
+            if self.index.items_of(event.selector).nth(1).is_none() {
+                self.dirty_policies.extend(keys.cloned());
+            }
+        }
+        self.events = events;
+    }
+
+    fn count_profiles(&mut self, names: &[Arc<str>], more: bool) {
+        for name in names {
+            let users = self.profile_users.entry(name.clone()).or_insert(0);
+            *users = if more { *users + 1 } else { users.saturating_sub(1) };
+            if *users == 0 || *users == 1 && more {
+                self.dirty_profiles.insert(name.clone());
+            }
+            if *users == 0 {
+                self.profile_users.remove(name);
+            }
+        }
+    }
+
+    /// The changes since the last flush. The sets that new rules name are acquired in `sets`,
+    /// which therefore is to be flushed afterwards and published before.
+    pub(crate) fn flush(&mut self, sets: &mut Sets, profiles: &Profiles) -> PolicyChanges {
+        let mut changes = PolicyChanges::default();
+        for key in std::mem::take(&mut self.dirty_policies) {
+            let wanted = self.policies.get(&key).filter(|e| self.is_wanted(e));
+            let rules = wanted.map(|e| (e.intent.ingress.clone(), e.intent.egress.clone()));
+            self.emit(key, rules, sets, &mut changes);
+        }
+        for name in std::mem::take(&mut self.dirty_profiles) {
+            let wanted = self.profile_users.contains_key(&name).then(|| {
+                let profile = profiles.get(&name).unwrap_or_else(ProfileIntent::missing);
+                (profile.ingress, profile.egress)
+            });
+            self.emit(profile_key(&name), wanted, sets, &mut changes);
+        }
+        self.flush_endpoints(&mut changes);
+        changes
+    }
+
+    fn is_wanted(&self, entry: &Entry) -> bool {
+        !entry.intent.host_path_only
+            && (entry.intent.needed_everywhere
+                || self.index.items_of(entry.selector).next().is_some())
+    }
+
+    /// Compiles and publishes a policy's rules, or takes them back.
+    fn emit(
+        &mut self,
+        key: PolicyKey,
+        rules: Option<(Vec<RuleIntent>, Vec<RuleIntent>)>,
+        sets: &mut Sets,
+        changes: &mut PolicyChanges,
+    ) {
+        let old = self.emitted.remove(&key);
+        let mut held = Vec::new();
+        let mut published = None;
+        if let Some(old) = old {
+            held = old.sets;
+            published = Some(old.policy);
+        }
+        match rules {
+            Some((ingress, egress)) => {
+                self.compiled += 1;
+                let ingress = Compiled::new(&ingress, sets);
+                let egress = Compiled::new(&egress, sets);
+                let policy =
+                    Policy { key: key.clone(), ingress: ingress.rules, egress: egress.rules };
+                let policy = match published {
+                    Some(old) if *old == policy => old,
+                    _ => {
+                        let policy = Arc::new(policy);
+                        changes.policies.push(Update::Policy(policy.clone()));
+                        policy
+                    }
+                };
+                let numbers = Numbers { ingress: ingress.numbers, egress: egress.numbers };
+                let named = [ingress.sets, egress.sets].concat();
+                self.emitted.insert(key, Emitted { policy, numbers, sets: named });
+            }
+            None if published.is_some() => changes.policies_gone.push(Update::PolicyGone(key)),
+            None => {}
+        }
+        // Released last, so that a set that the new rules name as well never goes.
+        held.iter().for_each(|id| sets.release(id));
+    }
+
+    fn flush_endpoints(&mut self, changes: &mut PolicyChanges) {
+        // Endpoints that the same selectors match share their tiers.
+        let mut tiers: HashMap<Vec<SelectorId>, Arc<[TierPolicies]>> = HashMap::new();
+        let mut dirty: Vec<_> = std::mem::take(&mut self.dirty_endpoints).into_iter().collect();
+        dirty.sort_unstable();
+        let mut gone: BTreeSet<EndpointKey> = BTreeSet::new();
+        let mut fresh: BTreeMap<EndpointKey, Arc<Endpoint>> = BTreeMap::new();
+        for id in dirty {
+            let old = self.published.remove(&id);
+            let Some(facts) = self.endpoints.get(&id) else {
+                gone.extend(old.map(|o| o.key.clone()));
+                continue;
+            };
+            self.recomputed += 1;
+            let mut endpoint = facts.endpoint.clone();
+            let mut selectors: Vec<_> = self.index.selectors_of(id).collect();
+            selectors.sort_unstable();
+            endpoint.profiles = facts.profiles.iter().map(|name| profile_key(name)).collect();
+            endpoint.tiers = match tiers.get(&selectors) {
+                Some(tiers) => tiers.clone(),
+                None => {
+                    let found: Arc<[_]> = self.tiers_of(&selectors).into();
+                    tiers.insert(selectors, found.clone());
+                    found
+                }
+            };
+            let endpoint = match &old {
+                Some(old) if **old == endpoint => old.clone(),
+                _ => {
+                    let endpoint = Arc::new(endpoint);
+                    fresh.insert(endpoint.key.clone(), endpoint.clone());
+                    endpoint
+                }
+            };
+            if let Some(old) = old.filter(|o| o.key != endpoint.key) {
+                gone.insert(old.key.clone());
+            }
+            self.published.insert(id, endpoint);
+        }
+        // A key that went with one item may have come back with another.
+        gone.retain(|key| !fresh.contains_key(key));
+        changes.endpoints.extend(fresh.into_values().map(Update::Endpoint));
+        changes.endpoints_gone.extend(gone.into_iter().map(Update::EndpointGone));
+    }
+
+    /// The tiers of an endpoint that these selectors match.
+    fn tiers_of(&self, selectors: &[SelectorId]) -> Vec<TierPolicies> {
+        let keys = selectors.iter().filter_map(|s| self.by_selector.get(s)).flatten();
+        let entries = keys.filter_map(|k| self.policies.get(k));
+        let mut by_tier: HashMap<&Arc<str>, Vec<&Entry>> = HashMap::new();
+        for entry in entries.filter(|e| !e.intent.host_path_only) {
+            by_tier.entry(&entry.intent.tier).or_default().push(entry);
+        }
+        let mut tiers: Vec<(TierPlace, Vec<&Entry>)> =
+            by_tier.into_iter().map(|(name, e)| (self.tiers.place(name), e)).collect();
+        tiers.sort_by(|a, b| a.0.cmp(&b.0));
+        let tiers = tiers.into_iter().map(|(place, mut entries)| {
+            entries.sort_by(|a, b| a.place.cmp(&b.place));
+            let keys = |polices: fn(&PolicyIntent) -> bool| {
+                let entries = entries.iter().filter(|e| polices(&e.intent));
+                entries.map(|e| e.intent.key.clone()).collect::<Vec<_>>()
+            };
+            TierPolicies {
+                default_action: self.tiers.default_action(&place.name),
+                ingress: keys(|p| p.polices_ingress),
+                egress: keys(|p| p.polices_egress),
+                name: place.name,
+            }
+        });
+        tiers.filter(|t| !t.ingress.is_empty() || !t.egress.is_empty()).collect()
+    }
+}
+
+/// Whether endpoints see no difference but in the rules.
+fn same_place(a: &PolicyIntent, b: &PolicyIntent) -> bool {
+    a.selector == b.selector
+        && a.tier == b.tier
+        && PolicyPlace::from(a) == PolicyPlace::from(b)
+        && a.polices_ingress == b.polices_ingress
+        && a.polices_egress == b.polices_egress
+        && a.host_path_only == b.host_path_only
+}
+
+fn remove_from<K: Eq + std::hash::Hash>(
+    map: &mut HashMap<K, BTreeSet<PolicyKey>>,
+    key: &K,
+    policy: &PolicyKey,
+) {
+    if let Some(keys) = map.get_mut(key) {
+        keys.remove(policy);
+        if keys.is_empty() {
+            map.remove(key);
+        }
+    }
+}

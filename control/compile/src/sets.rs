@@ -1,0 +1,328 @@
+//! Address sets: one for each distinct selector, named port and service that an active rule names.
+//!
+//! Sets are counted by the rules that name them; a member is counted by the items that bring it,
+//! since two items may share an address. What changed since the last flush is kept as a delta.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use ipnet::IpNet;
+use margay_model::{AddressSet, Member, SetId, Update};
+use sha1::{Digest, Sha1};
+
+use crate::label::{Event, Expression, ItemId, LabelIndex, Labels, SelectorId};
+use crate::name::ObjectName;
+
+/// What a set holds.
+#[derive(Clone, Debug)]
+pub(crate) enum SetSource {
+    /// The addresses of what the selector matches.
+    Addresses(Expression),
+    /// The ports of that name and protocol of what the selector matches.
+    NamedPort { selector: Expression, protocol: u8, name: Arc<str> },
+    /// Addresses and ports of a service's endpoints.
+    ServicePorts(ObjectName),
+    /// Addresses of a service's endpoints.
+    ServiceAddresses(ObjectName),
+}
+
+/// A named port of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct NamedPort {
+    pub(crate) name: Arc<str>,
+    pub(crate) protocol: u8,
+    pub(crate) port: u16,
+}
+
+/// What an item brings into the sets whose selectors match it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Contribution {
+    pub(crate) nets: Vec<IpNet>,
+    pub(crate) ports: Vec<NamedPort>,
+}
+
+/// An address and port behind a service.
+pub(crate) type ServiceMember = (IpAddr, u8, u16);
+
+#[derive(Debug)]
+struct Set {
+    source: SetSource,
+    selector: Option<SelectorId>,
+    users: u32,
+    members: HashMap<Member, u32>,
+    /// Members that came (`true`) or went since the last flush.
+    delta: BTreeMap<Member, bool>,
+    /// The reader has a set of this name.
+    known: bool,
+    /// The next update carries the whole set.
+    whole: bool,
+}
+
+/// All sets and the items that fill them.
+#[derive(Debug, Default)]
+pub(crate) struct Sets {
+    index: LabelIndex,
+    items: HashMap<ItemId, Contribution>,
+    services: HashMap<ObjectName, BTreeSet<ServiceMember>>,
+    sets: HashMap<SetId, Set>,
+    by_selector: HashMap<SelectorId, Vec<SetId>>,
+    by_service: HashMap<ObjectName, Vec<SetId>>,
+    dirty: BTreeSet<SetId>,
+    gone: BTreeSet<SetId>,
+    events: Vec<Event>,
+}
+
+// === impl SetSource ===
+
+impl SetSource {
+    /// A name that follows from the meaning alone, so that it is the same in every process.
+    pub(crate) fn id(&self) -> SetId {
+        let (kind, text) = match self {
+            Self::Addresses(selector) => ("s", selector.text().to_string()),
+            Self::NamedPort { selector, protocol, name } => {
+                ("n", format!("{protocol},{name};{}", selector.text()))
+            }
+            Self::ServicePorts(name) => ("svc", name.to_string()),
+            Self::ServiceAddresses(name) => ("svcnoport", name.to_string()),
+        };
+        let digest = Sha1::digest(text.as_bytes());
+        let mut id = format!("{kind}:");
+        for byte in digest.iter().take(12) {
+            id.push_str(&format!("{byte:02x}"));
+        }
+        id.into()
+    }
+
+    fn selector(&self) -> Option<&Expression> {
+        match self {
+            Self::Addresses(selector) | Self::NamedPort { selector, .. } => Some(selector),
+            Self::ServicePorts(_) | Self::ServiceAddresses(_) => None,
+        }
+    }
+
+    fn service(&self) -> Option<&ObjectName> {
+        match self {
+            Self::ServicePorts(name) | Self::ServiceAddresses(name) => Some(name),
+            Self::Addresses(_) | Self::NamedPort { .. } => None,
+        }
+    }
+
+    /// The members that an item brings.
+    fn of_item(&self, item: &Contribution) -> Vec<Member> {
+        match self {
+            Self::Addresses(_) => item.nets.iter().copied().map(Member::Net).collect(),
+            Self::NamedPort { protocol, name, .. } => {
+                let ports =
+                    item.ports.iter().filter(|p| p.protocol == *protocol && p.name == *name);
+                let members = ports.flat_map(|p| {
+                    let addresses =
+                        item.nets.iter().filter(|n| n.prefix_len() == n.max_prefix_len());
+                    addresses.map(|n| Member::AddrPort {
+                        addr: n.addr(),
+                        protocol: p.protocol,
+                        port: p.port,
+                    })
+                });
+                members.collect()
+            }
+            Self::ServicePorts(_) | Self::ServiceAddresses(_) => Vec::new(),
+        }
+    }
+
+    /// The member that an endpoint of a service brings.
+    fn of_service(&self, (addr, protocol, port): ServiceMember) -> Option<Member> {
+        match self {
+            Self::ServicePorts(_) => Some(Member::AddrPort { addr, protocol, port }),
+            Self::ServiceAddresses(_) => Some(Member::Net(addr.into())),
+            Self::Addresses(_) | Self::NamedPort { .. } => None,
+        }
+    }
+}
+
+// === impl Set ===
+
+impl Set {
+    fn join(&mut self, member: Member) {
+        let count = self.members.entry(member).or_insert(0);
+        *count += 1;
+        if *count == 1 && self.delta.remove(&member).is_none() {
+            self.delta.insert(member, true);
+        }
+    }
+
+    fn leave(&mut self, member: Member) {
+        let Some(count) = self.members.get_mut(&member) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.members.remove(&member);
+            if self.delta.remove(&member).is_none() {
+                self.delta.insert(member, false);
+            }
+        }
+    }
+}
+
+// === impl Sets ===
+
+impl Sets {
+    /// Selectors compared with items since the start.
+    pub(crate) fn evaluated(&self) -> u64 {
+        self.index.evaluated()
+    }
+
+    /// Adds a user of a set and tells its name.
+    pub(crate) fn acquire(&mut self, source: SetSource) -> SetId {
+        let id = source.id();
+        if let Some(set) = self.sets.get_mut(&id) {
+            set.users += 1;
+            return id;
+        }
+        let mut members = Vec::new();
+        let mut selector = None;
+        if let Some(expression) = source.selector() {
+            let (selector_id, _) = self.index.acquire(expression);
+            self.by_selector.entry(selector_id).or_default().push(id.clone());
+            selector = Some(selector_id);
+            let items = self.index.items_of(selector_id).filter_map(|i| self.items.get(&i));
+            members = items.flat_map(|item| source.of_item(item)).collect();
+        }
+        if let Some(service) = source.service() {
+            self.by_service.entry(service.clone()).or_default().push(id.clone());
+            let endpoints = self.services.get(service).into_iter().flatten();
+            members.extend(endpoints.filter_map(|e| source.of_service(*e)));
+        }
+        let mut set = Set {
+            source,
+            selector,
+            users: 1,
+            members: HashMap::new(),
+            delta: BTreeMap::new(),
+            known: self.gone.remove(&id),
+            whole: true,
+        };
+        members.into_iter().for_each(|m| set.join(m));
+        self.sets.insert(id.clone(), set);
+        self.dirty.insert(id.clone());
+        id
+    }
+
+    /// Removes a user of a set; with its last user the set goes.
+    pub(crate) fn release(&mut self, id: &SetId) {
+        let Some(set) = self.sets.get_mut(id) else { return };
+        set.users -= 1;
+        if set.users > 0 {
+            return;
+        }
+        let Some(set) = self.sets.remove(id) else { return };
+        if let Some(selector) = set.selector {
+            self.index.release(selector);
+            forget(&mut self.by_selector, &selector, id);
+        }
+        if let Some(service) = set.source.service() {
+            forget(&mut self.by_service, service, id);
+        }
+        self.dirty.remove(id);
+        if set.known {
+            self.gone.insert(id.clone());
+        }
+    }
+
+    /// Adds an item or gives it other labels or contributions.
+    pub(crate) fn set_item(&mut self, id: ItemId, labels: Labels, item: Contribution) {
+        if let Some(old) = self.items.get(&id).filter(|old| **old != item) {
+            let old = old.clone();
+            let selectors: Vec<_> = self.index.selectors_of(id).collect();
+            for selector in selectors {
+                self.contribute(selector, &old, false);
+                self.contribute(selector, &item, true);
+            }
+        }
+        self.items.insert(id, item);
+        let mut events = std::mem::take(&mut self.events);
+        self.index.set_item(id, labels, &mut events);
+        self.handle(events);
+    }
+
+    /// Removes an item.
+    pub(crate) fn remove_item(&mut self, id: ItemId) {
+        let mut events = std::mem::take(&mut self.events);
+        self.index.remove_item(id, &mut events);
+        self.handle(events);
+        self.items.remove(&id);
+    }
+
+    /// Replaces the endpoints of a service.
+    pub(crate) fn set_service(&mut self, name: &ObjectName, members: BTreeSet<ServiceMember>) {
+        let old = self.services.get(name).cloned().unwrap_or_default();
+        if old == members {
+            return;
+        }
+        for id in self.by_service.get(name).cloned().unwrap_or_default() {
+            let Some(set) = self.sets.get_mut(&id) else { continue };
+            let source = set.source.clone();
+            members
+                .difference(&old)
+                .filter_map(|m| source.of_service(*m))
+                .for_each(|m| set.join(m));
+            old.difference(&members)
+                .filter_map(|m| source.of_service(*m))
+                .for_each(|m| set.leave(m));
+            self.dirty.insert(id);
+        }
+        if members.is_empty() {
+            self.services.remove(name);
+        } else {
+            self.services.insert(name.clone(), members);
+        }
+    }
+
+    /// The changes since the last flush: new and changed sets, and those that nobody names.
+    pub(crate) fn flush(&mut self) -> (Vec<Update>, Vec<Update>) {
+        let mut changed = Vec::new();
+        for id in std::mem::take(&mut self.dirty) {
+            let Some(set) = self.sets.get_mut(&id) else { continue };
+            let delta = std::mem::take(&mut set.delta);
+            if set.whole {
+                (set.whole, set.known) = (false, true);
+                let members: AddressSet = set.members.keys().copied().into();
+                changed.push(Update::Set(id, Arc::new(members)));
+            } else if !delta.is_empty() {
+                let part = |come| {
+                    delta.iter().filter(|(_, c)| **c == come).map(|(m, _)| *m).collect::<Vec<_>>()
+                };
+                changed.push(Update::SetMembers { id, add: part(true), remove: part(false) });
+            }
+        }
+        let gone = std::mem::take(&mut self.gone);
+        (changed, gone.into_iter().map(Update::SetGone).collect())
+    }
+
+    fn handle(&mut self, mut events: Vec<Event>) {
+        for event in events.drain(..) {
+            let Some(item) = self.items.get(&event.item).cloned() else { continue };
+            self.contribute(event.selector, &item, event.matches);
+        }
+        self.events = events;
+    }
+
+    fn contribute(&mut self, selector: SelectorId, item: &Contribution, join: bool) {
+        for id in self.by_selector.get(&selector).into_iter().flatten() {
+            let Some(set) = self.sets.get_mut(id) else { continue };
+            for member in set.source.of_item(item) {
+                if join { set.join(member) } else { set.leave(member) }
+            }
+            self.dirty.insert(id.clone());
+        }
+    }
+}
+
+fn forget<K: Eq + std::hash::Hash>(map: &mut HashMap<K, Vec<SetId>>, key: &K, id: &SetId) {
+    if let Some(ids) = map.get_mut(key) {
+        ids.retain(|i| i != id);
+        if ids.is_empty() {
+            map.remove(key);
+        }
+    }
+}

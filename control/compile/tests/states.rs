@@ -1,0 +1,416 @@
+//! Named states, each a collection of objects and what is expected of it. They are walked in many
+//! orders: what comes out depends on the state, not on the path to it.
+
+mod common;
+
+use common::{
+    Objects, calico, changes, compiled, kubernetes_policy, namespace, objects, pod, replay,
+    service, words, workload,
+};
+use margay_compile::{Compiler, Scope};
+use margay_model::State;
+use serde_json::{Value, json};
+
+struct Named {
+    name: &'static str,
+    objects: Objects,
+    expected: &'static [&'static str],
+}
+
+fn named(name: &'static str, values: Vec<Value>, expected: &'static [&'static str]) -> Named {
+    Named { name, objects: objects(values), expected }
+}
+
+fn web() -> Value {
+    pod("default", "web", "10.0.0.1", json!({"app": "web"}))
+}
+
+fn db() -> Value {
+    pod("default", "db", "10.0.0.2", json!({"app": "db", "tier": "back"}))
+}
+
+fn other() -> Value {
+    pod("other", "web", "10.0.0.3", json!({"app": "web"}))
+}
+
+const WEB: &str =
+    "endpoint default/web/eth0 10.0.0.1 | Profile//kns.default Profile//ksa.default.default";
+const DB: &str =
+    "endpoint default/db/eth0 10.0.0.2 | Profile//kns.default Profile//ksa.default.default";
+const OTHER: &str =
+    "endpoint other/web/eth0 10.0.0.3 | Profile//kns.other Profile//ksa.other.default";
+
+fn states() -> Vec<Named> {
+    let mut states = vec![
+        named("nothing", vec![], &[]),
+        named("pods without policy", vec![web(), db(), other()], &[DB, WEB, OTHER]),
+    ];
+    states.extend(kubernetes_states());
+    states.extend(calico_states());
+    states.extend(cluster_policy_states());
+    states.extend(service_states());
+    states
+}
+
+fn kubernetes_states() -> Vec<Named> {
+    let to_db = |spec: Value| {
+        let mut whole = json!({"podSelector": {"matchLabels": {"app": "db"}}});
+        whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        kubernetes_policy("db", whole)
+    };
+    vec![
+        named(
+            "default deny ingress",
+            vec![web(), other(), kubernetes_policy("deny", json!({"podSelector": {}}))],
+            &[
+                "endpoint default/web/eth0 10.0.0.1 | default in[KubernetesNetworkPolicy/default/deny] out[] | Profile//kns.default Profile//ksa.default.default",
+                OTHER,
+                "policy KubernetesNetworkPolicy/default/deny",
+            ],
+        ),
+        named(
+            "pods and namespaces, by label and by expression",
+            vec![
+                web(),
+                db(),
+                other(),
+                namespace("other", json!({"team": "x"})),
+                to_db(json!({"ingress": [{
+                    "from": [
+                        {"podSelector": {"matchLabels": {"app": "web"}}},
+                        {"namespaceSelector": {"matchExpressions": [
+                            {"key": "team", "operator": "In", "values": ["x", "y"]},
+                            {"key": "gone", "operator": "DoesNotExist"},
+                        ]}},
+                        {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "db"}}},
+                    ],
+                }]})),
+            ],
+            &[
+                "endpoint default/db/eth0 10.0.0.2 | default in[KubernetesNetworkPolicy/default/db] out[] | Profile//kns.default Profile//ksa.default.default",
+                WEB,
+                OTHER,
+                "policy KubernetesNetworkPolicy/default/db",
+                "  in allow from {10.0.0.1/32}",
+                "  in allow from {10.0.0.3/32}",
+                "  in allow from {10.0.0.2/32}",
+            ],
+        ),
+        named(
+            "ipBlock with except, and ports of several kinds",
+            vec![
+                db(),
+                to_db(json!({
+                    "policyTypes": ["Egress"],
+                    "egress": [{
+                        "to": [{"ipBlock": {"cidr": "192.168.0.0/16", "except": ["192.168.9.0/24"]}}],
+                        "ports": [
+                            {"port": 80},
+                            {"port": 8000, "endPort": 8080},
+                            {"port": "web"},
+                            {"protocol": "SCTP"},
+                            {"protocol": "UDP", "port": "dns"},
+                        ],
+                    }],
+                })),
+            ],
+            &[
+                "endpoint default/db/eth0 10.0.0.2 | default in[] out[KubernetesNetworkPolicy/default/db] | Profile//kns.default Profile//ksa.default.default",
+                "policy KubernetesNetworkPolicy/default/db",
+                "  out allow V4 proto 6 to 192.168.0.0/16 to not 192.168.9.0/24 to port 80-80,8000-8080 to port {10.0.0.2:8080/6}",
+                "  out allow V4 proto 17 to 192.168.0.0/16 to not 192.168.9.0/24 to port {10.0.0.2:53/17}",
+                "  out allow V4 proto 132 to 192.168.0.0/16 to not 192.168.9.0/24",
+            ],
+        ),
+    ]
+}
+
+fn calico_states() -> Vec<Named> {
+    vec![
+        named(
+            "tiers in order, a missing one last",
+            vec![
+                web(),
+                calico("Tier", "", "early", json!({"order": 1, "defaultAction": "Pass"})),
+                calico(
+                    "NetworkPolicy",
+                    "default",
+                    "b",
+                    json!({
+                        "tier": "early", "order": 2, "types": ["Ingress", "Egress"],
+                        "ingress": [{"action": "Pass"}], "egress": [{"action": "Allow"}],
+                    }),
+                ),
+                calico(
+                    "GlobalNetworkPolicy",
+                    "",
+                    "a",
+                    json!({
+                        "tier": "early", "order": 2, "selector": "app == 'web'",
+                    }),
+                ),
+                calico(
+                    "GlobalNetworkPolicy",
+                    "",
+                    "first",
+                    json!({
+                        "tier": "early", "order": 1, "namespaceSelector": "all()",
+                        "egress": [{"action": "Deny", "protocol": "ICMP", "icmp": {"type": 8}}],
+                    }),
+                ),
+                calico("GlobalNetworkPolicy", "", "lost", json!({"tier": "nowhere"})),
+                calico("NetworkPolicy", "default", "last", json!({"selector": "has(app)"})),
+                calico("StagedNetworkPolicy", "default", "staged", json!({"selector": "all()"})),
+                calico(
+                    "GlobalNetworkPolicy",
+                    "",
+                    "untracked",
+                    json!({
+                        "doNotTrack": true, "applyOnForward": true,
+                    }),
+                ),
+            ],
+            &[
+                "endpoint default/web/eth0 10.0.0.1 | early in[GlobalNetworkPolicy//a NetworkPolicy/default/b] out[GlobalNetworkPolicy//first NetworkPolicy/default/b] | default in[NetworkPolicy/default/last] out[] | nowhere in[GlobalNetworkPolicy//lost] out[] | Profile//kns.default Profile//ksa.default.default",
+                "policy GlobalNetworkPolicy//a",
+                "policy GlobalNetworkPolicy//first",
+                "  out deny V4 proto 1 icmp 8/None",
+                "policy GlobalNetworkPolicy//lost",
+                "policy NetworkPolicy/default/b",
+                "  in pass",
+                "  out allow",
+                "policy NetworkPolicy/default/last",
+            ],
+        ),
+        named(
+            "selectors of entities",
+            vec![
+                web(),
+                db(),
+                other(),
+                calico(
+                    "GlobalNetworkSet",
+                    "",
+                    "set",
+                    json!({"nets": ["192.168.0.0/16", "fd00::/8"]}),
+                ),
+                calico(
+                    "NetworkPolicy",
+                    "default",
+                    "p",
+                    json!({
+                        "selector": "app == 'web'",
+                        "ingress": [
+                            {"action": "Allow", "source": {"selector": "has(app)"}},
+                            {"action": "Allow", "source": {"selector": "has(app)", "notSelector": "tier == 'back'"}},
+                            {"action": "Allow", "source": {"notSelector": "tier == 'back'"}},
+                            {"action": "Allow", "source": {"selector": "app == 'web'", "namespaceSelector": "all()"}},
+                            {"action": "Allow", "source": {"namespaceSelector": "global()"}},
+                            {"action": "Allow", "source": {"serviceAccounts": {"names": ["default"]}}},
+                        ],
+                    }),
+                ),
+                calico(
+                    "GlobalNetworkPolicy",
+                    "",
+                    "g",
+                    json!({
+                        "selector": "app == 'web'",
+                        "ingress": [{"action": "Deny", "source": {"notSelector": "has(app)"}}],
+                    }),
+                ),
+            ],
+            &[
+                DB,
+                "endpoint default/web/eth0 10.0.0.1 | default in[GlobalNetworkPolicy//g NetworkPolicy/default/p] out[] | Profile//kns.default Profile//ksa.default.default",
+                "endpoint other/web/eth0 10.0.0.3 | default in[GlobalNetworkPolicy//g] out[] | Profile//kns.other Profile//ksa.other.default",
+                "policy GlobalNetworkPolicy//g",
+                "  in deny from not {10.0.0.1/32 10.0.0.2/32 10.0.0.3/32}",
+                "policy NetworkPolicy/default/p",
+                "  in allow from {10.0.0.1/32 10.0.0.2/32}",
+                "  in allow from {10.0.0.1/32}",
+                "  in allow from {10.0.0.1/32}",
+                "  in allow from {10.0.0.1/32 10.0.0.3/32}",
+                "  in allow from {192.168.0.0/16 fd00::/8}",
+                "  in allow from {10.0.0.1/32 10.0.0.2/32}",
+            ],
+        ),
+    ]
+}
+
+fn cluster_policy_states() -> Vec<Named> {
+    vec![named(
+        "cluster policies around the default tier, closed where they cannot be converted",
+        vec![
+            web(),
+            kubernetes_policy("deny", json!({"podSelector": {}})),
+            json!({
+                "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+                "metadata": {"name": "admin"},
+                "spec": {
+                    "tier": "Admin", "priority": 5, "subject": {"namespaces": {}},
+                    "ingress": [
+                        {"action": "Accept", "from": [{"nodes": {}}]},
+                        {"action": "Deny", "from": [{"unheard": {}}]},
+                        {"action": "Pass", "from": [{"namespaces": {}}], "protocols": [{"tcp": {"destinationPort": {"number": 80}}}]},
+                    ],
+                },
+            }),
+            json!({
+                "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+                "metadata": {"name": "base"},
+                "spec": {
+                    "tier": "Baseline", "priority": 5,
+                    "subject": {"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "web"}}}},
+                    "egress": [{"action": "Deny", "to": [{"networks": ["10.0.0.0/8", "fd00::/8"]}]}],
+                },
+            }),
+        ],
+        &[
+            "endpoint default/web/eth0 10.0.0.1 | kube-admin in[KubernetesClusterNetworkPolicy//admin] out[] | default in[KubernetesNetworkPolicy/default/deny] out[] | kube-baseline in[] out[KubernetesClusterNetworkPolicy//base] | Profile//kns.default Profile//ksa.default.default",
+            "policy KubernetesClusterNetworkPolicy//admin",
+            "  in deny",
+            "  in pass proto 6 from {10.0.0.1/32} to port 80-80",
+            "policy KubernetesClusterNetworkPolicy//base",
+            "  out deny V4 to 10.0.0.0/8",
+            "  out deny V6 to fd00::/8",
+            "policy KubernetesNetworkPolicy/default/deny",
+        ],
+    )]
+}
+
+fn service_states() -> Vec<Named> {
+    let spec = json!({
+        "clusterIP": "10.96.0.1", "selector": {"app": "web"},
+        "ports": [{"port": 80, "targetPort": "web"}],
+    });
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"namespace": "default", "name": "s-1", "labels": {"kubernetes.io/service-name": "s"}},
+        "addressType": "IPv4", "ports": [{"port": 9090}],
+        "endpoints": [
+            {"addresses": ["10.9.0.1"], "conditions": {"ready": true}},
+            {"addresses": ["10.9.0.2"], "conditions": {"ready": false}},
+        ],
+    });
+    let egress = calico(
+        "NetworkPolicy",
+        "default",
+        "to-service",
+        json!({
+            "types": ["Egress"], "selector": "app == 'db'",
+            "egress": [{"action": "Allow", "destination": {"services": {"name": "s"}}}],
+        }),
+    );
+    vec![
+        named(
+            "a service of pods",
+            vec![web(), db(), other(), service("s", spec.clone()), egress.clone()],
+            &[
+                "endpoint default/db/eth0 10.0.0.2 | default in[] out[NetworkPolicy/default/to-service] | Profile//kns.default Profile//ksa.default.default",
+                WEB,
+                OTHER,
+                "policy NetworkPolicy/default/to-service",
+                "  out allow to service {10.0.0.1:8080/6}",
+                "service default/s:80/TCP/IPv4 [10.96.0.1] cluster[10.0.0.1:8080] local[]",
+            ],
+        ),
+        named(
+            "a service of slices",
+            vec![web(), db(), service("s", spec), slice, egress],
+            &[
+                "endpoint default/db/eth0 10.0.0.2 | default in[] out[NetworkPolicy/default/to-service] | Profile//kns.default Profile//ksa.default.default",
+                WEB,
+                "policy NetworkPolicy/default/to-service",
+                "  out allow to service {10.9.0.1:9090/6 10.9.0.2:9090/6}",
+                "service default/s:80/TCP/IPv4 [10.96.0.1] cluster[10.9.0.1:9090] local[]",
+            ],
+        ),
+    ]
+}
+
+/// Walks the states in an order and compares each with what is expected, with what a compiler
+/// that never saw another state gives, and with the updates applied one by one.
+fn walk(states: &[&Named], flush_each: bool) {
+    let mut compiler = Compiler::new(Scope::Cluster);
+    let mut replayed = State::default();
+    let mut last = Objects::new();
+    for state in states {
+        for change in changes(&last, &state.objects) {
+            compiler.apply(change).unwrap();
+            if flush_each {
+                replay(&mut replayed, compiler.flush());
+            }
+        }
+        replay(&mut replayed, compiler.flush());
+        assert_eq!(words(compiler.state()), state.expected, "{}", state.name);
+        let fresh = compiled(&Scope::Cluster, &state.objects);
+        assert_eq!(compiler.state(), fresh.state(), "{}", state.name);
+        assert_eq!(&replayed, fresh.state(), "{}", state.name);
+        assert!(compiler.flush().is_empty(), "{}: nothing is left to say", state.name);
+        last = state.objects.clone();
+    }
+}
+
+#[test]
+fn every_state_is_as_expected_from_nothing() {
+    for state in &states() {
+        walk(&[state], false);
+    }
+}
+
+#[test]
+fn states_are_the_same_forward_and_backward() {
+    let states = states();
+    let forward: Vec<_> = states.iter().collect();
+    let backward: Vec<_> = states.iter().rev().collect();
+    for flush_each in [false, true] {
+        walk(&forward, flush_each);
+        walk(&backward, flush_each);
+    }
+}
+
+#[test]
+fn states_are_the_same_in_any_order() {
+    let states = states();
+    // A fixed sequence of orders that visits every state after every other one.
+    for stride in 1..states.len() {
+        let order: Vec<_> =
+            (0..states.len() * 2).map(|i| &states[(i * stride) % states.len()]).collect();
+        walk(&order, stride % 2 == 0);
+    }
+}
+
+#[test]
+fn a_node_sees_its_own_endpoints_only() {
+    let scope = Scope::Node(margay_compile::NodeConfig {
+        name: "n1".into(),
+        mtu: 1450,
+        ..Default::default()
+    });
+    let objects = objects([
+        web(),
+        db(),
+        workload("default", "web", "n1", "10.0.0.1"),
+        workload("default", "db", "n2", "10.0.0.2"),
+        kubernetes_policy(
+            "p",
+            json!({
+                "podSelector": {"matchLabels": {"app": "web"}},
+                "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "db"}}}]}],
+            }),
+        ),
+        kubernetes_policy("q", json!({"podSelector": {"matchLabels": {"app": "db"}}})),
+    ]);
+    let compiler = compiled(&scope, &objects);
+    assert_eq!(
+        words(compiler.state()),
+        [
+            "endpoint default/web/eth0 10.0.0.1 | default in[KubernetesNetworkPolicy/default/p] out[] | Profile//kns.default Profile//ksa.default.default",
+            "policy KubernetesNetworkPolicy/default/p",
+            "  in allow from {10.0.0.2/32}",
+        ]
+    );
+    let endpoint = &compiler.state().endpoints["default/web/eth0"];
+    assert_eq!((&*endpoint.interface, endpoint.mtu), ("caliweb", 1450));
+}
