@@ -98,12 +98,15 @@ impl Delegate {
     /// Runs the verb in the configuration's version, or, where the plugin is older than that, in
     /// the newest version that it knows; none when that version does not know the verb.
     fn run(&self, verb: Verb) -> Result<Option<Vec<u8>>, CniError> {
-        match self.execute(verb, self.version) {
-            Err(error) if error.code == Code::INCOMPATIBLE_VERSION => {}
-            done => return done.map(Some),
+        // An old plugin answers a verb it has never heard of with whatever it misses first, so
+        // the rare verbs are preceded by the question.
+        if !matches!(verb, Verb::Gc | Verb::Status) {
+            match self.execute(verb, self.version) {
+                Err(error) if error.code == Code::INCOMPATIBLE_VERSION => {}
+                done => return done.map(Some),
+            }
         }
         let version = self.newest_version()?;
-        tracing::debug!(plugin = self.kind, %version, %verb, "an older IPAM plugin");
         if version.knows(verb) { self.execute(verb, version).map(Some) } else { Ok(None) }
     }
 

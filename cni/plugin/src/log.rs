@@ -3,7 +3,6 @@
 use std::fs::{self, OpenOptions};
 
 use margay_cni_api::{CniError, Code};
-use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::config::Log;
 
@@ -14,11 +13,8 @@ use crate::config::Log;
 /// The file cannot be opened.
 pub(crate) fn start(log: &Log) -> Result<(), CniError> {
     let Some(level) = log.level else { return Ok(()) };
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_ansi(false)
-        .with_target(false)
-        .with_span_events(FmtSpan::NONE);
+    let builder =
+        tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_target(false);
     // Only the first subscriber of a process counts, and there is one.
     match &log.file {
         None => drop(builder.with_writer(std::io::stderr).try_init()),

@@ -20,6 +20,8 @@ pub(crate) struct Link {
     pub(crate) alias: String,
     pub(crate) mac: Option<Mac>,
     pub(crate) up: bool,
+    /// Up, and its state settled.
+    pub(crate) running: bool,
     /// Index of a veth's other end, in the other end's namespace.
     pub(crate) peer: Option<u32>,
 }
@@ -48,6 +50,7 @@ impl Link {
             alias: String::new(),
             mac: None,
             up: message.header.flags.contains(LinkFlags::Up),
+            running: message.header.flags.contains(LinkFlags::Running),
             peer: None,
         };
         for attribute in message.attributes {

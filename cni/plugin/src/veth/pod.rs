@@ -2,6 +2,8 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use margay_cni_api::CniError;
 use margay_model::Mac;
@@ -17,6 +19,9 @@ const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// The gateway of every pod's IPv6: the link-local address that modified EUI-64 (RFC 4291,
 /// appendix A) makes of the host end's Ethernet address.
 const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
+
+/// linkwatch lets an event rest for a second; half of one on top for a busy machine.
+const LONGEST_SETTLING: Duration = Duration::from_millis(1500);
 
 /// What CHECK finds in the container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,6 +69,7 @@ pub(crate) fn open(netns: &Netns, pair: &Pair, addresses: &[IpAddr]) -> Result<(
     let work = || -> io::Result<()> {
         let mut socket = RouteSocket::open()?;
         socket.set_up(interface)?;
+        settle(&mut socket, &pair.pod_name)?;
         for gateway in gateways(addresses) {
             if let IpAddr::V4(address) = gateway {
                 socket.add_link_route(address, interface)?;
@@ -76,6 +82,21 @@ pub(crate) fn open(netns: &Netns, pair: &Pair, addresses: &[IpAddr]) -> Result<(
         Ok(())
     };
     netns.enter(work).and_then(|done| done).map_err(failed("giving the pod its routes"))
+}
+
+/// Waits until the kernel has taken notice of the carrier: before, IPv6 has no link-local address
+/// and the interface shows as down. Asking for the link makes newer kernels (6.9) look at once;
+/// older ones do so by themselves, within a second at worst.
+fn settle(socket: &mut RouteSocket, name: &str) -> io::Result<()> {
+    let deadline = Instant::now() + LONGEST_SETTLING;
+    while !socket.link(name)?.is_some_and(|link| link.running) {
+        if Instant::now() > deadline {
+            tracing::warn!(interface = name, "up, but without a carrier");
+            break;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
 }
 
 /// Looks at the interface called `name`; none when there is none.
