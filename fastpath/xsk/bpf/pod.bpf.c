@@ -7,8 +7,8 @@
  */
 #include "margay.h"
 
-/* The trunk's kernel end; set at load. */
-const volatile __u32 trunk_ifindex = 0;
+/* The trunk's kernel end; set at load, and so in a section of its own. */
+const volatile __u32 trunk_ifindex SEC(".rodata.trunk") = 0;
 
 SEC("tc")
 int pod(struct __sk_buff *skb)

@@ -70,11 +70,11 @@ pub struct SocketCounters {
 /// What the kernel counted for a socket (`XDP_STATISTICS`, af_xdp.rst).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KernelCounters {
-    /// Packets dropped for a reason other than the next two.
+    /// Packets dropped because there was no free frame, or they were too long for one.
     pub rx_dropped: u64,
-    /// Packets dropped because the rx ring was full.
+    /// Packets dropped because the rx ring was full; not in `rx_dropped`.
     pub rx_ring_full: u64,
-    /// Times that the fill ring was empty when a packet came.
+    /// Times that the kernel found the fill ring empty. Not a number of packets.
     pub fill_ring_empty: u64,
     /// Fill ring entries that named no chunk.
     pub rx_invalid: u64,

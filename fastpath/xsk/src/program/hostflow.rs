@@ -54,7 +54,7 @@ impl HostFlowProgram {
     /// # Errors
     /// [`ProgramError::Load`].
     pub fn load(trunk: u32) -> Result<Self, ProgramError> {
-        Loaded::load_with_constant("hostflow", object_file!("hostflow"), trunk)
+        Loaded::load_with_trunk("hostflow", object_file!("hostflow"), trunk)
             .map(|loaded| Self { loaded })
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsStr,
     io,
     net::IpAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -36,17 +37,16 @@ impl Loaded {
             .map_err(|source| ProgramError::Load { program: name, source })
     }
 
-    /// Loads an object file whose program has one constant, a `__u32`, with that value.
-    pub(super) fn load_with_constant(
+    /// Loads an object file whose program knows the trunk: a `__u32` in `.rodata.trunk`.
+    pub(super) fn load_with_trunk(
         name: &'static str,
         object_file: &[u8],
-        value: u32,
+        ifindex: u32,
     ) -> Result<Self, ProgramError> {
         Self::load(name, object_file, |open| {
-            let is_constants =
-                |map: &libbpf_rs::OpenMapMut<'_>| map.name().to_string_lossy().ends_with(".rodata");
-            match open.maps_mut().find(is_constants) {
-                Some(mut constants) => constants.set_initial_value(&value.to_ne_bytes()),
+            let constant = open.maps_mut().find(|map| map.name() == OsStr::new(".rodata.trunk"));
+            match constant {
+                Some(mut constant) => constant.set_initial_value(&ifindex.to_ne_bytes()),
                 None => Err(io::Error::from_raw_os_error(libc::ENOENT).into()),
             }
         })

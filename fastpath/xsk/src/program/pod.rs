@@ -22,7 +22,7 @@ impl PodProgram {
     /// # Errors
     /// [`ProgramError::Load`].
     pub fn load(trunk: u32) -> Result<Self, ProgramError> {
-        Loaded::load_with_constant("pod", object_file!("pod"), trunk).map(|loaded| Self { loaded })
+        Loaded::load_with_trunk("pod", object_file!("pod"), trunk).map(|loaded| Self { loaded })
     }
 
     /// Attaches it to a pod's host end, in place of a predecessor.

@@ -188,6 +188,19 @@ impl Station {
         }
         packets
     }
+
+    /// The first packet with that text in it, of those that arrive until `patience` is over.
+    pub fn find(&mut self, text: &str, patience: Duration) -> Option<Vec<u8>> {
+        let until = Instant::now() + patience;
+        let has = |packet: &Vec<u8>| packet.windows(text.len()).any(|part| part == text.as_bytes());
+        while Instant::now() < until {
+            let found = self.receive(1, Duration::from_millis(10)).into_iter().find(has);
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
 }
 
 /// Runs a command; fails with what it printed.

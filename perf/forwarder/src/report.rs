@@ -1,0 +1,97 @@
+//! The figures of a run, for people and for programs.
+
+use std::fmt;
+
+use margay_xsk::KernelCounters;
+use serde::Serialize;
+
+use crate::{forward::Run, side::Side};
+
+/// The result of a run.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    /// Seconds in which frames came.
+    seconds: f64,
+    /// Frames forwarded, both ways.
+    packets: u64,
+    /// Frames forwarded a second.
+    packets_per_second: f64,
+    ways: [Way; 2],
+}
+
+/// One direction, named by where its frames come from.
+#[derive(Debug, Serialize)]
+struct Way {
+    from: String,
+    mode: String,
+    xdp: String,
+    fallback: Option<String>,
+    packets: u64,
+    /// The other interface's tx ring was full.
+    dropped_tx_ring_full: u64,
+    /// The kernel found no room in the rx ring, or no free frame.
+    dropped_by_kernel: u64,
+}
+
+// === impl Report ===
+
+impl Report {
+    pub(crate) fn new(run: Run, input: &Side, output: &Side) -> anyhow::Result<Self> {
+        let seconds = run.busy.as_secs_f64();
+        let packets = run.forwarded.iter().sum::<u64>();
+        let packets_per_second = if packets == 0 { 0.0 } else { packets as f64 / seconds };
+        let ways = [Way::new(&run, 0, input)?, Way::new(&run, 1, output)?];
+        Ok(Self { seconds, packets, packets_per_second, ways })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} packets in {:.2} s: {:.3} Mpps",
+            self.packets,
+            self.seconds,
+            self.packets_per_second / 1e6
+        )?;
+        self.ways.iter().try_for_each(|way| writeln!(f, "{way}"))
+    }
+}
+
+// === impl Way ===
+
+impl Way {
+    fn new(run: &Run, way: usize, side: &Side) -> anyhow::Result<Self> {
+        let mut dropped_by_kernel = 0;
+        for socket in &side.sockets {
+            let KernelCounters { rx_dropped, rx_ring_full, .. } = socket.kernel_counters()?;
+            dropped_by_kernel += rx_dropped + rx_ring_full;
+        }
+        Ok(Self {
+            from: side.name.clone(),
+            mode: side.sockets.first().map_or(String::new(), |socket| socket.mode().to_string()),
+            xdp: side.attached.mode.to_string(),
+            fallback: side.fallback.as_ref().map(ToString::to_string),
+            packets: run.forwarded[way],
+            dropped_tx_ring_full: run.dropped[way],
+            dropped_by_kernel,
+        })
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "  from {}: {} forwarded, {} dropped (tx ring full), {} dropped by the kernel; {} XDP, \
+             {} mode",
+            self.from,
+            self.packets,
+            self.dropped_tx_ring_full,
+            self.dropped_by_kernel,
+            self.xdp,
+            self.mode
+        )?;
+        self.fallback.iter().try_for_each(|reason| write!(f, " ({reason})"))
+    }
+}
