@@ -1,0 +1,307 @@
+//! What Margay puts into the kernel, brought to what is wanted and taken back at the end.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
+
+use ipnet::IpNet;
+use rtnetlink::Handle;
+
+pub use super::trunk::{KERNEL_END, KERNEL_MAC, Trunk, WORKER_END};
+
+use super::sysctl::ReservedPorts;
+use super::{Result, connect, routes, rules, trunk};
+
+/// What is wanted of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Desired {
+    /// Queues of the trunk, one for each worker; at least 1.
+    pub queues: u32,
+    /// MTU of the trunk, in bytes: at least that of the pods.
+    pub mtu: u32,
+    /// The node's addresses out of the pools.
+    pub tunnel_addresses: BTreeSet<IpAddr>,
+    /// Ranges whose traffic from the node goes through the dataplane: pools, services.
+    pub routes: Vec<HostRoute>,
+    /// How the node reaches its own node ports; `None` without services.
+    pub node_ports: Option<NodePortAccess>,
+    /// First and last source port that masquerading uses.
+    pub snat_ports: (u16, u16),
+}
+
+/// A route to the trunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostRoute {
+    /// Destination; bits behind the prefix are ignored.
+    pub dst: IpNet,
+    /// Address that the node's own packets carry; one of the node's or of `tunnel_addresses`.
+    pub source: Option<IpAddr>,
+    /// Path MTU, where it is less than the trunk's.
+    pub mtu: Option<u32>,
+}
+
+/// The node ports, as the node itself reaches them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePortAccess {
+    /// The node's addresses on which they answer.
+    pub addresses: BTreeSet<IpAddr>,
+    /// First and last node port.
+    pub ports: (u16, u16),
+}
+
+/// Something that was changed in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// There was no trunk.
+    TrunkCreated,
+    /// The trunk had another number of queues.
+    TrunkReplaced,
+    /// A parameter of the trunk, by its name below `/proc/sys/net`.
+    Parameter(String),
+    /// MTU, address or state of one end, by its name.
+    Link(String),
+    /// An address of the node out of a pool.
+    AddressAdded(IpAddr),
+    /// An address that is no longer wanted.
+    AddressRemoved(IpAddr),
+    /// A route to the trunk.
+    RouteAdded(IpNet),
+    /// A route that is no longer wanted.
+    RouteRemoved(IpNet),
+    /// The rule for the local table has another priority.
+    LocalRuleMoved {
+        /// The new one.
+        priority: u32,
+    },
+    /// A rule for node ports on an address.
+    NodePortRuleAdded(IpAddr),
+    /// A rule that is no longer wanted.
+    NodePortRuleRemoved,
+    /// The list of ports that the kernel hands to nobody.
+    ReservedPorts,
+}
+
+/// Reconciles the kernel with what is wanted.
+#[derive(Debug)]
+pub struct HostPort {
+    handle: Handle,
+    reserved: ReservedPorts,
+}
+
+// === impl HostPort ===
+
+impl HostPort {
+    /// What must be remembered over a crash is kept in `state_dir`.
+    ///
+    /// # Errors
+    /// No netlink socket.
+    pub fn new(state_dir: &Path) -> Result<Self> {
+        Ok(Self { handle: connect()?, reserved: ReservedPorts::new(state_dir) })
+    }
+
+    /// Brings the kernel to `desired` and returns what it took; a second call in a row changes
+    /// nothing. What was done before an error stays done: the next call goes on from there.
+    ///
+    /// # Errors
+    /// The kernel refuses, or an interface that is not Margay's has a name of the trunk's.
+    pub async fn apply(&self, desired: &Desired) -> Result<(Trunk, Vec<Change>)> {
+        let mut changes = Vec::new();
+        let (queues, mtu) = (desired.queues.max(1), desired.mtu);
+        let trunk = trunk::ensure(&self.handle, queues, mtu, &mut changes).await?;
+        let index = trunk.kernel.index;
+        // Addresses before routes, which name them as sources; routes before rules, which lead to
+        // them.
+        let addresses = &desired.tunnel_addresses;
+        routes::ensure_addresses(&self.handle, index, addresses, &mut changes).await?;
+        let (main, own) = (routes::MAIN_TABLE, rules::TABLE);
+        routes::ensure_routes(&self.handle, index, main, &desired.routes, &mut changes).await?;
+        let access = desired.node_ports.as_ref();
+        let to_node = access.map(own_addresses).unwrap_or_default();
+        routes::ensure_routes(&self.handle, index, own, &to_node, &mut changes).await?;
+        rules::ensure(&self.handle, access, &mut changes).await?;
+        if self.reserved.reserve(desired.snat_ports)? {
+            changes.push(Change::ReservedPorts);
+        }
+        Ok((trunk, changes))
+    }
+
+    /// Leaves the node as it was: rules first, so that the local table rules again, then the trunk
+    /// with its routes and addresses, then the ports. Each is tried even if another fails.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub async fn remove(&self) -> Result<()> {
+        let rules = rules::ensure(&self.handle, None, &mut Vec::new()).await;
+        let trunk = trunk::remove(&self.handle).await;
+        let ports = self.reserved.release();
+        rules.and(trunk.map(drop)).and(ports.map(drop))
+    }
+}
+
+/// The routes that node-port rules lead to: to each address by the trunk, from that address.
+fn own_addresses(access: &NodePortAccess) -> Vec<HostRoute> {
+    let route =
+        |addr: &IpAddr| HostRoute { dst: IpNet::from(*addr), source: Some(*addr), mtu: None };
+    access.addresses.iter().map(route).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::KernelError;
+    use super::super::testing::{in_namespace, run};
+    use super::*;
+
+    fn desired() -> Desired {
+        let route = |dst: &str, source: &str| HostRoute {
+            dst: dst.parse().unwrap(),
+            source: Some(source.parse().unwrap()),
+            mtu: None,
+        };
+        Desired {
+            queues: 2,
+            mtu: 1500,
+            tunnel_addresses: ["10.1.0.64", "fd00:1::40"].map(|a| a.parse().unwrap()).into(),
+            routes: vec![
+                route("10.1.0.0/16", "10.1.0.64"),
+                route("10.96.0.0/12", "192.0.2.1"),
+                route("fd00:1::/48", "fd00:1::40"),
+            ],
+            node_ports: Some(NodePortAccess {
+                addresses: ["192.0.2.1", "2001:db8::1"].map(|a| a.parse().unwrap()).into(),
+                ports: (30_000, 32_767),
+            }),
+            snat_ports: (61_000, 65_535),
+        }
+    }
+
+    fn node() {
+        run("ip link add u0 type veth peer name u1");
+        run("ip addr add 192.0.2.1/24 dev u0");
+        run("ip addr add 2001:db8::1/64 dev u0 nodad");
+        run("ip link set u1 up");
+        run("ip link set u0 up");
+        run("ip route add default via 192.0.2.254");
+    }
+
+    /// All that this module may touch, as the kernel's own tool shows it.
+    fn snapshot() -> String {
+        [
+            "ip rule",
+            "ip -6 rule",
+            "ip -4 route show table all",
+            "ip -6 route show table all",
+            "ip -o addr",
+            "sysctl net.ipv4.ip_local_reserved_ports net.ipv4.ip_forward net.ipv6.conf.all.forwarding",
+            "sysctl net.ipv4.conf.all.rp_filter net.ipv4.conf.all.accept_local",
+        ]
+        .map(run)
+        .join("\n")
+    }
+
+    #[test]
+    fn what_is_wanted_stands_after_one_call_and_a_second_changes_nothing() {
+        in_namespace(|| async {
+            node();
+            let dir = tempfile::tempdir().unwrap();
+            let port = HostPort::new(dir.path()).unwrap();
+            let (trunk, changes) = port.apply(&desired()).await.unwrap();
+            assert!(changes.contains(&Change::TrunkCreated), "{changes:?}");
+            assert_eq!((trunk.kernel.rx_queues, trunk.worker.tx_queues), (2, 2));
+            assert!(trunk.kernel.up && trunk.kernel.mac == KERNEL_MAC);
+            let (_, again) = port.apply(&desired()).await.unwrap();
+            assert_eq!(again, [], "a second call changes nothing");
+
+            let link = run("ip -d link show margay0");
+            assert!(link.contains("NOARP") && link.contains("addrgenmode none"), "{link}");
+            let route = |dst: &str| run(&format!("ip route get {dst}"));
+            assert!(route("10.1.5.5").contains("dev margay0 src 10.1.0.64"));
+            assert!(route("10.96.0.1").contains("dev margay0 src 192.0.2.1"));
+            assert!(route("fd00:1::5").contains("dev margay0"));
+            assert!(route("198.51.100.1").contains("dev u0"));
+            let node_port = "192.0.2.1 ipproto tcp dport 30080";
+            assert!(route(node_port).contains("dev margay0"), "{}", route(node_port));
+            assert!(route("192.0.2.1 ipproto tcp dport 22").contains("dev lo"));
+            assert!(route("2001:db8::1 ipproto udp dport 30080").contains("dev margay0"));
+            assert!(route("2001:db8::1 ipproto udp dport 53").contains("dev lo"));
+            let offloads = run("ethtool -k margay0");
+            for line in ["tcp-segmentation-offload: off", "tx-checksumming: off"] {
+                assert!(offloads.contains(line), "{line}: {offloads}");
+            }
+            assert!(offloads.contains("generic-receive-offload: on"), "{offloads}");
+        });
+    }
+
+    #[test]
+    fn removal_leaves_the_node_as_it_was_also_after_a_crash() {
+        in_namespace(|| async {
+            node();
+            run("sysctl -qw net.ipv4.ip_local_reserved_ports=8080,9000-9010");
+            run("sysctl -qw net.ipv4.ip_local_port_range=20000\u{2d}65000".replace('-', " ").trim());
+            let before = snapshot();
+            let dir = tempfile::tempdir().unwrap();
+            HostPort::new(dir.path()).unwrap().apply(&desired()).await.unwrap();
+            // The first daemon is gone without a word; another comes and stops in order.
+            let port = HostPort::new(dir.path()).unwrap();
+            let (_, changes) = port.apply(&desired()).await.unwrap();
+            assert_eq!(changes, []);
+            assert_ne!(snapshot(), before);
+            port.remove().await.unwrap();
+            assert_eq!(snapshot(), before);
+            port.remove().await.unwrap();
+            assert_eq!(snapshot(), before);
+        });
+    }
+
+    #[test]
+    fn a_leftover_trunk_keeps_its_index_with_any_number_of_queues() {
+        in_namespace(|| async {
+            node();
+            let dir = tempfile::tempdir().unwrap();
+            let port = HostPort::new(dir.path()).unwrap();
+            let (first, _) = port.apply(&desired()).await.unwrap();
+            let wish = Desired { queues: 3, ..desired() };
+            let (second, changes) = port.apply(&wish).await.unwrap();
+            assert!(changes.contains(&Change::TrunkReplaced));
+            assert_eq!(second.kernel.index, first.kernel.index);
+            assert_eq!(second.worker.index, first.worker.index);
+            assert_eq!(second.worker.rx_queues, 3);
+            assert_eq!(port.apply(&wish).await.unwrap().1, []);
+        });
+    }
+
+    #[test]
+    fn routes_and_addresses_follow_what_is_wanted() {
+        in_namespace(|| async {
+            node();
+            let dir = tempfile::tempdir().unwrap();
+            let port = HostPort::new(dir.path()).unwrap();
+            port.apply(&desired()).await.unwrap();
+            let mut wish = desired();
+            wish.tunnel_addresses.clear();
+            wish.routes.truncate(2);
+            wish.routes[0].source = Some("192.0.2.1".parse().unwrap());
+            wish.routes[1].mtu = Some(1400);
+            wish.node_ports = None;
+            port.apply(&wish).await.unwrap();
+            assert_eq!(port.apply(&wish).await.unwrap().1, []);
+            assert!(run("ip route get 10.1.5.5").contains("src 192.0.2.1"));
+            assert!(run("ip route show 10.96.0.0/12").contains("mtu 1400"));
+            assert!(!run("ip -6 route").contains("fd00:1::"));
+            assert_eq!(run("ip -o addr show dev margay0"), "");
+            assert!(run("ip rule").starts_with("0:\tfrom all lookup local"));
+        });
+    }
+
+    #[test]
+    fn a_strangers_interface_of_the_trunks_name_is_an_error_and_stays() {
+        in_namespace(|| async {
+            run("ip link add margay0 type bridge");
+            let dir = tempfile::tempdir().unwrap();
+            let port = HostPort::new(dir.path()).unwrap();
+            let error = port.apply(&desired()).await.unwrap_err();
+            assert!(matches!(error, KernelError::Foreign { name: "margay0" }), "{error}");
+            assert!(port.remove().await.is_err());
+            run("ip link show margay0");
+        });
+    }
+}
