@@ -149,3 +149,23 @@ impl fmt::Debug for Frame {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{HEADROOM, Pool, Region, RegionConfig};
+
+    #[test]
+    fn a_range_outside_the_chunk_is_refused_and_changes_nothing() {
+        let config = RegionConfig { chunks: 1, hugepages: false, ..RegionConfig::default() };
+        let mut frame = Pool::new(Region::new(config).unwrap(), 64).take().unwrap();
+        frame.write(HEADROOM, &[1, 2, 3]).unwrap();
+        for (start, len) in [(0, 2049), (2048, 1), (usize::MAX, 1), (1, usize::MAX)] {
+            assert!(frame.set_range(start, len).is_err(), "{start} {len}");
+        }
+        assert_eq!((frame.start(), frame.bytes()), (HEADROOM, &[1, 2, 3][..]));
+        frame.set_range(0, 2048).unwrap();
+        assert_eq!(frame.bytes()[HEADROOM..HEADROOM + 3], [1, 2, 3]);
+        frame.set_range(2048, 0).unwrap();
+        assert!(frame.is_empty());
+    }
+}

@@ -103,3 +103,59 @@ impl Drop for Pool {
         self.chunks.drain(..).for_each(|chunk| self.region.put_spare(chunk));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{RegionConfig, Socket};
+
+    fn region(chunks: u32) -> &'static Region {
+        let config = RegionConfig { chunks, hugepages: false, ..RegionConfig::default() };
+        Region::new(config).unwrap()
+    }
+
+    #[test]
+    fn every_chunk_can_be_taken_once() {
+        let region = region(100);
+        let mut pool = Pool::new(region, 64);
+        let mut frames: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+        assert_eq!((frames.len(), region.spare()), (100, 0));
+        for (number, frame) in (0u8..).zip(&mut frames) {
+            frame.chunk_mut().fill(number);
+        }
+        for (number, frame) in (0u8..).zip(&frames) {
+            assert!(frame.chunk().iter().all(|byte| *byte == number), "chunks do not overlap");
+        }
+        drop(frames);
+        assert_eq!(region.spare(), 100, "dropped frames go home");
+    }
+
+    #[test]
+    fn a_pool_keeps_its_limit_and_gives_the_rest_to_the_others() {
+        let region = region(1000);
+        let (mut taker, mut giver) = (Pool::new(region, 128), Pool::new(region, 128));
+        for _ in 0..1000 {
+            giver.put(taker.take().expect("a free chunk"));
+            assert!(giver.len() <= 128);
+        }
+        assert!(taker.take().is_some(), "what the giver could not keep is there for others");
+        drop((taker, giver));
+        assert_eq!(region.spare(), 1000);
+    }
+
+    #[test]
+    fn a_frame_of_another_region_goes_to_its_own() {
+        let (home, abroad) = (region(10), region(10));
+        let mut pool = Pool::new(home, 128);
+        pool.put(Pool::new(abroad, 128).take().unwrap());
+        assert_eq!((pool.len(), home.spare(), abroad.spare()), (0, 10, 10));
+    }
+
+    #[test]
+    fn frames_and_sockets_can_go_to_another_thread() {
+        fn is_send<T: Send>() {}
+        is_send::<Frame>();
+        is_send::<Socket>();
+        is_send::<Pool>();
+    }
+}

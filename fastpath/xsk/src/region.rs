@@ -260,3 +260,42 @@ fn map(bytes: usize, hugepages: bool) -> io::Result<(MmapMut, bool)> {
     let _ = map.advise(Advice::HugePage);
     Ok((map, false))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_chunks_are_each_others_inverse() {
+        let config = RegionConfig { chunks: 3, chunk_size: ChunkSize::Bytes4096, hugepages: false };
+        let region = Region::new(config).unwrap();
+        assert_eq!(region.address(2, 256), 2 * 4096 + 256);
+        assert_eq!(region.locate(2 * 4096 + 4095), Some((2, 4095)));
+        assert_eq!(region.locate(3 * 4096), None, "behind the region");
+        assert_eq!(region.locate(u64::MAX), None);
+    }
+
+    #[test]
+    fn chunks_that_a_device_may_still_write_to_come_back_later() {
+        let config = RegionConfig { chunks: 2, hugepages: false, ..RegionConfig::default() };
+        let region = Region::new(config).unwrap();
+        let chunk = region.take_spare().unwrap();
+        let now = Instant::now();
+        region.reclaim(vec![chunk], true);
+        assert_eq!((region.reap(now), region.spare()), (0, 1));
+        assert_eq!((region.reap(now + 2 * QUARANTINE), region.spare()), (1, 2));
+    }
+
+    #[test]
+    fn a_frame_and_its_headroom_decide_the_chunk_size() {
+        assert_eq!(ChunkSize::for_frame(1514), Some(ChunkSize::Bytes2048));
+        assert_eq!(ChunkSize::for_frame(1793), Some(ChunkSize::Bytes4096));
+        assert_eq!(ChunkSize::for_frame(3841), None);
+    }
+
+    #[test]
+    fn no_chunks_at_all_is_an_error() {
+        let config = RegionConfig { chunks: 0, ..RegionConfig::default() };
+        assert!(matches!(Region::new(config), Err(Error::RegionSize { .. })));
+    }
+}

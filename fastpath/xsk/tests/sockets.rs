@@ -216,7 +216,7 @@ fn an_interface_that_vanishes_under_its_socket_costs_no_frame_and_no_other_port(
     let again = node.ifindex("port");
     let port = bind("port", again);
     home.send([packet.as_slice()]);
-    assert_eq!(other.receive(1, PATIENCE), [packet.clone()]);
+    assert_eq!(other.receive(1, PATIENCE), [packet]);
     drop((home, port, binder));
     all_back(region);
 }
