@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use ipnet::IpNet;
 use margay_model::{Endpoint, EndpointKey, Mac, Settings, State, Update};
 use margay_resources::selector::{NAMESPACE_LABEL, SelectorError};
-use margay_resources::{Kind, Resource};
+use margay_resources::{Kind, Resource, conf};
 
 use crate::configuration::Configuration;
 use crate::input::endpoint::{HostFacts, SetFacts};
@@ -208,6 +208,11 @@ impl Compiler {
     /// The settings in force on a node.
     pub fn settings_of(&self, node: &str) -> Settings {
         self.configuration.settings(node)
+    }
+
+    /// What FelixConfiguration says of a node.
+    pub fn felix_settings_of(&self, node: &str) -> conf::Settings {
+        self.configuration.felix(node)
     }
 
     /// Takes notice of a change; it shows in the next flush.

@@ -1,0 +1,115 @@
+//! `margayctl policy simulate`: the verdict of the very compiler and classifier that decide live
+//! traffic, on flows that nobody sends.
+//!
+//! - [`flow`]: a line of input;
+//! - [`world`]: the compiled datastore, and who has which address;
+//! - [`translate`]: services come first;
+//! - [`judge`]: what both ends say; [`verdict`]: how it is written.
+
+mod flow;
+mod world;
+mod translate;
+mod judge;
+mod verdict;
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use margay_compile::{Compiler, ResourceChange, Scope};
+use margay_resources::Kind;
+
+use crate::objects::{self, ReadError};
+use crate::options::{Missing, Options};
+use flow::Flow;
+use verdict::Failure;
+use world::World;
+
+/// What the compiler reads.
+const KINDS: &[Kind] = &[
+    Kind::Namespace,
+    Kind::ServiceAccount,
+    Kind::KubernetesNode,
+    Kind::Node,
+    Kind::FelixConfiguration,
+    Kind::ServiceCidr,
+    Kind::Tier,
+    Kind::Profile,
+    Kind::NetworkSet,
+    Kind::GlobalNetworkSet,
+    Kind::Pod,
+    Kind::WorkloadEndpoint,
+    Kind::HostEndpoint,
+    Kind::Service,
+    Kind::EndpointSlice,
+    Kind::ClusterNetworkPolicy,
+    Kind::KubernetesNetworkPolicy,
+    Kind::NetworkPolicy,
+    Kind::GlobalNetworkPolicy,
+];
+
+/// Arguments of `policy simulate`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Flows, one JSON object a line; standard input without it or with -
+    #[arg(long, value_name = "FILE")]
+    flows: Option<PathBuf>,
+}
+
+/// Nothing can be simulated.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SimulateError {
+    /// An option is missing.
+    #[error(transparent)]
+    Missing(#[from] Missing),
+    /// The datastore cannot be read.
+    #[error(transparent)]
+    Datastore(#[from] ReadError),
+    /// The flows cannot be read.
+    #[error("cannot read the flows")]
+    Flows(#[source] io::Error),
+    /// Standard output.
+    #[error("cannot write the verdicts")]
+    Write(#[source] io::Error),
+}
+
+/// Answers every line with one line.
+pub(crate) fn run(options: &Options, args: &Args) -> Result<ExitCode, SimulateError> {
+    let input: Box<dyn BufRead> = match &args.flows {
+        Some(path) if path.as_os_str() != "-" => {
+            Box::new(BufReader::new(File::open(path).map_err(SimulateError::Flows)?))
+        }
+        _ => Box::new(io::stdin().lock()),
+    };
+    let mut compiler = Compiler::new(Scope::Cluster);
+    for resource in objects::read(options.datastore()?, KINDS)? {
+        if let Err(error) = compiler.apply(ResourceChange::Upsert(Box::new(resource))) {
+            tracing::error!("{error}");
+        }
+    }
+    compiler.flush();
+    answer(&mut World::new(&compiler), input, BufWriter::new(io::stdout().lock()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn answer(
+    world: &mut World<'_>,
+    input: impl BufRead,
+    mut output: impl Write,
+) -> Result<(), SimulateError> {
+    for line in input.split(b'\n') {
+        let line = line.map_err(SimulateError::Flows)?;
+        let line = String::from_utf8_lossy(&line);
+        if line.trim().is_empty() {
+            continue;
+        }
+        let written = match Flow::parse(&line) {
+            Ok(flow) => serde_json::to_writer(&mut output, &judge::judge(world, &flow)),
+            Err(error) => serde_json::to_writer(&mut output, &Failure { error: error.to_string() }),
+        };
+        written.map_err(|e| SimulateError::Write(e.into()))?;
+        output.write_all(b"\n").map_err(SimulateError::Write)?;
+    }
+    output.flush().map_err(SimulateError::Write)
+}
