@@ -20,7 +20,7 @@ pub enum Error {
     #[error("{key} was changed by somebody else: expected revision {expected}, found {found}")]
     Conflict {
         /// The object.
-        key: Key,
+        key: Box<Key>,
         /// The revision the caller had seen.
         expected: Revision,
         /// The revision it has.

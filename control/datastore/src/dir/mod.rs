@@ -443,7 +443,7 @@ impl Inner {
 fn check_revision(current: &Object, expected: Option<&Revision>) -> Result<(), Error> {
     match expected {
         Some(expected) if *expected != current.revision => Err(Error::Conflict {
-            key: current.key.clone(),
+            key: Box::new(current.key.clone()),
             expected: expected.clone(),
             found: current.revision.clone(),
         }),

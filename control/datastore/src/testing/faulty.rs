@@ -79,7 +79,7 @@ impl Faulty {
     fn conflict(&self, key: &Key, expected: Option<&Revision>) -> Result<(), Error> {
         match expected {
             Some(expected) if self.strikes(self.faults().conflict) => Err(Error::Conflict {
-                key: key.clone(),
+                key: Box::new(key.clone()),
                 expected: expected.clone(),
                 found: Revision("injected".into()),
             }),
