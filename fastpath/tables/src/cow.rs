@@ -1,4 +1,5 @@
-//! A persistent hash map: a copy costs one reference count, a change of a copy a few microseconds.
+//! A persistent hash map and a persistent vector: a copy costs one reference count, a change of a
+//! copy a few microseconds.
 //!
 //! The control thread keeps changing its map while workers read the copies inside snapshots. The
 //! map is a vector of shards, each an `Arc`; a change clones the one shard it touches (some tens
@@ -14,7 +15,7 @@ use hashbrown::HashTable;
 use crate::addr::Addr;
 
 /// A key of a [`CowMap`].
-pub trait CowKey: Copy + Eq {
+pub trait CowKey: Clone + Eq {
     /// A hash whose bits are good from both ends.
     fn hash(&self, seed: u64) -> u64;
 }
@@ -28,6 +29,15 @@ pub struct CowMap<K, V> {
 }
 
 type Shard<K, V> = HashTable<(K, V)>;
+
+/// A vector in chunks. Cloning shares.
+#[derive(Clone, Debug)]
+pub struct CowVec<T> {
+    chunks: Arc<Vec<Arc<Vec<T>>>>,
+}
+
+/// Elements of a chunk.
+const CHUNK: usize = 64;
 
 /// Entries a shard, on average, above which the number of shards is multiplied.
 const CROWDED: usize = 128;
@@ -63,6 +73,13 @@ impl CowKey for (u8, u16) {
 }
 
 // === impl CowMap ===
+
+impl<K, V> CowMap<K, V> {
+    /// All entries, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.shards.iter().flat_map(|shard| shard.iter()).map(|(key, value)| (key, value))
+    }
+}
 
 impl<K: CowKey, V: Clone> CowMap<K, V> {
     /// An empty map; `seed` goes into the hash of the keys.
@@ -108,7 +125,7 @@ impl<K: CowKey, V: Clone> CowMap<K, V> {
     /// The value of a key, made by `default` if it is not there.
     pub fn entry(&mut self, key: K, default: impl FnOnce() -> V) -> Option<&mut V> {
         if !self.contains(&key) {
-            self.insert_new(key, default());
+            self.insert_new(key.clone(), default());
         }
         self.get_mut(&key)
     }
@@ -132,11 +149,6 @@ impl<K: CowKey, V: Clone> CowMap<K, V> {
         let ((_, value), _) = found.remove();
         self.len -= 1;
         Some(value)
-    }
-
-    /// All entries, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.shards.iter().flat_map(|shard| shard.iter()).map(|(key, value)| (key, value))
     }
 
     fn insert_new(&mut self, key: K, value: V) {
@@ -163,7 +175,7 @@ impl<K: CowKey, V: Clone> CowMap<K, V> {
         for (key, value) in self.shards.iter().flat_map(|shard| shard.iter()) {
             let hash = key.hash(seed);
             if let Some(shard) = shards.get_mut(shard_of(hash, count)) {
-                shard.insert_unique(hash, (*key, value.clone()), |entry| entry.0.hash(seed));
+                shard.insert_unique(hash, (key.clone(), value.clone()), |entry| entry.0.hash(seed));
             }
         }
         self.shards = Arc::new(shards.into_iter().map(Arc::new).collect());
@@ -176,9 +188,51 @@ impl<K: CowKey, V: Clone> Default for CowMap<K, V> {
     }
 }
 
-impl<K: CowKey + fmt::Debug, V: Clone + fmt::Debug> fmt::Debug for CowMap<K, V> {
+impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for CowMap<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+// === impl CowVec ===
+
+impl<T: Clone> CowVec<T> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        let last = self.chunks.last().map_or(0, |chunk| chunk.len());
+        self.chunks.len().saturating_sub(1) * CHUNK + last
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// The element with this index.
+    #[inline]
+    pub fn get(&self, index: usize) -> Option<&T> {
+        self.chunks.get(index / CHUNK)?.get(index % CHUNK)
+    }
+
+    /// The element with this index, for changing it.
+    pub fn get_mut(&mut self, index: usize) -> Option<&mut T> {
+        let chunk = Arc::make_mut(&mut self.chunks).get_mut(index / CHUNK)?;
+        Arc::make_mut(chunk).get_mut(index % CHUNK)
+    }
+
+    /// Appends an element.
+    pub fn push(&mut self, value: T) {
+        let chunks = Arc::make_mut(&mut self.chunks);
+        match chunks.last_mut().filter(|chunk| chunk.len() < CHUNK) {
+            Some(chunk) => Arc::make_mut(chunk).push(value),
+            None => chunks.push(Arc::new(vec![value])),
+        }
+    }
+}
+
+impl<T> Default for CowVec<T> {
+    fn default() -> Self {
+        Self { chunks: Arc::default() }
     }
 }
 
@@ -221,6 +275,31 @@ mod tests {
         let differing =
             map.shards.iter().zip(copy.shards.iter()).filter(|(a, b)| !Arc::ptr_eq(a, b)).count();
         assert_eq!((map.shards.len(), differing), (4096, 1));
+    }
+
+    #[test]
+    fn a_vector_keeps_its_elements_and_its_copies() {
+        let mut vector = CowVec::default();
+        for n in 0..200 {
+            assert_eq!(vector.len(), n);
+            vector.push(n);
+        }
+        let copy = vector.clone();
+        *vector.get_mut(130).unwrap() = 0;
+        vector.push(200);
+        assert_eq!((copy.len(), vector.len()), (200, 201));
+        assert!((0..200).all(|n| copy.get(n) == Some(&n)));
+        assert_eq!(
+            (vector.get(130), vector.get(200), vector.get(201)),
+            (Some(&0), Some(&200), None)
+        );
+        let differing = vector
+            .chunks
+            .iter()
+            .zip(copy.chunks.iter())
+            .filter(|(a, b)| !Arc::ptr_eq(a, b))
+            .count();
+        assert_eq!(differing, 2);
     }
 
     proptest! {

@@ -8,120 +8,121 @@
 use crate::addr::{Addr, Prefix};
 use crate::cow::CowMap;
 
-/// A map from networks of both families to numbers. Cloning shares.
-#[derive(Clone, Debug, Default)]
-pub struct Lpm {
-    v4: Lengths,
-    v6: Lengths,
+/// A map from networks of both families to values, numbers as a rule. Cloning shares.
+#[derive(Clone, Debug)]
+pub struct Lpm<V = u32> {
+    v4: Lengths<V>,
+    v6: Lengths<V>,
 }
 
 /// The networks of one family, longest first; no length without networks.
-#[derive(Clone, Debug, Default)]
-struct Lengths(Vec<(u8, CowMap<Addr, u32>)>);
+type Lengths<V> = Vec<(u8, CowMap<Addr, V>)>;
 
 // === impl Lpm ===
 
-impl Lpm {
+impl<V: Copy> Lpm<V> {
     /// The value of the longest network that contains `addr`.
     #[inline]
-    pub fn lookup(&self, addr: Addr) -> Option<u32> {
-        self.lookup_with_len(addr).map(|(value, _)| value)
+    pub fn lookup(&self, addr: Addr) -> Option<V> {
+        self.matches(addr).next().map(|(value, _)| *value)
     }
 
     /// The same, and the network's length within 128 bits (96 + n for IPv4 /n).
     #[inline]
-    pub fn lookup_with_len(&self, addr: Addr) -> Option<(u32, u8)> {
-        self.matches(addr).next()
+    pub fn lookup_with_len(&self, addr: Addr) -> Option<(V, u8)> {
+        self.matches(addr).next().map(|(value, len)| (*value, len))
     }
+}
 
+impl<V: Clone> Lpm<V> {
     /// Value and length of every network that contains `addr`, longest first.
     #[inline]
-    pub fn matches(&self, addr: Addr) -> impl Iterator<Item = (u32, u8)> {
+    pub fn matches(&self, addr: Addr) -> impl Iterator<Item = (&V, u8)> {
         let family = if addr.is_v4() { &self.v4 } else { &self.v6 };
         family
-            .0
             .iter()
-            .filter_map(move |(len, map)| map.get(&addr.masked(*len)).map(|value| (*value, *len)))
+            .filter_map(move |(len, map)| map.get(&addr.masked(*len)).map(|value| (value, *len)))
     }
 
     /// The value of exactly this network.
-    pub fn get(&self, prefix: Prefix) -> Option<u32> {
-        let family = self.family(prefix);
-        let at = family.position(prefix.len128()).ok()?;
-        family.0.get(at)?.1.get(&prefix.addr()).copied()
+    pub fn get(&self, prefix: Prefix) -> Option<&V> {
+        let family = if prefix.is_v4() { &self.v4 } else { &self.v6 };
+        let at = position(family, prefix).ok()?;
+        family.get(at)?.1.get(&prefix.addr())
+    }
+
+    /// The value of exactly this network, for changing it; made by `default` if it is not there.
+    pub fn entry(&mut self, prefix: Prefix, default: impl FnOnce() -> V) -> Option<&mut V> {
+        self.map_mut(prefix)?.entry(prefix.addr(), default)
     }
 
     /// Sets a network's value, returns the old one.
-    pub fn insert(&mut self, prefix: Prefix, value: u32) -> Option<u32> {
-        self.family_mut(prefix).map_mut(prefix.len128())?.insert(prefix.addr(), value)
+    pub fn insert(&mut self, prefix: Prefix, value: V) -> Option<V> {
+        self.map_mut(prefix)?.insert(prefix.addr(), value)
     }
 
     /// Takes a network out.
-    pub fn remove(&mut self, prefix: Prefix) -> Option<u32> {
+    pub fn remove(&mut self, prefix: Prefix) -> Option<V> {
         let family = self.family_mut(prefix);
-        let at = family.position(prefix.len128()).ok()?;
-        let (_, map) = family.0.get_mut(at)?;
+        let at = position(family, prefix).ok()?;
+        let (_, map) = family.get_mut(at)?;
         let value = map.remove(&prefix.addr())?;
         if map.is_empty() {
-            family.0.remove(at);
+            family.remove(at);
         }
         Some(value)
     }
 
     /// Number of networks.
     pub fn len(&self) -> usize {
-        self.v4.len() + self.v6.len()
+        self.v4.iter().chain(&self.v6).map(|(_, map)| map.len()).sum()
     }
 
     /// Whether there are no networks.
     pub fn is_empty(&self) -> bool {
-        self.v4.0.is_empty() && self.v6.0.is_empty()
+        self.v4.is_empty() && self.v6.is_empty()
     }
 
     /// All networks and their values, longest first, IPv4 before IPv6.
-    pub fn iter(&self) -> impl Iterator<Item = (Prefix, u32)> {
-        [&self.v4, &self.v6].into_iter().flat_map(|family| &family.0).flat_map(|(len, map)| {
-            map.iter().map(|(addr, value)| (Prefix::new(*addr, *len), *value))
+    pub fn iter(&self) -> impl Iterator<Item = (Prefix, &V)> {
+        self.v4.iter().chain(&self.v6).flat_map(|(len, map)| {
+            map.iter().map(|(addr, value)| (Prefix::new(*addr, *len), value))
         })
     }
 
-    fn family(&self, prefix: Prefix) -> &Lengths {
-        if prefix.is_v4() { &self.v4 } else { &self.v6 }
+    fn family_mut(&mut self, prefix: Prefix) -> &mut Lengths<V> {
+        if prefix.is_v4() { &mut self.v4 } else { &mut self.v6 }
     }
 
-    fn family_mut(&mut self, prefix: Prefix) -> &mut Lengths {
-        if prefix.is_v4() { &mut self.v4 } else { &mut self.v6 }
+    fn map_mut(&mut self, prefix: Prefix) -> Option<&mut CowMap<Addr, V>> {
+        let family = self.family_mut(prefix);
+        let at = position(family, prefix).unwrap_or_else(|at| {
+            let len = prefix.len128();
+            family.insert(at, (len, CowMap::new(u64::from(len))));
+            at
+        });
+        family.get_mut(at).map(|(_, map)| map)
     }
 }
 
-impl FromIterator<(Prefix, u32)> for Lpm {
-    fn from_iter<I: IntoIterator<Item = (Prefix, u32)>>(networks: I) -> Self {
+/// Where a network's length is, or belongs.
+fn position<V>(family: &Lengths<V>, prefix: Prefix) -> Result<usize, usize> {
+    family.binary_search_by(|(len, _)| prefix.len128().cmp(len))
+}
+
+impl<V> Default for Lpm<V> {
+    fn default() -> Self {
+        Self { v4: Vec::new(), v6: Vec::new() }
+    }
+}
+
+impl<V: Clone> FromIterator<(Prefix, V)> for Lpm<V> {
+    fn from_iter<I: IntoIterator<Item = (Prefix, V)>>(networks: I) -> Self {
         let mut lpm = Self::default();
         for (prefix, value) in networks {
             lpm.insert(prefix, value);
         }
         lpm
-    }
-}
-
-// === impl Lengths ===
-
-impl Lengths {
-    fn len(&self) -> usize {
-        self.0.iter().map(|(_, map)| map.len()).sum()
-    }
-
-    /// Where a length is, or belongs.
-    fn position(&self, len: u8) -> Result<usize, usize> {
-        self.0.binary_search_by(|(other, _)| len.cmp(other))
-    }
-
-    fn map_mut(&mut self, len: u8) -> Option<&mut CowMap<Addr, u32>> {
-        let at = self.position(len).unwrap_or_else(|at| {
-            self.0.insert(at, (len, CowMap::new(u64::from(len))));
-            at
-        });
-        self.0.get_mut(at).map(|(_, map)| map)
     }
 }
 
@@ -195,7 +196,7 @@ mod tests {
                     None => prop_assert_eq!(table.remove(prefix), model.remove(&prefix)),
                 }
             }
-            prop_assert_eq!(table.iter().collect::<BTreeMap<_, _>>(), model.clone());
+            prop_assert_eq!(table.iter().map(|(p, v)| (p, *v)).collect::<BTreeMap<_, _>>(), model.clone());
             prop_assert_eq!(table.len(), model.len());
             for (v6, bits) in probes {
                 let addr = corner_addr(v6, bits & 0x81c3);

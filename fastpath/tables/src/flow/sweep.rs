@@ -1,6 +1,7 @@
 //! Ageing, eviction and listing: walks over the records in bounded steps.
 
-use super::record::{FlowId, FlowRef, State};
+use super::layout::WAYS;
+use super::record::{FlowId, FlowRef, NewFlow, State};
 use super::worker::FlowWorker;
 use crate::addr::Addr;
 
@@ -130,44 +131,44 @@ impl FlowWorker {
             let number = if *at < fresh { *at } else { 0 };
             *at = number + 1;
             let Some(flow) = pool.record(number) else { continue };
-            if flow.state() == State::Live {
-                let worth = if flow.is_denial() { None } else { Some(worth(&flow)) };
-                victims.offer(Victim { worth, fresh: u32::MAX - flow.idle(now), id: flow.id() });
-            }
+            victims.offer_live(&flow, now, &mut worth);
         }
         let mut evicted = Evicted::default();
-        for victim in victims.list {
-            if self.remove(victim.id) {
-                evicted.add(victim.worth);
+        self.take_out(victims, &mut evicted);
+        evicted
+    }
+
+    /// Makes room in the index for an insertion that ended in [`super::Insert::Crowded`]: takes
+    /// out the cheapest flow of each key's two buckets, if they are full. The places are usable
+    /// at once.
+    pub fn evict_near(
+        &mut self,
+        now: u32,
+        new: &NewFlow,
+        mut worth: impl FnMut(&FlowRef<'_>) -> Worth,
+    ) -> Evicted {
+        let table = self.table.clone();
+        let mut evicted = Evicted::default();
+        for tuple in std::iter::once(new.orig).chain(new.reply) {
+            let mut victims = Victims::new(1);
+            let mut entries = 0;
+            for flow in table.index().neighbours(table.hash(&tuple)) {
+                entries += 1;
+                victims.offer_live(&flow.orig(), now, &mut worth);
+            }
+            if entries == 2 * WAYS {
+                self.take_out(victims, &mut evicted);
             }
         }
         evicted
     }
 
-    /// Makes room in the two buckets of one key, for an insertion that ended in
-    /// [`super::Insert::Crowded`]; the slot is usable at once.
-    pub fn evict_near(
-        &mut self,
-        now: u32,
-        tuple: &crate::Tuple,
-        mut worth: impl FnMut(&FlowRef<'_>) -> Worth,
-    ) -> Evicted {
-        let table = self.table.clone();
-        let mut victims = Victims::new(1);
-        for flow in table.index().neighbours(table.hash(tuple)) {
-            let orig = flow.orig();
-            if orig.state() == State::Live {
-                let worth = if orig.is_denial() { None } else { Some(worth(&orig)) };
-                victims.offer(Victim { worth, fresh: u32::MAX - orig.idle(now), id: orig.id() });
-            }
-        }
-        let mut evicted = Evicted::default();
+    fn take_out(&mut self, victims: Victims, evicted: &mut Evicted) {
         for victim in victims.list {
             if self.remove(victim.id) {
                 evicted.add(victim.worth);
             }
         }
-        evicted
     }
 
     /// Shows the live flows, in direction Orig, among the next `budget` records; returns where to
@@ -259,6 +260,18 @@ struct Victims {
 impl Victims {
     fn new(want: usize) -> Self {
         Self { list: arrayvec::ArrayVec::new(), want: want.min(VICTIMS) }
+    }
+
+    fn offer_live(
+        &mut self,
+        flow: &FlowRef<'_>,
+        now: u32,
+        worth: &mut impl FnMut(&FlowRef<'_>) -> Worth,
+    ) {
+        if flow.state() == State::Live {
+            let worth = if flow.is_denial() { None } else { Some(worth(flow)) };
+            self.offer(Victim { worth, fresh: u32::MAX - flow.idle(now), id: flow.id() });
+        }
     }
 
     fn offer(&mut self, victim: Victim) {

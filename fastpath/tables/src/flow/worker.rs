@@ -38,8 +38,8 @@ pub enum Insert {
     Contended,
     /// No free record: evict, and try again after the next quiescent point.
     Full,
-    /// Records may be free, but both buckets of a key are full ([`FlowWorker::evict_near`] for
-    /// both keys helps at once). About one insertion in a million at full load.
+    /// Records may be free, but both buckets of a key are full: [`FlowWorker::evict_near`] helps
+    /// at once. About one insertion in a million, in a table that is full otherwise.
     Crowded,
     /// Cached denials have reached their share. The packet needs no record to be dropped.
     DenialsFull,

@@ -18,7 +18,7 @@ fn connection(n: u16, binding: u16) -> NewFlow {
 }
 
 fn name(n: u16, binding: u16) -> u64 {
-    u64::from(n) << 8 | u64::from(binding) + 1
+    u64::from(n) << 8 | u64::from(binding + 1)
 }
 
 /// xorshift64*

@@ -1,0 +1,285 @@
+//! The control side: compiles policies and sets as they change, and lists when they are needed.
+//!
+//! What a change costs: a set's member, that member. A policy, its rules, and each list that names
+//! it when an endpoint asks for it next. Endpoints with the same tiers and profiles share a list.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use margay_model::{Endpoint, EndpointKey, Policy, PolicyKey, Rule, State, TierPolicies, Update};
+
+use super::Classifier;
+use super::facts::Direction;
+use super::list::{EndpointPolicy, RuleList, Step};
+use super::matcher::CompiledRule;
+use super::names::{Numbering, Numbers};
+use super::sets::SetBook;
+
+/// Everything known about policies, compiled.
+#[derive(Debug, Default)]
+pub struct PolicyBook {
+    classifier: Classifier,
+    sets: SetBook,
+    numbering: Numbering,
+    policies: HashMap<PolicyKey, Compiled>,
+    lists: Vec<List>,
+    /// Numbers in `lists` that are free.
+    vacant: Vec<ListId>,
+    by_content: HashMap<Content, ListId>,
+    /// The lists that name a policy, be it there or not.
+    users: HashMap<PolicyKey, Vec<ListId>>,
+    endpoints: HashMap<EndpointKey, Known>,
+    work: Work,
+}
+
+/// How much was compiled since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Policies compiled.
+    pub policies: u64,
+    /// Lists of endpoints built.
+    pub lists: u64,
+}
+
+type ListId = usize;
+
+/// What makes two endpoints' lists the same.
+type Content = (Arc<[TierPolicies]>, Arc<[PolicyKey]>);
+
+#[derive(Debug)]
+struct Compiled {
+    ingress: Vec<Arc<CompiledRule>>,
+    egress: Vec<Arc<CompiledRule>>,
+    numbers: Numbers,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    tiers: Arc<[TierPolicies]>,
+    profiles: Arc<[PolicyKey]>,
+    /// Number of endpoints that have it.
+    endpoints: usize,
+    /// `None` since a policy of it changed.
+    policy: Option<EndpointPolicy>,
+}
+
+/// An endpoint's list, and the very values it came from: as long as they are the same in memory,
+/// nobody needs to look into them.
+#[derive(Debug)]
+struct Known {
+    tiers: Arc<[TierPolicies]>,
+    profiles: Arc<[PolicyKey]>,
+    list: ListId,
+}
+
+// === impl PolicyBook ===
+
+impl PolicyBook {
+    /// A book with the sets and policies of a state.
+    pub fn from_state(state: &State) -> Self {
+        let mut book = Self::default();
+        for (id, set) in &state.sets {
+            book.sets.replace(&mut book.classifier.sets, id, set);
+        }
+        for policy in state.policies.values() {
+            book.set_policy(policy);
+        }
+        book
+    }
+
+    /// Notes a change. Those that do not concern policies are ignored, except that an endpoint
+    /// that is gone gives its list back.
+    pub fn note(&mut self, update: &Update) {
+        let sets = &mut self.classifier.sets;
+        match update {
+            Update::Set(id, set) => self.sets.replace(sets, id, set),
+            Update::SetMembers { id, add, remove } => self.sets.change(sets, id, add, remove),
+            Update::SetGone(id) => self.sets.remove(sets, id),
+            Update::Policy(policy) => self.set_policy(policy),
+            Update::PolicyGone(key) => self.remove_policy(key),
+            Update::EndpointGone(key) => {
+                if let Some(known) = self.endpoints.remove(key) {
+                    self.release(known.list);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The endpoint's policies as they are now, compiled as far as they have changed. To be asked
+    /// again for every snapshot after a change.
+    pub fn endpoint(&mut self, endpoint: &Endpoint) -> EndpointPolicy {
+        let known = self.endpoints.get(&endpoint.key).filter(|known| {
+            Arc::ptr_eq(&known.tiers, &endpoint.tiers)
+                && Arc::ptr_eq(&known.profiles, &endpoint.profiles)
+        });
+        let list = match known {
+            Some(known) => known.list,
+            None => self.learn(endpoint),
+        };
+        self.policy_of(list)
+    }
+
+    /// The sets and names as they are now, for a snapshot.
+    pub fn classifier(&self) -> Classifier {
+        self.classifier.clone()
+    }
+
+    /// How much was compiled since the start.
+    pub fn work(&self) -> Work {
+        self.work
+    }
+
+    fn set_policy(&mut self, policy: &Policy) {
+        self.work.policies += 1;
+        let old = self.policies.remove(&policy.key);
+        let mut numbers = old.map(|old| old.numbers).unwrap_or_default();
+        let counts = (policy.ingress.len() as u32, policy.egress.len() as u32);
+        let names = &mut self.classifier.names;
+        self.numbering.assign(names, &mut numbers, &policy.key, counts);
+        let ingress = self.compile(&policy.ingress, &policy.key, |rule| numbers.of(rule));
+        let egress = self.compile(&policy.egress, &policy.key, |rule| numbers.of(counts.0 + rule));
+        self.policies.insert(policy.key.clone(), Compiled { ingress, egress, numbers });
+        self.renew_users(&policy.key);
+    }
+
+    fn remove_policy(&mut self, key: &PolicyKey) {
+        if let Some(old) = self.policies.remove(key) {
+            self.numbering.release(&mut self.classifier.names, old.numbers);
+            self.renew_users(key);
+        }
+    }
+
+    fn compile(
+        &mut self,
+        rules: &[Rule],
+        key: &PolicyKey,
+        number: impl Fn(u32) -> u32,
+    ) -> Vec<Arc<CompiledRule>> {
+        let (book, sets) = (&mut self.sets, &mut self.classifier.sets);
+        let mut set = |id: &_| book.number(sets, id);
+        let compile = |(index, rule)| {
+            Arc::new(CompiledRule::new(rule, key.clone(), index, number(index), &mut set))
+        };
+        (0u32..).zip(rules).map(compile).collect()
+    }
+
+    fn renew_users(&mut self, key: &PolicyKey) {
+        for list in self.users.get(key).into_iter().flatten() {
+            if let Some(list) = self.lists.get_mut(*list) {
+                list.policy = None;
+            }
+        }
+    }
+
+    /// Gives an endpoint its list. The new one is taken before the old one is given back, so that
+    /// a list in use is not torn down and built again.
+    fn learn(&mut self, endpoint: &Endpoint) -> ListId {
+        let (tiers, profiles) = (endpoint.tiers.clone(), endpoint.profiles.clone());
+        let list = self.intern(&tiers, &profiles);
+        let known = Known { tiers, profiles, list };
+        if let Some(old) = self.endpoints.insert(endpoint.key.clone(), known) {
+            self.release(old.list);
+        }
+        list
+    }
+
+    fn intern(&mut self, tiers: &Arc<[TierPolicies]>, profiles: &Arc<[PolicyKey]>) -> ListId {
+        let content = (tiers.clone(), profiles.clone());
+        if let Some(id) = self.by_content.get(&content) {
+            if let Some(list) = self.lists.get_mut(*id) {
+                list.endpoints += 1;
+            }
+            return *id;
+        }
+        let (tiers, profiles) = content.clone();
+        let list = List { tiers, profiles, endpoints: 1, policy: None };
+        let id = self.vacant.pop().unwrap_or(self.lists.len());
+        for key in list.keys() {
+            let users = self.users.entry_ref(key).or_default();
+            if !users.contains(&id) {
+                users.push(id);
+            }
+        }
+        match self.lists.get_mut(id) {
+            Some(slot) => *slot = list,
+            None => self.lists.push(list),
+        }
+        self.by_content.insert(content, id);
+        id
+    }
+
+    fn release(&mut self, id: ListId) {
+        let Some(list) = self.lists.get_mut(id) else { return };
+        list.endpoints = list.endpoints.saturating_sub(1);
+        if list.endpoints > 0 {
+            return;
+        }
+        let list = std::mem::take(list);
+        for key in list.keys() {
+            if let Some(users) = self.users.get_mut(key) {
+                users.retain(|user| *user != id);
+                if users.is_empty() {
+                    self.users.remove(key);
+                }
+            }
+        }
+        self.by_content.remove(&(list.tiers, list.profiles));
+        self.vacant.push(id);
+    }
+
+    fn policy_of(&mut self, id: ListId) -> EndpointPolicy {
+        let Some(list) = self.lists.get(id) else {
+            return EndpointPolicy::default(); // Denies everything; no id leads here.
+        };
+        if let Some(policy) = &list.policy {
+            return policy.clone();
+        }
+        let policy = EndpointPolicy {
+            ingress: Arc::new(self.build(list, Direction::Ingress)),
+            egress: Arc::new(self.build(list, Direction::Egress)),
+        };
+        self.work.lists += 1;
+        if let Some(list) = self.lists.get_mut(id) {
+            list.policy = Some(policy.clone());
+        }
+        policy
+    }
+
+    fn build(&self, list: &List, direction: Direction) -> RuleList {
+        let mut rules = RuleList::default();
+        for tier in list.tiers.iter() {
+            let policies = match direction {
+                Direction::Ingress => &tier.ingress,
+                Direction::Egress => &tier.egress,
+            };
+            if !policies.is_empty() {
+                let steps = policies.iter().flat_map(|key| self.steps(key, direction));
+                rules.push_tier(&tier.name, tier.default_action, steps);
+            }
+        }
+        for profile in list.profiles.iter() {
+            rules.push_profile(self.steps(profile, direction));
+        }
+        rules.seal()
+    }
+
+    fn steps(&self, key: &PolicyKey, direction: Direction) -> Vec<Step> {
+        let rules = match (self.policies.get(key), direction) {
+            (None, _) => return vec![Step::Missing(key.clone())],
+            (Some(policy), Direction::Ingress) => &policy.ingress,
+            (Some(policy), Direction::Egress) => &policy.egress,
+        };
+        rules.iter().cloned().map(Step::Rule).collect()
+    }
+}
+
+// === impl List ===
+
+impl List {
+    /// Every policy and profile it names; some may come twice.
+    fn keys(&self) -> impl Iterator<Item = &PolicyKey> {
+        let policies = self.tiers.iter().flat_map(|tier| tier.ingress.iter().chain(&tier.egress));
+        policies.chain(self.profiles.iter())
+    }
+}

@@ -1,0 +1,64 @@
+//! The policy classifier: which rule decides a packet at an endpoint.
+//!
+//! ```text
+//!   Update ─→ PolicyBook ─→ Classifier (sets, rule names)      one for each snapshot
+//!                      └──→ EndpointPolicy (ingress, egress)   one for each endpoint, shared by
+//!                                                              endpoints with the same policies
+//!   packet ─→ facts ─→ prefilter: candidates ─→ matcher: first match ─→ Decision
+//! ```
+//!
+//! In the order of use:
+//! - [`facts`]: what a packet is asked about, and what the answer is;
+//! - [`list`]: the rules of an endpoint's tiers and profiles in one list, and its evaluation;
+//! - [`prefilter`]: which rules of a list a packet could match; [`matcher`]: whether one does;
+//! - [`sets`]: the address sets, and which sets an address is in;
+//! - [`names`]: numbers for rules that fit into a flow record;
+//! - [`book`]: the control side, which compiles what changed and nothing else.
+
+mod facts;
+mod list;
+mod prefilter;
+mod matcher;
+mod sets;
+mod names;
+mod book;
+
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+pub use book::{PolicyBook, Work};
+pub use facts::{Cause, Decision, Direction, PacketFacts, Verdict};
+pub use list::EndpointPolicy;
+
+use margay_model::PolicyKey;
+
+use names::RuleNames;
+use sets::Sets;
+
+/// What workers need to evaluate policies: the sets as they are now. Cloning shares.
+#[derive(Clone, Debug, Default)]
+pub struct Classifier {
+    sets: Sets,
+    names: RuleNames,
+}
+
+// === impl Classifier ===
+
+impl Classifier {
+    /// Decides a packet at an endpoint. The destination is the translated one.
+    #[inline]
+    pub fn decide<'p>(
+        &self,
+        policy: &'p EndpointPolicy,
+        direction: Direction,
+        facts: &PacketFacts,
+    ) -> Decision<'p> {
+        policy.list(direction).decide(&self.sets, facts)
+    }
+
+    /// The policy, and the rule within the direction's rules (from 0), that a number of a
+    /// [`Decision`] names. A number that is long out of use may name another rule.
+    pub fn rule(&self, id: u32) -> Option<(PolicyKey, u32)> {
+        self.names.resolve(id)
+    }
+}

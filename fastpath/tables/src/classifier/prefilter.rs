@@ -1,0 +1,264 @@
+//! Which rules of a list a packet could match: an inverted index.
+//!
+//! Every rule is entered once, under its most selective condition: the one whose value the fewest
+//! rules of the list ask for. A packet gathers the rules entered under its own values: under the
+//! sets its addresses are in, the networks around them, its destination port, its protocol. Rules
+//! without a condition that can be looked up are always candidates. What is gathered is a superset
+//! of the matching rules, in order; the exact matcher decides.
+//!
+//! Bit vectors for each dimension, intersected, were the other choice: they also cut down rules
+//! that are rare in no single dimension, but cost N bits for every distinct value and N / 64 steps
+//! for every packet, and a set's members would have to be folded into every list's vectors.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use super::facts::PacketFacts;
+use super::list::Step;
+use super::matcher::{CompiledRule, Condition, End};
+use super::sets::Sets;
+use crate::addr::Prefix;
+use crate::lpm::Lpm;
+
+/// The index of a list.
+#[derive(Debug, Default)]
+pub(super) struct Prefilter {
+    /// Places of rules that are always candidates, ascending.
+    always: Box<[u32]>,
+    dst_ports: HashMap<u16, Places>,
+    protocols: HashMap<u8, Places>,
+    src: EndIndex,
+    dst: EndIndex,
+}
+
+/// The index of what concerns one end's address.
+#[derive(Debug, Default)]
+struct EndIndex {
+    sets: HashMap<u32, Places>,
+    port_sets: HashMap<u32, Places>,
+    nets: Lpm<Places>,
+}
+
+/// Ascending places of rules.
+type Places = SmallVec<[u32; 4]>;
+
+/// The places where a packet may find its rule, ascending, each once.
+#[derive(Debug)]
+pub(super) struct Candidates<'p> {
+    always: &'p [u32],
+    gathered: SmallVec<[u32; 64]>,
+    next: usize,
+}
+
+/// A value that a rule can be entered under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Value {
+    DstPort(u16),
+    Net(End, Prefix),
+    PortSet(End, u32),
+    Set(End, u32),
+    Protocol(u8),
+}
+
+/// A list this short is asked from top to bottom.
+const SHORT: usize = 12;
+/// A range of more ports than this is not entered port by port.
+const MAX_PORTS: u32 = 64;
+/// A value that more than one in so many rules ask for tells too little.
+const COMMON: usize = 4;
+
+// === impl Prefilter ===
+
+impl Prefilter {
+    pub(super) fn new(steps: &[Step]) -> Self {
+        let mut prefilter = Self::default();
+        let mut always = Vec::new();
+        if steps.len() <= SHORT {
+            always.extend(0..steps.len() as u32);
+        } else {
+            let askers = askers(steps);
+            for (place, step) in (0u32..).zip(steps) {
+                match choose(step, &askers, steps.len() / COMMON) {
+                    Some(values) => values.into_iter().for_each(|v| prefilter.enter(v, place)),
+                    None => always.push(place),
+                }
+            }
+        }
+        prefilter.always = always.into();
+        prefilter
+    }
+
+    fn enter(&mut self, value: Value, place: u32) {
+        let places = match value {
+            Value::DstPort(port) => self.dst_ports.entry(port).or_default(),
+            Value::Protocol(protocol) => self.protocols.entry(protocol).or_default(),
+            Value::Set(end, set) => self.end(end).sets.entry(set).or_default(),
+            Value::PortSet(end, set) => self.end(end).port_sets.entry(set).or_default(),
+            Value::Net(end, net) => match self.end(end).nets.entry(net, Places::new) {
+                Some(places) => places,
+                None => return,
+            },
+        };
+        places.push(place);
+    }
+
+    fn end(&mut self, end: End) -> &mut EndIndex {
+        match end {
+            End::Src => &mut self.src,
+            End::Dst => &mut self.dst,
+        }
+    }
+
+    /// The places of the rules that the packet could match.
+    #[inline]
+    pub(super) fn candidates(&self, sets: &Sets, facts: &PacketFacts) -> Candidates<'_> {
+        let mut gathered = SmallVec::new();
+        if !self.dst_ports.is_empty()
+            && let Some(places) = facts.dst_port.and_then(|port| self.dst_ports.get(&port))
+        {
+            gathered.extend_from_slice(places);
+        }
+        if !self.protocols.is_empty()
+            && let Some(places) = self.protocols.get(&facts.protocol)
+        {
+            gathered.extend_from_slice(places);
+        }
+        self.src.gather(End::Src, sets, facts, &mut gathered);
+        self.dst.gather(End::Dst, sets, facts, &mut gathered);
+        gathered.sort_unstable();
+        gathered.dedup();
+        Candidates { always: &self.always, gathered, next: 0 }
+    }
+}
+
+// === impl EndIndex ===
+
+impl EndIndex {
+    #[inline]
+    fn gather(&self, end: End, sets: &Sets, facts: &PacketFacts, out: &mut SmallVec<[u32; 64]>) {
+        let addr = end.addr(facts);
+        if !self.sets.is_empty() {
+            self.gather_sets(&self.sets, sets.of_addr(addr), out);
+            for around in sets.around(addr) {
+                self.gather_sets(&self.sets, around, out);
+            }
+        }
+        if !self.nets.is_empty() {
+            for (places, _) in self.nets.matches(addr) {
+                out.extend_from_slice(places);
+            }
+        }
+        if !self.port_sets.is_empty()
+            && let Some(port) = end.port(facts)
+        {
+            let of_port = sets.of_port((addr, facts.protocol, port));
+            self.gather_sets(&self.port_sets, of_port, out);
+        }
+    }
+
+    fn gather_sets(
+        &self,
+        index: &HashMap<u32, Places>,
+        member_of: &[u32],
+        out: &mut SmallVec<[u32; 64]>,
+    ) {
+        for places in member_of.iter().filter_map(|set| index.get(set)) {
+            out.extend_from_slice(places);
+        }
+    }
+}
+
+// === impl Candidates ===
+
+impl Iterator for Candidates<'_> {
+    type Item = u32;
+
+    #[inline]
+    fn next(&mut self) -> Option<u32> {
+        let gathered = self.gathered.get(self.next).copied();
+        match (self.always.split_first(), gathered) {
+            (Some((always, rest)), other) if other.is_none_or(|other| *always < other) => {
+                self.always = rest;
+                Some(*always)
+            }
+            (_, other) => {
+                self.next += 1;
+                other
+            }
+        }
+    }
+}
+
+/// How many rules of the list ask for each value.
+fn askers(steps: &[Step]) -> HashMap<Value, u32> {
+    let mut askers = HashMap::new();
+    for rule in steps.iter().filter_map(rule_of) {
+        for value in options(rule).flatten() {
+            *askers.entry(value).or_default() += 1;
+        }
+    }
+    askers
+}
+
+/// The values that a step is entered under: of its options the one whose commonest value is the
+/// rarest. `None` if there is none, or if even that is too common.
+fn choose(step: &Step, askers: &HashMap<Value, u32>, limit: usize) -> Option<Vec<Value>> {
+    let cost = |values: &Vec<Value>| values.iter().filter_map(|v| askers.get(v)).max().copied();
+    let (cost, values) = options(rule_of(step)?)
+        .filter_map(|values| Some((cost(&values)?, values)))
+        .min_by_key(|(cost, _)| *cost)?;
+    (cost as usize <= limit).then_some(values)
+}
+
+fn rule_of(step: &Step) -> Option<&Arc<CompiledRule>> {
+    match step {
+        Step::Rule(rule) => Some(rule),
+        Step::Missing(_) => None,
+    }
+}
+
+/// Each condition that can be looked up, as the values one of which a packet must have, in the
+/// order of preference among equals.
+fn options(rule: &CompiledRule) -> impl Iterator<Item = Vec<Value>> {
+    let mut options: Vec<_> = rule.conditions.iter().filter_map(option).collect();
+    options.sort_by_key(|values| values.first().map_or(u8::MAX, rank));
+    options.into_iter()
+}
+
+fn option(condition: &Condition) -> Option<Vec<Value>> {
+    Some(match condition {
+        Condition::Protocol(protocol) => vec![Value::Protocol(*protocol)],
+        Condition::Port(End::Dst, range) => dst_ports(std::slice::from_ref(range))?,
+        Condition::Ports(End::Dst, any) => {
+            let mut values = dst_ports(&any.ranges)?;
+            values.extend(any.named.iter().map(|set| Value::PortSet(End::Dst, *set)));
+            values
+        }
+        Condition::Net(end, net) => vec![Value::Net(*end, *net)],
+        Condition::Nets(end, nets) => nets.iter().map(|net| Value::Net(*end, *net)).collect(),
+        Condition::InSet(end, set) => vec![Value::Set(*end, *set)],
+        Condition::InPortSet(end, set) => vec![Value::PortSet(*end, *set)],
+        _ => return None,
+    })
+}
+
+fn dst_ports(ranges: &[margay_model::PortRange]) -> Option<Vec<Value>> {
+    let size = |r: &margay_model::PortRange| u32::from(r.last.saturating_sub(r.first)) + 1;
+    let total: u32 = ranges.iter().map(size).sum();
+    (total <= MAX_PORTS).then(|| {
+        ranges.iter().flat_map(|range| range.first..=range.last).map(Value::DstPort).collect()
+    })
+}
+
+/// One probe finds a port; an address may be in many sets.
+fn rank(value: &Value) -> u8 {
+    match value {
+        Value::DstPort(_) => 0,
+        Value::PortSet(..) => 1,
+        Value::Net(..) => 2,
+        Value::Set(..) => 3,
+        Value::Protocol(_) => 4,
+    }
+}
