@@ -7,9 +7,7 @@ use ipnet::IpNet;
 use margay_model::node::Mac;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState as Nud,
 };
@@ -186,7 +184,8 @@ pub(super) fn unconditional_table(message: &RuleMessage) -> Option<(u32, u32)> {
             RuleAttribute::Priority(value) => priority = *value,
             RuleAttribute::Protocol(_) => {}
             // The kernel states these two of every rule; only these values mean no condition.
-            RuleAttribute::SuppressPrefixLen(u32::MAX) | RuleAttribute::SuppressIfGroup(u32::MAX) => {}
+            RuleAttribute::SuppressPrefixLen(u32::MAX)
+            | RuleAttribute::SuppressIfGroup(u32::MAX) => {}
             _ => return None,
         }
     }

@@ -5,7 +5,7 @@
 //! top of `genetlink`.
 
 use futures::StreamExt;
-use genetlink::GenetlinkError;
+use genetlink::{GenetlinkError, GenetlinkHandle};
 use netlink_packet_core::{
     DecodeError, DefaultNla, Emitable, NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
     Nla, ParseableParametrized,
@@ -41,8 +41,11 @@ pub enum FeaturesError {
     Answer(#[source] DecodeError),
 }
 
-/// Switches features of an interface, each named as `ethtool -k` of the kernel names it. Those that
-/// the interface does not have are passed over by the kernel.
+/// `EOPNOTSUPP`: this kernel has no feature of the name.
+const UNKNOWN: i32 = -95;
+
+/// Switches features of an interface, each named as the kernel names it (`ethtool -k` shows them).
+/// Those that this kernel does not know are passed over, so each is asked for by itself.
 ///
 /// # Errors
 /// The kernel has no ethtool netlink, or refuses.
@@ -51,24 +54,34 @@ pub(super) async fn set(index: u32, features: &[(&str, bool)]) -> Result<()> {
     let (connection, mut handle, _) =
         genetlink::new_connection().map_err(FeaturesError::Socket).map_err(failed)?;
     let connection = tokio::spawn(connection);
-    let message = SetFeatures::new(index, features);
-    let mut request = NetlinkMessage::from(GenlMessage::from_payload(message));
-    request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
     let outcome = async {
-        let mut answers = handle.request(request).await.map_err(FeaturesError::Netlink)?;
-        while let Some(answer) = answers.next().await {
-            let answer = answer.map_err(FeaturesError::Answer)?;
-            if let NetlinkPayload::Error(error) = answer.payload
-                && error.code.is_some()
-            {
-                return Err(FeaturesError::Refused(error.to_io()));
-            }
+        for (name, on) in features {
+            set_one(&mut handle, SetFeatures::new(index, name, *on)).await?;
         }
         Ok(())
     };
     let outcome = outcome.await.map_err(failed);
     connection.abort();
     outcome
+}
+
+async fn set_one(
+    handle: &mut GenetlinkHandle,
+    message: SetFeatures,
+) -> std::result::Result<(), FeaturesError> {
+    let mut request = NetlinkMessage::from(GenlMessage::from_payload(message));
+    request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+    let mut answers = handle.request(request).await.map_err(FeaturesError::Netlink)?;
+    while let Some(answer) = answers.next().await {
+        let answer = answer.map_err(FeaturesError::Answer)?;
+        if let NetlinkPayload::Error(error) = answer.payload
+            && error.code.is_some()
+            && error.raw_code() != UNKNOWN
+        {
+            return Err(FeaturesError::Refused(error.to_io()));
+        }
+    }
+    Ok(())
 }
 
 /// The message `ETHTOOL_MSG_FEATURES_SET`.
@@ -80,15 +93,12 @@ struct SetFeatures {
 // === impl SetFeatures ===
 
 impl SetFeatures {
-    fn new(index: u32, features: &[(&str, bool)]) -> Self {
-        let bits = features.iter().map(|(name, on)| {
-            let mut bit = vec![DefaultNla::new(BIT_NAME, [name.as_bytes(), &[0]].concat())];
-            if *on {
-                bit.push(DefaultNla::new(BIT_VALUE, Vec::new()));
-            }
-            nested(BITS_BIT, &bit)
-        });
-        let bits: Vec<_> = bits.collect();
+    fn new(index: u32, feature: &str, on: bool) -> Self {
+        let mut bit = vec![DefaultNla::new(BIT_NAME, [feature.as_bytes(), &[0]].concat())];
+        if on {
+            bit.push(DefaultNla::new(BIT_VALUE, Vec::new()));
+        }
+        let bits = [nested(BITS_BIT, &bit)];
         let device = [DefaultNla::new(HEADER_DEV_INDEX, index.to_ne_bytes().to_vec())];
         Self {
             attributes: vec![

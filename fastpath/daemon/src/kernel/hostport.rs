@@ -148,7 +148,7 @@ fn own_addresses(access: &NodePortAccess) -> Vec<HostRoute> {
 #[cfg(test)]
 mod tests {
     use super::super::KernelError;
-    use super::super::testing::{in_namespace, run};
+    use super::super::testing::{Elsewhere, in_namespace, run};
     use super::*;
 
     fn desired() -> Desired {
@@ -236,7 +236,7 @@ mod tests {
         in_namespace(|| async {
             node();
             run("sysctl -qw net.ipv4.ip_local_reserved_ports=8080,9000-9010");
-            run("sysctl -qw net.ipv4.ip_local_port_range=20000\u{2d}65000".replace('-', " ").trim());
+            std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "20000 65000").unwrap();
             let before = snapshot();
             let dir = tempfile::tempdir().unwrap();
             HostPort::new(dir.path()).unwrap().apply(&desired()).await.unwrap();
@@ -244,7 +244,8 @@ mod tests {
             let port = HostPort::new(dir.path()).unwrap();
             let (_, changes) = port.apply(&desired()).await.unwrap();
             assert_eq!(changes, []);
-            assert_ne!(snapshot(), before);
+            let reserved = run("sysctl -n net.ipv4.ip_local_reserved_ports");
+            assert_eq!(reserved.trim(), "8080,9000-9010,61000-65000");
             port.remove().await.unwrap();
             assert_eq!(snapshot(), before);
             port.remove().await.unwrap();
@@ -302,6 +303,94 @@ mod tests {
             assert!(matches!(error, KernelError::Foreign { name: "margay0" }), "{error}");
             assert!(port.remove().await.is_err());
             run("ip link show margay0");
+        });
+    }
+
+    /// What leaves the node by the trunk must be ready for a wire: AF_XDP knows neither super-frames
+    /// nor checksums left to hardware.
+    #[test]
+    fn the_kernels_tcp_reaches_the_workers_end_in_segments_with_right_checksums() {
+        in_namespace(|| async {
+            node();
+            let dir = tempfile::tempdir().unwrap();
+            HostPort::new(dir.path()).unwrap().apply(&desired()).await.unwrap();
+            let there = Elsewhere::with(WORKER_END, "10.1.5.5/32");
+            // Plays a worker and a pod: takes the host port's frames and sends answers back to it.
+            there.run("ip link set margay0x address 02:4d:00:00:00:00");
+            there.run("ip route add 10.1.0.64 dev margay0x");
+            there.run("ip neigh add 10.1.0.64 dev margay0x lladdr 02:4d:00:00:00:00 nud permanent");
+            let capture = dir.path().join("frames.pcap");
+            let pid = there.pid().to_string();
+            let spawn = |command: &str| {
+                let words = ["--net", "--target", &pid].into_iter().chain(command.split(' '));
+                std::process::Command::new("nsenter").args(words).spawn().unwrap()
+            };
+            let file = capture.display();
+            let mut tcpdump =
+                spawn(&format!("tcpdump -q -Z root -Q in -s 0 -i margay0x -w {file} tcp"));
+            let mut sink = spawn("iperf3 -s -1 -p 5201");
+            let listening = || there.run("ss -Hltn").contains(":5201") && capture.exists();
+            for _ in 0..100 {
+                if listening() {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            let report = run("iperf3 -c 10.1.5.5 -p 5201 -n 5M");
+            assert!(report.contains("iperf Done"), "{report}");
+            sink.wait().unwrap();
+            run(&format!("kill -INT {}", tcpdump.id()));
+            tcpdump.wait().unwrap();
+
+            let lines = run(&format!("tcpdump -nnve -r {file}"));
+            assert!(lines.matches("10.1.0.64.").count() > 1000, "too few frames");
+            assert!(!lines.contains("incorrect"), "a checksum was left to hardware");
+            let lengths = lines.lines().filter_map(|line| {
+                line.split(", length ").nth(1)?.split(':').next()?.parse::<usize>().ok()
+            });
+            assert!(lengths.max().unwrap() <= 1514, "a super-frame");
+        });
+    }
+
+    /// The answer comes from the node's own address: `accept_local` and a loose `rp_filter`.
+    #[test]
+    fn a_node_port_of_the_node_itself_goes_out_by_the_trunk_and_the_answer_is_taken() {
+        in_namespace(|| async {
+            node();
+            std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1").unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            HostPort::new(dir.path()).unwrap().apply(&desired()).await.unwrap();
+            let there = Elsewhere::with(WORKER_END, "10.1.5.5/32");
+            let answer = "
+from scapy.all import *
+conf.verb = 0
+def turn(f):
+    mac = '02:4d:00:00:00:00'
+    ip = IP(src='192.0.2.1', dst='192.0.2.1') / UDP(sport=30080, dport=5555) / b'answer'
+    assert f[Ether].dst == mac and f[UDP].dport == 30080 and f[IP].src == '192.0.2.1'
+    sendp(Ether(dst=mac, src='02:4d:00:00:00:01') / ip, iface='margay0x')
+print('ready', flush=True)
+sniff(iface='margay0x', filter='udp port 30080', prn=turn, count=1, timeout=20)
+";
+            let mut worker = std::process::Command::new("nsenter")
+                .args(["--net", "--target", &there.pid().to_string()])
+                .args(["/usr/bin/python3", "-c", answer])
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut ready = [0];
+            std::io::Read::read_exact(worker.stdout.as_mut().unwrap(), &mut ready).unwrap();
+            let socket = std::net::UdpSocket::bind("192.0.2.1:5555").unwrap();
+            socket.connect("192.0.2.1:30080").unwrap();
+            socket.set_read_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+            let mut buffer = [0; 16];
+            // The sniffer may begin a little after its line: the question is asked again.
+            let answered = (0..10).any(|_| {
+                socket.send(b"question").unwrap();
+                socket.recv(&mut buffer).is_ok_and(|len| &buffer[..len] == b"answer")
+            });
+            worker.wait().unwrap();
+            assert!(answered, "no answer");
         });
     }
 }

@@ -57,7 +57,9 @@ mod tests {
             let long = Duration::from_secs(1);
             let link = appearance(&mut views, "cali0123456789a", long).await.unwrap();
             let names: Vec<_> = pod_links(&views.borrow()).map(|l| l.name.to_string()).collect();
-            assert!(names.contains(&"cali0123456789a".to_owned()) && !names.contains(&"eth7".into()));
+            assert!(
+                names.contains(&"cali0123456789a".to_owned()) && !names.contains(&"eth7".into())
+            );
             run("ip link del cali0123456789a");
             timeout(long, vanishing(&mut views, link.index)).await.unwrap();
         });

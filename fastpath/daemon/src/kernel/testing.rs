@@ -37,3 +37,42 @@ pub(super) fn run(command: &str) -> String {
     assert!(output.status.success(), "{command}: {errors}");
     String::from_utf8(output.stdout).unwrap()
 }
+
+/// Another namespace, with an interface moved into it; it goes when this is dropped.
+pub(super) struct Elsewhere(std::process::Child);
+
+impl Elsewhere {
+    /// Moves `link` there and gives it an address and a state of up.
+    pub(super) fn with(link: &str, address: &str) -> Self {
+        let sleeper = std::process::Command::new("unshare")
+            .args(["--net", "sh", "-c", "echo; exec sleep 60"])
+            .stdout(std::process::Stdio::piped())
+            .spawn();
+        let mut there = Self(sleeper.unwrap());
+        // The line says that the namespace has been entered.
+        let mut line = [0];
+        let output = there.0.stdout.as_mut().unwrap();
+        std::io::Read::read_exact(output, &mut line).unwrap();
+        run(&format!("ip link set {link} netns {}", there.0.id()));
+        there.run(&format!("ip addr add {address} dev {link}"));
+        there.run(&format!("ip link set {link} up"));
+        there
+    }
+
+    /// The process that keeps the namespace.
+    pub(super) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Runs a command there.
+    pub(super) fn run(&self, command: &str) -> String {
+        run(&format!("nsenter --net --target {} {command}", self.pid()))
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

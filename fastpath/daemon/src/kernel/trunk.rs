@@ -34,6 +34,7 @@ const OFFLOADS: &[(&str, bool)] = &[
     ("tx-checksum-sctp", false),
     ("tx-tcp-segmentation", false),
     ("tx-tcp-ecn-segmentation", false),
+    ("tx-tcp-accecn-segmentation", false),
     ("tx-tcp-mangleid-segmentation", false),
     ("tx-tcp6-segmentation", false),
     ("tx-sctp-segmentation", false),
@@ -41,9 +42,9 @@ const OFFLOADS: &[(&str, bool)] = &[
     ("tx-gso-list", false),
     ("tx-vlan-hw-insert", false),
     ("tx-vlan-stag-hw-insert", false),
-    // Frames of the workers are joined again before the kernel's stack sees them.
-    ("rx-gro", true),
 ];
+/// Frames are joined again where the kernel's stack receives them, and not where workers do.
+const JOIN: &str = "rx-gro";
 
 /// Both ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,12 +153,7 @@ async fn delete(handle: &Handle, trunk: &Trunk) -> Result<()> {
 }
 
 /// Parameters first, then up: an interface that comes up with IPv6 defaults makes itself an address.
-async fn set_up(
-    handle: &Handle,
-    trunk: &Trunk,
-    mtu: u32,
-    changes: &mut Vec<Change>,
-) -> Result<()> {
+async fn set_up(handle: &Handle, trunk: &Trunk, mtu: u32, changes: &mut Vec<Change>) -> Result<()> {
     for (name, value) in parameters() {
         if sysctl::read(&name)?.is_some() && sysctl::write(&name, value)? {
             changes.push(Change::Parameter(name));
@@ -165,6 +161,7 @@ async fn set_up(
     }
     for (link, mac) in [(&trunk.kernel, KERNEL_MAC), (&trunk.worker, WORKER_MAC)] {
         features::set(link.index, OFFLOADS).await?;
+        features::set(link.index, &[(JOIN, link.index == trunk.kernel.index)]).await?;
         let mut message = LinkUnspec::new_with_index(link.index);
         let right = link.mtu == mtu && link.mac == mac && link.up;
         if right {
