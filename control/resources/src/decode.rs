@@ -60,11 +60,14 @@ impl<T> Decoded<T> {
         self.taken_out.push(field);
     }
 
-    /// Notes what the check of the object found, as far as it does not concern what is missing.
+    /// Notes what the check of the object found, as far as it does not concern what was taken out,
+    /// or the object inside the specification that it was taken out of: a rule without its
+    /// misspelt protocol may not have ports, but that is not what is wrong.
     pub(crate) fn note_all(&mut self, problems: Vec<Problem>) {
         for problem in problems {
             let field = self.original(problem.field);
-            if !self.touches(&field) {
+            let beside = |out: &FieldPath| field.0.starts_with(owner(out)) && owner(out).len() > 1;
+            if !self.touches(&field) && !self.taken_out.iter().any(beside) {
                 self.problems.push(Problem { field, message: problem.message });
             }
         }
@@ -105,6 +108,13 @@ impl<T> Decoded<T> {
         gone.dedup();
         gone
     }
+}
+
+/// The object that has the field, or whose list has the element.
+fn owner(path: &FieldPath) -> &[Step] {
+    let is_key = |step: &Step| matches!(step, Step::Key(_));
+    let last_key = path.0.iter().rposition(is_key).unwrap_or_default();
+    path.0.get(..last_key).unwrap_or_default()
 }
 
 /// Decodes all of a value, or says which field does not fit; and which fields are unknown.

@@ -160,6 +160,12 @@ impl Kind {
         self.row().2 == Scope::Namespaced
     }
 
+    /// Whether machines write the objects of the kind.
+    pub fn is_written_by_machines(self) -> bool {
+        use Kind::{BlockAffinity, IpamBlock, IpamHandle, Node, WorkloadEndpoint};
+        matches!(self, Node | WorkloadEndpoint | IpamBlock | BlockAffinity | IpamHandle)
+    }
+
     /// Whether the kind is Calico's.
     pub fn is_calico(self) -> bool {
         self.api_version() == CALICO

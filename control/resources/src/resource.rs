@@ -131,23 +131,26 @@ impl Resource {
 
     /// Reads and validates an object as a person wrote it.
     ///
-    /// Unknown fields are errors in Calico's kinds and in Kubernetes' NetworkPolicy, since a
-    /// policy with a misspelt field would do something else than it says. In the other kinds of
-    /// Kubernetes they are warnings: there are newer versions of these than this one knows, and a
-    /// ClusterNetworkPolicy is to be read as far as it is understood.
+    /// Unknown fields are errors in what people write for Calico and in Kubernetes' NetworkPolicy,
+    /// since a policy with a misspelt field would do something else than it says. They are warnings
+    /// in the other kinds of Kubernetes and in what machines write, of which there are newer
+    /// versions than this one knows; a ClusterNetworkPolicy is read as far as it is understood.
+    /// The settings of `FelixConfiguration` are too many to know.
     ///
     /// # Errors
-    /// A kind that is not ours, or everything that is wrong with the object.
+    /// A kind that is not ours, or everything that is wrong with the object, by field.
     pub fn check(value: &Value) -> Result<Checked, ResourceError> {
         let kind = kind_of(value).map_err(|problem| error(value, vec![problem]))?;
         let mut reading = Self::decoded(kind, value, true);
         let unknown = (reading.unknown.drain(..))
             .filter(|path| *path != FieldPath::of_keys(&["apiVersion"]))
             .filter(|path| *path != FieldPath::of_keys(&["kind"]));
-        let strict = kind.is_calico() || kind == Kind::KubernetesNetworkPolicy;
+        let by_people = kind.is_calico() && !kind.is_written_by_machines();
+        let strict = by_people || kind == Kind::KubernetesNetworkPolicy;
         let mut warnings = Vec::new();
         let sink = if strict { &mut reading.problems } else { &mut warnings };
         sink.extend(unknown.map(|path| Problem::new(path, format!("{kind} has no such field"))));
+        reading.problems.sort_by(|a, b| a.field.cmp(&b.field));
         match reading.resource.take() {
             Some(resource) if reading.problems.is_empty() => Ok(Checked { resource, warnings }),
             _ => Err(error(value, reading.problems)),

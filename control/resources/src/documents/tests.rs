@@ -121,7 +121,7 @@ fn a_few_lines_cannot_fill_memory() {
     let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..30 {
         let alias = format!("*a{}", level - 1);
-        text += &format!("a{level}: &a{level} [{}]\n", vec![alias.as_str(); 10].join(", "));
+        text += &format!("a{level}: &a{level} [{}]\n", [alias.as_str(); 10].join(", "));
     }
     let error = error(&text);
     assert!(error.message.contains("aliases expand"), "{error}");

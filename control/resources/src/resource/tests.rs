@@ -163,11 +163,26 @@ fn every_field_of_a_wrong_type_is_found() {
 }
 
 #[test]
+fn what_only_follows_from_a_field_of_a_wrong_type_is_not_reported() {
+    let value = calico(
+        "NetworkPolicy",
+        json!({"tier": 5, "ingress": [
+            {"action": "Allow", "protocol": "TPC", "destination": {"ports": [80]}},
+            {"action": "Allow", "destination": {"ports": [80]}},
+        ]}),
+    );
+    let expected = ["spec.ingress[0].protocol", "spec.ingress[1].destination.ports", "spec.tier"];
+    assert_eq!(fields(&value), expected);
+}
+
+#[test]
 fn unknown_fields_are_errors_where_a_policy_would_say_something_else() {
     let mut policy = object("networking.k8s.io/v1", "NetworkPolicy", json!({"ingres": []}));
     assert_eq!(fields(&policy), ["spec.ingres"]);
     policy["spec"] = json!({"ingress": [{"from": [{"podSelectors": {}}]}]});
-    assert_eq!(fields(&policy)[..1], ["spec.ingress[0].from[0].podSelectors"]);
+    // Without what is misspelt, nothing is left of the peer.
+    let expected = ["spec.ingress[0].from[0]", "spec.ingress[0].from[0].podSelectors"];
+    assert_eq!(fields(&policy), expected);
 
     let pod = object("v1", "Pod", json!({"containers": [], "brandNew": 1}));
     let checked = Resource::check(&pod).unwrap();
