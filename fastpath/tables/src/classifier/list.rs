@@ -103,9 +103,15 @@ impl RuleList {
     }
 
     /// The same without prefilter: every rule is asked.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn decide_linearly(&self, sets: &Sets, facts: &PacketFacts) -> Decision<'_> {
         self.evaluate(sets, facts, 0..self.rules.len() as u32)
+    }
+
+    /// How many rules a packet is compared with, at most.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn candidates(&self, sets: &Sets, facts: &PacketFacts) -> usize {
+        self.prefilter.candidates(sets, facts).count()
     }
 
     fn evaluate(

@@ -1,0 +1,76 @@
+//! A change costs what it touches.
+
+use margay_model::Update;
+
+use super::*;
+
+fn rule_from(set: &str) -> Rule {
+    let src = EntityMatch { sets: vec![set.into()], ..EntityMatch::default() };
+    Rule { src, ..Rule::any(Action::Allow) }
+}
+
+fn pod(n: usize, policy: &str) -> Endpoint {
+    endpoint(&format!("pod{n}"), vec![tier("one", DefaultAction::Deny, &[policy])], &[])
+}
+
+#[test]
+fn endpoints_with_the_same_policies_share_one_list() {
+    let mut book = PolicyBook::default();
+    book.note(&Update::Policy(policy("a", vec![rule_from("s")])));
+    let lists: Vec<_> = (0..10).map(|n| book.endpoint(&pod(n, "a"))).collect();
+    assert!(lists.iter().all(|list| Arc::ptr_eq(&list.ingress, &lists[0].ingress)));
+    assert_eq!(book.work(), Work { policies: 1, lists: 1 });
+}
+
+#[test]
+fn a_changed_policy_rebuilds_the_lists_that_name_it_and_no_others() {
+    let mut book = PolicyBook::default();
+    for key in ["a", "b"] {
+        book.note(&Update::Policy(policy(key, vec![rule_from("s")])));
+    }
+    let pods = [pod(0, "a"), pod(1, "b")];
+    let before = pods.each_ref().map(|pod| book.endpoint(pod));
+    book.note(&Update::Policy(policy("b", vec![rule_from("t")])));
+    let after = pods.each_ref().map(|pod| book.endpoint(pod));
+    assert!(Arc::ptr_eq(&before[0].ingress, &after[0].ingress));
+    assert!(!Arc::ptr_eq(&before[1].ingress, &after[1].ingress));
+    assert_eq!(book.work(), Work { policies: 3, lists: 3 });
+}
+
+#[test]
+fn a_changed_set_rebuilds_nothing_and_is_in_force_in_new_snapshots_only() {
+    let mut book = PolicyBook::default();
+    book.note(&Update::Policy(policy("a", vec![rule_from("s")])));
+    book.note(&Update::Set("s".into(), set([net("10.0.0.1/32")])));
+    let list = book.endpoint(&pod(0, "a"));
+    let (old, work) = (book.classifier(), book.work());
+    let member = |text| vec![net(text)];
+    let (add, remove) = (member("10.0.0.9/32"), member("10.0.0.1/32"));
+    book.note(&Update::SetMembers { id: "s".into(), add, remove });
+    let new = book.classifier();
+    let allowed = |classifier: &Classifier, src| {
+        classifier.decide(&list, Direction::Ingress, &tcp(src, "10.0.0.2", 1)).allowed()
+    };
+    assert_eq!((allowed(&old, "10.0.0.1"), allowed(&old, "10.0.0.9")), (true, false));
+    assert_eq!((allowed(&new, "10.0.0.1"), allowed(&new, "10.0.0.9")), (false, true));
+    assert_eq!(book.work(), work);
+}
+
+#[test]
+fn an_endpoint_that_changes_its_policies_gets_the_list_of_those() {
+    let mut book = PolicyBook::default();
+    book.note(&Update::Policy(policy("a", vec![Rule::any(Action::Allow)])));
+    book.note(&Update::Policy(policy("b", vec![Rule::any(Action::Deny)])));
+    let allowed = |book: &mut PolicyBook, pod: &Endpoint| {
+        let list = book.endpoint(pod);
+        book.classifier()
+            .decide(&list, Direction::Ingress, &tcp("10.0.0.1", "10.0.0.2", 1))
+            .allowed()
+    };
+    for _ in 0..3 {
+        assert!(allowed(&mut book, &pod(0, "a")));
+        assert!(!allowed(&mut book, &pod(0, "b")));
+    }
+    book.note(&Update::EndpointGone("pod0".into()));
+    assert!(allowed(&mut book, &pod(0, "a")));
+}
