@@ -1,0 +1,133 @@
+//! The agent: everything put together, and how it starts and ends.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use margay_compile::NodeConfig;
+use margay_datastore::{self as datastore, Datastore};
+use margay_ipam::Ipam;
+use margay_resources::documents::DocumentReader;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tracing::{info, warn};
+
+use crate::cniserver::socket::Socket;
+use crate::cniserver::{Backend, serve};
+use crate::config::Config;
+use crate::defaults;
+use crate::http;
+use crate::metrics::{Metrics, Sources};
+use crate::node::{Keeper, count_addresses};
+use crate::pipeline::Pipeline;
+use crate::publisher::Publisher;
+use crate::uplink;
+
+/// Errors of parts that are nobody's business outside.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// The agent cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The datastore cannot be opened.
+    #[error("cannot open the datastore")]
+    Datastore(#[from] datastore::Error),
+    /// What is missing in the datastore cannot be made.
+    #[error("cannot make the objects that are missing in the datastore")]
+    Defaults(#[source] Cause),
+    /// Metrics and health cannot be served.
+    #[error("--metrics {address}: cannot listen")]
+    Metrics {
+        /// Where they were to be.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The CNI plugins cannot be answered.
+    #[error("--socket")]
+    Socket(#[source] Cause),
+    /// A task ended that should run for ever.
+    #[error("{0} ended")]
+    Ended(&'static str),
+    /// A task panicked.
+    #[error("a task failed")]
+    Panicked(#[source] JoinError),
+}
+
+/// Runs the agent until `shutdown` is ready.
+///
+/// Order of the start: what is missing in the datastore, this node's object (so that the first
+/// state has its tunnels), then the pipeline, and last the sockets on which others ask.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
+    let store = datastore::open(&config.datastore, Arc::new(DocumentReader)).await?;
+    let ipam = Arc::new(Ipam::new(store.clone()));
+    defaults::ensure(&*store, &config.addresses)
+        .await
+        .map_err(|e| AgentError::Defaults(e.into()))?;
+    let keeper = Keeper {
+        store: store.clone(),
+        ipam: ipam.clone(),
+        name: config.node.clone(),
+        addresses: config.addresses,
+    };
+    if let Err(error) = keeper.reconcile().await {
+        warn!(%error, "cannot write the Node object yet");
+    }
+    let mut tasks = start(&config, store, ipam, keeper).await?;
+    info!(node = &*config.node, "running");
+    tokio::select! {
+        () = shutdown => {
+            info!("asked to stop");
+            Ok(())
+        }
+        Some(ended) = tasks.join_next() => Err(match ended {
+            Ok(name) => AgentError::Ended(name),
+            Err(error) => AgentError::Panicked(error),
+        }),
+    }
+}
+
+/// Starts all tasks. Dropping the set ends them.
+async fn start(
+    config: &Config,
+    store: Arc<dyn Datastore>,
+    ipam: Arc<Ipam>,
+    keeper: Keeper,
+) -> Result<JoinSet<&'static str>, AgentError> {
+    let mut tasks = JoinSet::new();
+    let (publisher, link) = Publisher::new(config.dataplane.clone(), config.node.clone());
+    tasks.spawn(named("the publisher", link));
+    let node = NodeConfig {
+        name: config.node.clone(),
+        v4: config.addresses.v4,
+        v6: config.addresses.v6,
+        mtu: uplink::mtu(&config.addresses).await,
+    };
+    let pipeline = Pipeline::new(store.clone(), node, publisher);
+    let (tell, addresses) = watch::channel(Default::default());
+    let sources = Sources { progress: pipeline.progress(), view: pipeline.view(), addresses };
+    let waiter = pipeline.waiter();
+    tasks.spawn(named("the pipeline", pipeline.run()));
+    tasks.spawn(named("the keeper of the Node object", keeper.run()));
+    tasks.spawn(named(
+        "the counter of addresses",
+        count_addresses(store.clone(), config.node.clone(), tell),
+    ));
+
+    let refused = |source| AgentError::Metrics { address: config.metrics, source };
+    let listener = TcpListener::bind(config.metrics).await.map_err(refused)?;
+    tasks.spawn(named("the server of metrics", http::serve(listener, Metrics::new(sources))));
+    let socket = Socket::listen(&config.socket).map_err(|e| AgentError::Socket(e.into()))?;
+    let backend = Arc::new(Backend::new(config, store, ipam, waiter));
+    tasks.spawn(named("the CNI server", async move { serve(&socket, backend).await }));
+    Ok(tasks)
+}
+
+/// A task that says who it was when it ends.
+async fn named<T>(name: &'static str, task: impl Future<Output = T>) -> &'static str {
+    task.await;
+    name
+}

@@ -1,0 +1,88 @@
+//! Flags, environment and file, each as somebody typed it.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use serde::Deserialize;
+
+/// The Margay control plane of one node: reads the datastore, tells the dataplane, answers the
+/// CNI plugins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Parser, Deserialize)]
+#[command(name = "margay-agent", version, max_term_width = 100)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Given {
+    /// Name of this node, as its Node object has it.
+    #[arg(long, env = "MARGAY_NODE", value_name = "NAME")]
+    pub node: Option<String>,
+    /// Where the objects are: dir:PATH is a directory of YAML documents.
+    #[arg(long, env = "MARGAY_DATASTORE", value_name = "URL")]
+    pub datastore: Option<String>,
+    /// Socket of the dataplane [default: unix:/run/margay/margayd.sock].
+    #[arg(long, env = "MARGAY_DATAPLANE", value_name = "unix:PATH")]
+    pub dataplane: Option<String>,
+    /// Socket on which the CNI plugins are answered [default: /run/margay/agent.sock].
+    #[arg(long, env = "MARGAY_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// The node's addresses with the lengths of their subnets; a length left out means a subnet of
+    /// its own. None given: those of the Node object.
+    #[arg(long, env = "MARGAY_NODE_IP", value_name = "A.B.C.D[/len][,IPv6[/len]]")]
+    pub node_ip: Option<String>,
+    /// Where /metrics, /liveness and /readiness are served [default: 127.0.0.1:9091].
+    #[arg(long, env = "MARGAY_METRICS", value_name = "ADDR:PORT")]
+    pub metrics: Option<String>,
+    /// What to log: error, warn, info, debug, trace, or a filter as RUST_LOG takes it
+    /// [default: RUST_LOG, else info].
+    #[arg(long, env = "MARGAY_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// A TOML file with any of these by the names of their flags; flags and environment go first.
+    #[arg(long, env = "MARGAY_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+}
+
+/// The file is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigFileError {
+    /// It cannot be read.
+    #[error("--config {}: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It is no TOML, has an unknown field or a value of a wrong type.
+    #[error("--config {}: {source}", .path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+}
+
+// === impl Given ===
+
+impl Given {
+    /// Fills what is missing from the file, if there is one.
+    pub fn with_file(self) -> Result<Self, ConfigFileError> {
+        let Some(path) = self.config.clone() else { return Ok(self) };
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(source) => return Err(ConfigFileError::Read { path, source }),
+        };
+        let file: Self = toml::from_str(&text)
+            .map_err(|source| ConfigFileError::Parse { path, source: source.into() })?;
+        Ok(Self {
+            node: self.node.or(file.node),
+            datastore: self.datastore.or(file.datastore),
+            dataplane: self.dataplane.or(file.dataplane),
+            socket: self.socket.or(file.socket),
+            node_ip: self.node_ip.or(file.node_ip),
+            metrics: self.metrics.or(file.metrics),
+            log: self.log.or(file.log),
+            // What was read once needs no second reading.
+            config: None,
+        })
+    }
+}

@@ -1,0 +1,184 @@
+//! What the agent is told: as typed, then validated and immutable.
+//!
+//! - [`given`]: flags, environment and file, each as somebody typed it; unknown fields refused;
+//! - [`node_ip`]: the addresses of the node;
+//! - [`Config`]: what they come to, each value from the first of flag, environment, file, default.
+
+mod given;
+
+mod node_ip;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use margay_datastore::{Url, UrlError};
+use margay_protocol::DEFAULT_SOCKET;
+use margay_protocol::socket::{UnixAddress, UnixAddressError};
+
+pub use given::{ConfigFileError, Given};
+pub use node_ip::{NodeAddresses, NodeIpError};
+
+/// Where the plugins find the agent unless it is told otherwise.
+pub const DEFAULT_CNI_SOCKET: &str = "/run/margay/agent.sock";
+/// Where metrics and health are unless it is told otherwise: Calico's Felix port, on this host.
+const DEFAULT_METRICS: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9091);
+
+/// Everything the agent has to know to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Name of the node.
+    pub node: Arc<str>,
+    /// Where the objects are.
+    pub datastore: Url,
+    /// Where the dataplane is.
+    pub dataplane: UnixAddress,
+    /// The socket of the CNI plugins.
+    pub socket: PathBuf,
+    /// The node's addresses; empty leaves them to its Node object.
+    pub addresses: NodeAddresses,
+    /// Where metrics and health are served.
+    pub metrics: SocketAddr,
+}
+
+/// The configuration is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file.
+    #[error(transparent)]
+    File(#[from] ConfigFileError),
+    /// A value that has no default.
+    #[error("{name} is missing: give --{name}, set {env} or write it into the --config file")]
+    Missing {
+        /// Its flag.
+        name: &'static str,
+        /// Its variable.
+        env: &'static str,
+    },
+    /// The node's name.
+    #[error("--node {0:?}: a node's name has lower-case letters, digits, '-' and '.' only")]
+    Node(String),
+    /// The datastore.
+    #[error("--datastore: {0}")]
+    Datastore(#[from] UrlError),
+    /// The dataplane.
+    #[error("--dataplane: {0}")]
+    Dataplane(#[from] UnixAddressError),
+    /// The node's addresses.
+    #[error("--node-ip: {0}")]
+    NodeIp(#[from] NodeIpError),
+    /// The metrics' address.
+    #[error("--metrics {0:?}: write ADDRESS:PORT, as in 0.0.0.0:9091 or [::]:9091")]
+    Metrics(String),
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Validates what was given.
+    pub fn resolve(given: Given) -> Result<Self, ConfigError> {
+        let given = given.with_file()?;
+        let node = needed(given.node, "node", "MARGAY_NODE")?;
+        if !is_node_name(&node) {
+            return Err(ConfigError::Node(node));
+        }
+        let metrics = match given.metrics {
+            Some(text) => text.parse().map_err(|_| ConfigError::Metrics(text))?,
+            None => DEFAULT_METRICS,
+        };
+        let dataplane = given.dataplane.as_deref().unwrap_or(DEFAULT_SOCKET);
+        Ok(Self {
+            node: node.into(),
+            datastore: needed(given.datastore, "datastore", "MARGAY_DATASTORE")?.parse()?,
+            dataplane: dataplane.parse()?,
+            socket: given.socket.unwrap_or_else(|| DEFAULT_CNI_SOCKET.into()),
+            addresses: given.node_ip.map(|text| text.parse()).transpose()?.unwrap_or_default(),
+            metrics,
+        })
+    }
+}
+
+fn needed(
+    value: Option<String>,
+    name: &'static str,
+    env: &'static str,
+) -> Result<String, ConfigError> {
+    value.ok_or(ConfigError::Missing { name, env })
+}
+
+/// A DNS subdomain (RFC 1123), as Kubernetes asks of a node's name.
+fn is_node_name(name: &str) -> bool {
+    let good_part = |part: &str| {
+        let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+        edge(part.chars().next())
+            && edge(part.chars().next_back())
+            && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    };
+    name.len() <= 253 && name.split('.').all(good_part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(node: &str) -> Given {
+        Given {
+            node: Some(node.into()),
+            datastore: Some("dir:/etc/margay".into()),
+            ..Given::default()
+        }
+    }
+
+    #[test]
+    fn what_is_not_given_has_its_default() {
+        let config = Config::resolve(given("node-a.example")).unwrap();
+        assert_eq!(config.dataplane.to_string(), "unix:/run/margay/margayd.sock");
+        assert_eq!(config.socket, PathBuf::from("/run/margay/agent.sock"));
+        assert_eq!(config.metrics.to_string(), "127.0.0.1:9091");
+        assert_eq!(config.addresses, NodeAddresses::default());
+    }
+
+    #[test]
+    fn a_missing_value_names_its_flag_and_its_variable() {
+        let error = Config::resolve(Given::default()).unwrap_err().to_string();
+        assert!(error.contains("--node") && error.contains("MARGAY_NODE"), "{error}");
+    }
+
+    #[test]
+    fn a_name_that_kubernetes_would_refuse_is_refused() {
+        for bad in ["", "Node", "a_b", "-a", "a-", "a..b", "a/b", &"a".repeat(254)] {
+            assert!(matches!(Config::resolve(given(bad)), Err(ConfigError::Node(_))), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_value_names_its_flag() {
+        let bad = Given { metrics: Some("9091".into()), ..given("a") };
+        assert!(Config::resolve(bad).unwrap_err().to_string().starts_with("--metrics \"9091\""));
+        let bad = Given { node_ip: Some("10.0.0.1/33".into()), ..given("a") };
+        assert!(Config::resolve(bad).unwrap_err().to_string().starts_with("--node-ip: "));
+        let bad = Given { dataplane: Some("tcp:1".into()), ..given("a") };
+        assert!(Config::resolve(bad).unwrap_err().to_string().starts_with("--dataplane: "));
+        let bad = Given { datastore: Some("zookeeper:1".into()), ..given("a") };
+        assert!(Config::resolve(bad).unwrap_err().to_string().starts_with("--datastore: "));
+    }
+
+    #[test]
+    fn the_file_gives_what_flags_and_environment_do_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        std::fs::write(&path, "node = \"from-file\"\nnode-ip = \"10.0.0.1/24,fd00::1/64\"\n")
+            .unwrap();
+        let config = Config::resolve(Given { config: Some(path.clone()), ..given("from-flag") });
+        let config = config.unwrap();
+        assert_eq!(&*config.node, "from-flag");
+        assert_eq!(config.addresses.v4, Some(("10.0.0.1".parse().unwrap(), 24)));
+
+        std::fs::write(&path, "node = \"a\"\nnodeip = \"10.0.0.1\"\n").unwrap();
+        let error = Config::resolve(Given { config: Some(path), ..given("a") }).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("agent.toml") && error.contains("nodeip"), "{error}");
+        assert!(error.contains("line 2"), "{error}");
+    }
+}

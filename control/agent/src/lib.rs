@@ -1,0 +1,36 @@
+//! The Margay control plane of one node: reads the datastore, tells the dataplane, answers the CNI
+//! plugins.
+//!
+//! ```text
+//!              ┌ keeper: this node's object, tunnel addresses ┐
+//! datastore ←──┤                                              │
+//!     │        └ cniserver: addresses, endpoints ──waits──┐   │
+//!     └─ mirror → compiler → publisher → margayd ←────────┘───┘
+//!        └──────── pipeline ────────┘
+//! ```
+//!
+//! In the order of use:
+//! - [`config`]: what the agent is told;
+//! - [`agent`]: everything put together, and how it starts and ends;
+//! - [`defaults`]: objects that are missing; [`node`]: this node's own; [`uplink`]: its interface;
+//! - [`pipeline`]: from the datastore's changes to the publisher; [`publisher`]: on to `margayd`;
+//! - [`cniserver`]: the CNI plugins' socket;
+//! - [`metrics`], [`http`]: what is counted and how it is shown.
+
+pub mod config;
+
+mod agent;
+
+mod defaults;
+mod node;
+mod uplink;
+
+mod pipeline;
+mod publisher;
+
+mod cniserver;
+
+mod metrics;
+mod http;
+
+pub use agent::{AgentError, run};

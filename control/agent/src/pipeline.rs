@@ -1,0 +1,219 @@
+//! From the datastore's changes to the dataplane: mirror → compiler → publisher.
+//!
+//! One task owns all three. There is no clock in it: a change is compiled as soon as it is seen,
+//! and what came meanwhile is compiled together with the next.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use margay_compile::{CompileError, Compiler, NodeConfig, ResourceChange, Scope, Work};
+use margay_datastore::{self as datastore, Change, Datastore, Key, Mirror, MirrorHandle, Object};
+use margay_model::EndpointKey;
+use margay_resources::{Kind, Resource, ResourceError};
+use tokio::sync::watch;
+use tracing::{debug, error, info};
+
+use crate::publisher::view::{self, View};
+use crate::publisher::{NotInForce, Publisher, Revision};
+
+/// What the compiler reads. Other kinds are no business of the dataplane.
+const FOLLOWED: &[Kind] = &[
+    Kind::Namespace,
+    Kind::KubernetesNode,
+    Kind::Pod,
+    Kind::Service,
+    Kind::EndpointSlice,
+    Kind::KubernetesNetworkPolicy,
+    Kind::ServiceAccount,
+    Kind::ServiceCidr,
+    Kind::ClusterNetworkPolicy,
+    Kind::NetworkPolicy,
+    Kind::GlobalNetworkPolicy,
+    Kind::Tier,
+    Kind::NetworkSet,
+    Kind::GlobalNetworkSet,
+    Kind::HostEndpoint,
+    Kind::Profile,
+    Kind::IpPool,
+    Kind::FelixConfiguration,
+    Kind::Node,
+    Kind::WorkloadEndpoint,
+    Kind::IpamBlock,
+];
+
+/// What the pipeline has done, for metrics and for those who wait.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress {
+    /// The revision that contains everything that was seen; `None` before everything was listed.
+    pub(crate) revision: Option<Revision>,
+    /// Objects that are known, by kind.
+    pub(crate) objects: BTreeMap<Kind, u64>,
+    /// Objects that could not be compiled, since the start.
+    pub(crate) failures: u64,
+    /// Batches that were compiled.
+    pub(crate) batches: u64,
+    /// Time spent on them.
+    pub(crate) busy: Duration,
+    /// The compiler's own counts.
+    pub(crate) work: Work,
+}
+
+/// Waits for the pipeline and the dataplane.
+#[derive(Clone)]
+pub(crate) struct Waiter {
+    mirror: MirrorHandle,
+    progress: watch::Receiver<Progress>,
+    view: watch::Receiver<View>,
+}
+
+/// What was in the datastore is not in force in time.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WaitError {
+    /// The datastore cannot be read.
+    #[error(transparent)]
+    Datastore(#[from] datastore::Error),
+    /// It took too long to read.
+    #[error("the datastore was not read within {0:?}")]
+    Slow(Duration),
+    /// The dataplane does not have it in force.
+    #[error(transparent)]
+    NotInForce(#[from] NotInForce),
+}
+
+/// Follows the datastore and tells the publisher.
+pub(crate) struct Pipeline {
+    mirror: Mirror,
+    compiler: Compiler,
+    publisher: Publisher,
+    /// What the compiler was given, and how many of each kind.
+    known: HashSet<Key>,
+    objects: BTreeMap<Kind, u64>,
+    progress: watch::Sender<Progress>,
+}
+
+// === impl Pipeline ===
+
+impl Pipeline {
+    /// Begins to follow the datastore. Must be called within a tokio runtime.
+    pub(crate) fn new(store: Arc<dyn Datastore>, node: NodeConfig, publisher: Publisher) -> Self {
+        let followed: Vec<_> = FOLLOWED.iter().map(|kind| kind.stored()).collect();
+        Self {
+            mirror: Mirror::start(store, &followed),
+            compiler: Compiler::new(Scope::Node(node)),
+            publisher,
+            known: HashSet::new(),
+            objects: BTreeMap::new(),
+            progress: watch::Sender::default(),
+        }
+    }
+
+    /// What the pipeline has done.
+    pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// What is known about the dataplane.
+    pub(crate) fn view(&self) -> watch::Receiver<View> {
+        self.publisher.view()
+    }
+
+    /// For those who wait for something to be in force.
+    pub(crate) fn waiter(&self) -> Waiter {
+        Waiter {
+            mirror: self.mirror.handle(),
+            progress: self.progress.subscribe(),
+            view: self.publisher.view(),
+        }
+    }
+
+    /// Runs until the future is dropped.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let batch = self.mirror.next().await;
+            let begin = Instant::now();
+            let (synced, changes) = (batch.synced, batch.changes);
+            let failures: u64 = changes.iter().map(|change| u64::from(!self.take_in(change))).sum();
+            // The first publication has to be a complete state.
+            let revision = synced.then(|| self.publish());
+            let busy = begin.elapsed();
+            debug!(changes = changes.len(), ?busy, ?revision, "compiled");
+            self.progress.send_modify(|progress| {
+                progress.objects.clone_from(&self.objects);
+                progress.failures += failures;
+                progress.batches += 1;
+                progress.busy += busy;
+                progress.work = self.compiler.work();
+                progress.revision = revision.or(progress.revision);
+            });
+        }
+    }
+
+    /// Gives a change to the compiler; whether it could use it.
+    fn take_in(&mut self, change: &Change) -> bool {
+        let key = &change.object().key;
+        let Some(kind) = Kind::of_stored(&key.kind) else { return true };
+        let count = self.objects.entry(kind).or_default();
+        let taken = match change {
+            Change::Upsert(object) => {
+                *count += u64::from(self.known.insert(key.clone()));
+                upsert(&mut self.compiler, object)
+            }
+            Change::Delete(_) => {
+                *count -= u64::from(self.known.remove(key));
+                let (namespace, name) = (key.namespace.clone(), key.name.clone());
+                let change = ResourceChange::Delete { kind, namespace, name };
+                self.compiler.apply(change).map_err(Unusable::from)
+            }
+        };
+        if let Err(problem) = &taken {
+            error!(object = %key, error = %problem, "cannot be compiled, its last good version stays");
+        }
+        taken.is_ok()
+    }
+
+    fn publish(&mut self) -> Revision {
+        let updates = self.compiler.flush();
+        let is_first = self.publisher.revision() == Revision::default();
+        if is_first {
+            info!(updates = updates.len(), "the datastore was read and compiled");
+        } else if updates.is_empty() {
+            return self.publisher.revision();
+        }
+        self.publisher.publish(updates)
+    }
+}
+
+/// An object is of no use to the compiler.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error(transparent)]
+    Read(#[from] ResourceError),
+    #[error("{0}: {source}", source = std::error::Error::source(.0).map(ToString::to_string).unwrap_or_default())]
+    Compile(#[from] CompileError),
+}
+
+fn upsert(compiler: &mut Compiler, object: &Object) -> Result<(), Unusable> {
+    let resource = Resource::from_value(&object.value)?;
+    Ok(compiler.apply(ResourceChange::Upsert(Box::new(resource)))?)
+}
+
+// === impl Waiter ===
+
+impl Waiter {
+    /// Waits until everything that is in the datastore now is in force and, if one is named, an
+    /// endpoint is attached.
+    pub(crate) async fn in_force(
+        &self,
+        endpoint: Option<&EndpointKey>,
+        patience: Duration,
+    ) -> Result<(), WaitError> {
+        let begin = Instant::now();
+        let barrier = tokio::time::timeout(patience, self.mirror.barrier());
+        barrier.await.map_err(|_| WaitError::Slow(patience))??;
+        // The barrier is passed only by a synced pipeline that has published what it saw.
+        let revision = self.progress.borrow().revision.unwrap_or_default();
+        let left = patience.saturating_sub(begin.elapsed());
+        Ok(view::in_force(&mut self.view.clone(), revision, endpoint, left).await?)
+    }
+}
