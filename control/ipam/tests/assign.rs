@@ -25,7 +25,7 @@ async fn the_first_address_claims_a_block_with_a_confirmed_affinity() {
 
     let objects: Arc<dyn Datastore> = open_dir(root.path()).await;
     let block = assigned.v4[0].trunc().to_string().replace(['.', '/'], "-");
-    assert_eq!(names(&objects, "IPAMBlock").await, [block.clone()]);
+    assert_eq!(names(&objects, "IPAMBlock").await, std::slice::from_ref(&block));
     assert_eq!(names(&objects, "BlockAffinity").await, [format!("n1-{block}")]);
     assert_eq!(names(&objects, "IPAMHandle").await, ["net.a"]);
     let file = root.path().join(format!("state/IPAMBlock/{block}.json"));

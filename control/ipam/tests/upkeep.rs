@@ -151,7 +151,7 @@ async fn a_check_finds_leaks_foreign_use_and_broken_records() {
     let ipam = node(root.path()).await;
     let ip = ipam.auto_assign(&request("n1", "net.a")).await.unwrap().v4[0].addr();
     let stranger = User { ip: "10.0.0.250".parse().unwrap(), name: "pod x".into() };
-    let findings = ipam.check(Some(&[stranger.clone()])).await.unwrap().findings;
+    let findings = ipam.check(Some(std::slice::from_ref(&stranger))).await.unwrap().findings;
     assert!(
         findings.iter().any(|f| matches!(f, Finding::Leaked { allocation } if allocation.ip == ip))
     );

@@ -1,1 +1,149 @@
-//! (to come)
+//! The packet path, pure: a batch of frames in, a fate for each out.
+//!
+//! No socket, clock, thread or kernel is known here; time and memory are arguments. What a packet
+//! meets stands in [`path`](crate::Engine::run) in its order; the words it uses:
+//! - [`batch`]: frames, what parse learned of them, their fates;
+//! - [`snapshot`]: the immutable state that packets are decided by, assembled from the control
+//!   plane's state and the kernel's view;
+//! - [`decision`]: what is cached in a flow; [`conntrack`]: what a connection's state is;
+//! - [`counters`]: what a worker counts.
+
+pub mod batch;
+
+pub mod snapshot;
+
+pub mod decision;
+pub mod conntrack;
+mod path;
+
+pub mod counters;
+mod listing;
+
+pub use batch::{BATCH, Batch, Fate, Frame, Ingress, Punt, Side, Why};
+pub use counters::Counters;
+pub use listing::view;
+pub use snapshot::{Assembler, PortId, Snapshot, Underlay};
+
+use std::sync::Arc;
+
+use margay_model::node::Timeouts;
+use margay_tables::addr::Tuple;
+use margay_tables::flow::{
+    FlowId, FlowRef, FlowTable, FlowWorker, Insert, NewFlow, Share, Stamped, Worth,
+};
+
+/// Records that one step of housekeeping looks at.
+const SWEEP: u32 = 64;
+
+/// One thread's packet path: a worker's, or the slow path's for what it sends again.
+pub struct Engine<'t> {
+    table: &'t FlowTable,
+    flows: FlowWorker,
+    counters: Arc<Counters>,
+    now: u32,
+}
+
+// === impl Engine ===
+
+impl<'t> Engine<'t> {
+    /// An engine on a table; `None` when the table has no seat left.
+    pub fn new(table: &'t Arc<FlowTable>, counters: Arc<Counters>) -> Option<Self> {
+        Some(Self { table, flows: FlowWorker::new(table.clone())?, counters, now: 0 })
+    }
+
+    /// What it counts.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Gives every frame of the batch a fate. `now` is a clock of milliseconds that goes on over
+    /// restarts and may wrap.
+    pub fn run(&mut self, snapshot: &Snapshot, now: u32, batch: &mut Batch<'_>) {
+        self.now = now;
+        path::run(self, snapshot, batch);
+        self.flows.quiesce();
+    }
+
+    /// Gives frames of the slow path's making their fates; they are not counted as received.
+    pub fn run_again(&mut self, snapshot: &Snapshot, now: u32, frame: &mut Frame<'_>) -> Fate {
+        self.now = now;
+        self.flows.quiesce();
+        path::run_again(self, snapshot, frame)
+    }
+
+    /// Says that this engine, or its thread, is about to look at flows.
+    pub fn wake(&mut self) {
+        self.flows.quiesce();
+    }
+
+    /// A step of ageing and, under pressure, of eviction: bounded work between two batches.
+    pub fn housekeep(&mut self, timeouts: &Timeouts, now: u32, share: Share) {
+        self.flows.quiesce();
+        let expired = self.flows.sweep(now, SWEEP, share, |flow| {
+            conntrack::timeout(timeouts, flow.tuple().protocol, path::state(*flow))
+        });
+        self.counters.expired.add(expired.into());
+        for v6 in [false, true] {
+            if self.flows.under_pressure(v6) {
+                let evicted = self.flows.evict(now, v6, 16, |flow| worth(*flow));
+                self.counters.evicted.add((evicted.half_open + evicted.established).into());
+            }
+        }
+    }
+
+    /// Says that this engine will rest until its next batch or step.
+    pub fn sleep(&mut self) {
+        self.flows.sleep();
+    }
+
+    /// Ends every flow of an address: its pod is gone.
+    pub fn forget(&mut self, addr: margay_tables::addr::Addr) -> u32 {
+        self.flows.quiesce();
+        let removed = self.flows.remove_touching(addr);
+        self.flows.quiesce();
+        removed
+    }
+
+    #[inline]
+    fn hash(&self, tuple: &Tuple) -> u64 {
+        self.table.hash(tuple)
+    }
+
+    #[inline]
+    fn prefetch(&self, hash: u64) {
+        self.table.prefetch(hash);
+    }
+
+    #[inline]
+    fn lookup(&self, tuple: &Tuple, hash: u64) -> Option<FlowRef<'t>> {
+        self.table.lookup(tuple, hash)
+    }
+
+    fn flow(&self, id: FlowId) -> Option<FlowRef<'t>> {
+        self.table.flow(id)
+    }
+
+    fn insert(&mut self, new: &NewFlow) -> Insert {
+        let result = self.flows.insert(new);
+        if result != Insert::Crowded {
+            return result;
+        }
+        // A full bucket can be relieved at once; a full table only between two batches.
+        let evicted = self.flows.evict_near(self.now, new, |flow| worth(*flow));
+        self.counters.evicted.add((evicted.half_open + evicted.established).into());
+        self.flows.insert(new)
+    }
+
+    fn insert_denial(&mut self, tuple: &Tuple, decision: Stamped, rule: u32) {
+        // Without a record the next packet is judged once more, no worse.
+        let _ = self.flows.insert(&NewFlow::denial(*tuple, self.now, decision, rule));
+    }
+
+    fn remove(&mut self, flow: FlowRef<'_>) {
+        self.flows.remove(flow.id());
+    }
+}
+
+fn worth(flow: FlowRef<'_>) -> Worth {
+    if path::state(flow).is_half_open() { Worth::HalfOpen } else { Worth::Established }
+}

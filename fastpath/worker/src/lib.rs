@@ -1,1 +1,26 @@
-//! (to come)
+//! Pinned poll-mode workers: frames from AF_XDP sockets, through the engine, to AF_XDP sockets.
+//!
+//! Each worker is one thread on one core. It owns its sockets, its free chunks and its seat at the
+//! flow table; what others want of it comes through queues without locks:
+//!
+//! ```text
+//!              Command (snapshot, sockets)        Injected (the slow path's frames)
+//!                     │                                   │
+//!  rx ──→ engine ──→ outbox ──→ tx        Handoff: frames for a port that another worker has
+//!            └─→ Punted ──→ slow path
+//! ```
+//!
+//! In the order of use: [`link`]: the queues, as others see a worker; [`device`]: a socket with its
+//! heat and what waits to be sent by it; [`cycle`]: one turn of the loop; [`rest`]: when and how a
+//! worker sleeps; [`clock`].
+
+pub mod link;
+
+mod device;
+pub mod cycle;
+mod rest;
+
+pub mod clock;
+
+pub use cycle::{Setup, Worker};
+pub use link::{Command, Injected, Link, Polling, Punted, Punts};

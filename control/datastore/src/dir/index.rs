@@ -52,7 +52,7 @@ type Place = (u8, OsString);
 /// All objects of all files.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    files: HashMap<Source, Vec<Key>>,
+    files: HashMap<Source, HashMap<Key, Held>>,
     holders: HashMap<Key, BTreeMap<Place, Held>>,
     by_kind: HashMap<Kind, BTreeMap<Key, Arc<Object>>>,
     reported: HashSet<(Key, Source)>,
@@ -86,32 +86,40 @@ impl Index {
         }
     }
 
-    /// Exchanges one file's objects; `touched` collects each object as it was before the batch.
+    /// Exchanges one file's objects; `touched` collects each object as it was before the batch. An
+    /// object that is the same value as before, not only equal to it, costs next to nothing.
     fn replace(
         &mut self,
         source: Source,
         held: Vec<Held>,
         touched: &mut BTreeMap<Key, Option<Arc<Object>>>,
     ) {
-        let old = self.files.remove(&source).unwrap_or_default();
-        for key in old.iter().chain(held.iter().map(|h| &h.object.key)) {
-            if !touched.contains_key(key) {
-                touched.insert(key.clone(), self.get(key));
-            }
-        }
-        for key in &old {
-            if let Some(holders) = self.holders.get_mut(key) {
-                holders.remove(&place(key, &source));
-            }
-        }
-        if held.is_empty() {
-            return;
-        }
-        self.files.insert(source.clone(), held.iter().map(|h| h.object.key.clone()).collect());
+        let mut old = self.files.remove(&source).unwrap_or_default();
+        let mut now = HashMap::with_capacity(held.len());
         for item in held {
             let key = item.object.key.clone();
-            let place = place(&key, &source);
-            self.holders.entry(key).or_default().insert(place, item);
+            let before = old.remove(&key);
+            if before.is_none_or(|before| !Arc::ptr_eq(&before.object, &item.object)) {
+                self.touch(&key, touched);
+                let holders = self.holders.entry(key.clone()).or_default();
+                holders.insert(place(&key, &source), item.clone());
+            }
+            now.insert(key, item);
+        }
+        for key in old.into_keys() {
+            self.touch(&key, touched);
+            if let Some(holders) = self.holders.get_mut(&key) {
+                holders.remove(&place(&key, &source));
+            }
+        }
+        if !now.is_empty() {
+            self.files.insert(source, now);
+        }
+    }
+
+    fn touch(&self, key: &Key, touched: &mut BTreeMap<Key, Option<Arc<Object>>>) {
+        if !touched.contains_key(key) {
+            touched.insert(key.clone(), self.get(key));
         }
     }
 

@@ -44,11 +44,20 @@ struct File {
     content: u64,
     /// What each document of the file says, by the hash of its text: one changed document among
     /// thousands costs one reading.
-    chunks: HashMap<u64, Arc<Vec<Parsed>>>,
+    chunks: HashMap<u64, Arc<Vec<Item>>>,
     /// The last good versions.
     good: Vec<Held>,
     /// Why it could not be read, as it was reported.
     failure: Option<String>,
+}
+
+/// One object of a document.
+struct Item {
+    /// Line on which it begins, from 1 at the beginning of the document.
+    line: usize,
+    key: Option<Key>,
+    /// Nothing if it is bad.
+    object: Option<Arc<Object>>,
 }
 
 /// New contents of files, for [`super::index::Index::apply`].
@@ -144,14 +153,15 @@ impl Loader {
             let hash = self.hasher.hash_one(chunk.text);
             let known = before.get(&hash).or_else(|| file.chunks.get(&hash)).cloned();
             let is_new = known.is_none();
-            let parsed = known.unwrap_or_else(|| Arc::new(self.reader.read(chunk.text, format)));
-            for item in parsed.iter() {
-                if is_new {
-                    report(path, chunk.lines_before, item);
-                }
-                found.add(path, chunk.lines_before, item, is_new, self.origin);
+            let items = known.unwrap_or_else(|| {
+                let parsed = self.reader.read(chunk.text, format);
+                parsed.iter().for_each(|item| report(path, chunk.lines_before, item));
+                Arc::new(parsed.into_iter().map(|item| Item::of(item, self.origin)).collect())
+            });
+            for item in items.iter() {
+                found.add(path, chunk.lines_before, item, is_new);
             }
-            file.chunks.insert(hash, parsed);
+            file.chunks.insert(hash, items);
         }
         file.good = found.with_last_good(std::mem::take(&mut file.good));
     }
@@ -184,37 +194,22 @@ struct Found {
 // === impl Found ===
 
 impl Found {
-    fn add(
-        &mut self,
-        path: &OsStr,
-        lines_before: usize,
-        item: &Parsed,
-        is_new: bool,
-        origin: Origin,
-    ) {
+    fn add(&mut self, path: &OsStr, lines_before: usize, item: &Item, is_new: bool) {
         let line = lines_before + item.line;
         match (&item.object, &item.key) {
-            (Err(_), Some(key)) => {
+            (_, None) => self.unknown = true,
+            (None, Some(key)) => {
                 self.bad.insert(key.clone());
             }
-            (Ok(_), Some(key)) if self.good.contains(key) => {
-                if is_new {
-                    let name = path.to_string_lossy();
-                    tracing::error!(file = %name, line, field = "metadata.name",
-                        "{key} is in this file twice, the first one holds");
-                }
+            (Some(object), Some(key)) if self.good.insert(key.clone()) => {
+                self.held.push(Held { object: object.clone(), line });
             }
-            (Ok(value), Some(key)) => {
-                self.good.insert(key.clone());
-                let mut value = value.clone();
-                let written = take_resource_version(&mut value);
-                // A revision in a person's document is a left-over of some export.
-                let revision = written.filter(|_| origin == Origin::Machine);
-                let revision = revision.unwrap_or_else(|| content_revision(&value));
-                let object = Arc::new(Object { key: key.clone(), revision, value });
-                self.held.push(Held { object, line });
+            (Some(_), Some(key)) if is_new => {
+                let name = path.to_string_lossy();
+                tracing::error!(file = %name, line, field = "metadata.name",
+                    "{key} is in this file twice, the first one holds");
             }
-            (_, None) => self.unknown = true,
+            _ => {}
         }
     }
 
@@ -228,6 +223,22 @@ impl Found {
             }
         }
         self.held
+    }
+}
+
+// === impl Item ===
+
+impl Item {
+    fn of(parsed: Parsed, origin: Origin) -> Self {
+        let Parsed { line, key, object } = parsed;
+        let object = key.clone().zip(object.ok()).map(|(key, mut value)| {
+            let written = take_resource_version(&mut value);
+            // A revision in a person's document is a left-over of some export.
+            let revision = written.filter(|_| origin == Origin::Machine);
+            let revision = revision.unwrap_or_else(|| content_revision(&value));
+            Arc::new(Object { key, revision, value })
+        });
+        Self { line, key, object }
     }
 }
 

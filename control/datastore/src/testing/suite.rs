@@ -66,7 +66,7 @@ async fn verbs_answer_as_they_should(store: &Arc<dyn Datastore>, kind: &Kind) {
     assert!(matches!(again, Err(Error::AlreadyExists(_))), "{again:?}");
 
     let listing = store.list(kind).await.expect("lists");
-    assert_eq!(listing.objects, [made.clone()]);
+    assert_eq!(listing.objects, std::slice::from_ref(&made));
 
     let changed = store.update(object(kind, "verbs", 3), Some(&made.revision)).await;
     let changed = changed.expect("updates");

@@ -74,6 +74,28 @@ impl Region {
         Self { start: start.cast(), count: bytes / size_of::<Line>(), _owner: owner }
     }
 
+    /// A file, made and grown as needed and shared by everybody who maps it: what is written stays
+    /// for the next process.
+    ///
+    /// # Errors
+    /// The file cannot be opened, grown or mapped.
+    #[cfg(not(loom))]
+    pub fn file(path: &std::path::Path, bytes: usize) -> std::io::Result<Self> {
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
+        if file.metadata()?.len() < bytes as u64 {
+            file.set_len(bytes as u64)?;
+        }
+        // SAFETY: 1. The mapping is of a file that only this program writes, through atomics, and
+        // that nobody truncates (the daemon holds the directory's lock). 2. It is at least `bytes`
+        // long, page-aligned, and lives in `_owner`.
+        unsafe {
+            let map = memmap2::MmapOptions::new().len(bytes).map_mut(&file)?;
+            let start = NonNull::new(map.as_ptr().cast_mut()).ok_or(std::io::ErrorKind::Other)?;
+            Ok(Self::from_raw(start, bytes, Box::new(map)))
+        }
+    }
+
     /// All of the memory.
     #[inline]
     pub fn lines(&self) -> &[Line] {

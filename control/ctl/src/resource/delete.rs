@@ -1,0 +1,73 @@
+//! `margayctl delete`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use margay_datastore::{Datastore, Error, Key};
+
+use super::get::{namespace_of, what};
+use super::input::read_files;
+use super::report::Report;
+use crate::failure::Failure;
+use crate::options::Form;
+
+/// Arguments of `delete`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Kind, or KIND/NAME
+    #[arg(value_name = "KIND", required_unless_present = "filename")]
+    kind: Option<String>,
+    /// Names
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Namespace [default: default]
+    #[arg(short, long)]
+    namespace: Option<String>,
+    /// Delete the objects of these files or folders instead; - for standard input
+    #[arg(short, long, value_name = "FILE", conflicts_with = "kind")]
+    filename: Vec<PathBuf>,
+    /// Look into the folders of folders too
+    #[arg(short = 'R', long, requires = "filename")]
+    recursive: bool,
+    /// Do not fail because of objects that are not there
+    #[arg(long)]
+    skip_not_exists: bool,
+}
+
+/// Deletes objects.
+pub(crate) async fn run(
+    store: Arc<dyn Datastore>,
+    form: Form,
+    args: &Args,
+) -> Result<(), Failure> {
+    let mut report = Report::default();
+    for key in args.keys()? {
+        let result = match store.delete(&key, None).await {
+            Ok(_) => Ok("deleted"),
+            Err(Error::NotFound(_)) if args.skip_not_exists => Ok("not there"),
+            Err(error) => Err(error),
+        };
+        report.note(key, result);
+    }
+    report.finish(form)
+}
+
+// === impl Args ===
+
+impl Args {
+    /// The objects, those of files from the last to the first: what refers to others goes before
+    /// them.
+    fn keys(&self) -> Result<Vec<Key>, Failure> {
+        let Some(text) = &self.kind else {
+            let values = read_files(&self.filename, self.recursive)?;
+            let keys = values.iter().rev().map(|value| Key::of(value).map_err(Error::from));
+            return Ok(keys.collect::<Result<_, _>>()?);
+        };
+        let (kind, names) = what(text, &self.names)?;
+        if names.is_empty() {
+            return Err(Failure::Usage("name the objects to delete, or give their files with -f"));
+        }
+        let namespace = namespace_of(kind, self.namespace.as_deref());
+        Ok(names.iter().map(|name| kind.key(namespace, name)).collect())
+    }
+}

@@ -1,0 +1,455 @@
+//! The control task: the one place that changes what is in force.
+//!
+//! Everything that happens comes here as an event: the agent's state and deltas, the kernel's view,
+//! questions of the slow path. From state and view it brings the kernel's part and the ports up to
+//! date, assembles the next snapshot, hands it to every worker and waits until all forward by it.
+//!
+//! Order of a change (each step may rely on the ones before it):
+//! 1. the kernel's part: trunk, addresses, routes, rules;
+//! 2. sockets and programs of interfaces that appeared;
+//! 3. the snapshot, in force on all workers;
+//! 4. the uplinks' classes: what is redirected finds a worker that knows it;
+//! 5. the word to the agent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use margay_engine::snapshot::HopKey;
+use margay_engine::{Assembler, PortId, Snapshot, Underlay};
+use margay_model::{EndpointKey, State, Update};
+use margay_protocol::message::{DaemonMessage, EndpointStatus};
+use margay_tables::flow::FlowTable;
+use margay_worker::link::Returned;
+use margay_worker::{Command, Link};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, info, warn};
+
+use crate::classes::Classes;
+use crate::devices::{DeviceError, Devices};
+use crate::host;
+use crate::kernel::{Desired, HostPort, Keeper, KernelView, NeighbourState};
+use crate::ports::Ports;
+use crate::shared::{Origin, Shared};
+use crate::slow::{Ask, Tell};
+use crate::state_dir::StateDir;
+
+/// How long workers may take to forward by a new snapshot before it is said that one hangs.
+const ADOPT_WITHIN: Duration = Duration::from_secs(2);
+
+/// What the protocol's server asks of the control task.
+pub enum Request {
+    /// An agent is there; what it is told goes here.
+    AgentHere(mpsc::UnboundedSender<DaemonMessage>),
+    /// Reconcile with a full state; the answer is the generation in force.
+    Replace(Box<State>, oneshot::Sender<u32>),
+    /// Put changes in force; the answer is the generation in force.
+    Apply(Vec<Update>, oneshot::Sender<u32>),
+    /// The agent has its answer: tell it of endpoints.
+    Answered,
+    /// End, leaving the node as it was.
+    Stop(oneshot::Sender<()>),
+}
+
+/// What the control task is made of.
+pub struct Parts {
+    /// The state directory.
+    pub dir: StateDir,
+    /// Workers.
+    pub links: Arc<[Link]>,
+    /// The flow table.
+    pub table: &'static Arc<FlowTable>,
+    /// Sockets and programs.
+    pub devices: Devices,
+    /// Names of the uplinks.
+    pub uplinks: Vec<String>,
+    /// The kernel's part.
+    pub host: HostPort,
+    /// What the trunk was made with.
+    pub desired: Desired,
+    /// Keeps next hops known.
+    pub keeper: Keeper,
+    /// The kernel's view.
+    pub views: watch::Receiver<KernelView>,
+    /// Snapshots for the slow path.
+    pub snapshots: watch::Sender<Arc<Snapshot>>,
+    /// The slow path.
+    pub tell: mpsc::UnboundedSender<Tell>,
+    /// The slow path's questions.
+    pub ask: mpsc::UnboundedReceiver<Ask>,
+    /// What others may see.
+    pub shared: Arc<Shared>,
+}
+
+/// The task.
+pub struct Control {
+    parts: Parts,
+    view: KernelView,
+    state: State,
+    assembler: Assembler,
+    ports: Ports,
+    underlay: Underlay,
+    snapshot: Arc<Snapshot>,
+    published: u64,
+    agent: Option<mpsc::UnboundedSender<DaemonMessage>>,
+    /// Why each endpoint is down; `None` where it is up.
+    endpoints: BTreeMap<EndpointKey, Option<String>>,
+    /// Neighbours that the slow path waits for.
+    wanted: BTreeMap<(PortId, IpAddr), Instant>,
+    /// Addresses whose flows are to end with the next snapshot.
+    forgotten: BTreeSet<IpAddr>,
+    unsaved: bool,
+}
+
+// === impl Control ===
+
+impl Control {
+    /// A task that has published nothing yet. Generations go on from the flow table's.
+    pub fn new(parts: Parts, snapshot: Arc<Snapshot>, assembler: Assembler) -> Self {
+        let view = parts.views.borrow().clone();
+        Self {
+            parts,
+            view,
+            state: State::default(),
+            assembler,
+            ports: Ports::default(),
+            underlay: Underlay::default(),
+            snapshot,
+            published: 0,
+            agent: None,
+            endpoints: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
+            unsaved: false,
+        }
+    }
+
+    /// Puts the saved state in force, if there is one, and makes the uplinks ports.
+    pub async fn begin(&mut self) -> Result<(), DeviceError> {
+        if let Some(state) = self.parts.dir.load_state() {
+            info!(endpoints = state.endpoints.len(), "going on with the last state");
+            self.take(self.state.diff(&state));
+            self.assembler.set_ready();
+            self.parts.shared.set_origin(Origin::Saved);
+        }
+        self.publish().await;
+        let classes = Classes::new(&self.state, &self.underlay);
+        for name in std::mem::take(&mut self.parts.uplinks) {
+            self.parts.devices.add_uplink(&self.view, &name, &classes)?;
+        }
+        self.publish().await;
+        Ok(())
+    }
+
+    /// Runs until told to stop, or until nobody is left to ask.
+    pub async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        let mut often = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(Request::Stop(done)) => {
+                        self.stop().await;
+                        let _ = done.send(());
+                        return;
+                    }
+                    Some(request) => self.answer(request).await,
+                    None => return self.stop().await,
+                },
+                changed = self.parts.views.changed() => {
+                    if changed.is_err() {
+                        error!("the kernel is not watched any more");
+                        return self.stop().await;
+                    }
+                    self.view = self.parts.views.borrow_and_update().clone();
+                    self.look_again().await;
+                }
+                Some(ask) = self.parts.ask.recv() => self.wanted(ask).await,
+                _ = often.tick() => self.collect(),
+                _ = second.tick() => {
+                    self.keep().await;
+                    self.save();
+                }
+            }
+        }
+    }
+
+    async fn answer(&mut self, request: Request) {
+        match request {
+            Request::AgentHere(agent) => {
+                self.agent = Some(agent);
+                self.endpoints.clear();
+            }
+            Request::Replace(state, done) => {
+                let updates = self.state.diff(&state);
+                info!(changes = updates.len(), "reconciling with the agent's state");
+                self.take(updates);
+                self.assembler.set_ready();
+                self.parts.shared.set_origin(Origin::Agent);
+                let _ = done.send(self.publish().await);
+            }
+            Request::Apply(updates, done) => {
+                self.take(updates);
+                let _ = done.send(self.publish().await);
+            }
+            Request::Answered => self.tell_endpoints(),
+            Request::Stop(_) => {}
+        }
+    }
+
+    /// Takes changes into the state; they are in force with the next snapshot.
+    fn take(&mut self, updates: Vec<Update>) {
+        for update in updates {
+            self.assembler.note(&update);
+            let key = match &update {
+                Update::Endpoint(endpoint) => Some(&endpoint.key),
+                Update::EndpointGone(key) => Some(key),
+                _ => None,
+            };
+            if let Some(old) = key.and_then(|key| self.state.endpoints.get(key)) {
+                self.forgotten.extend(&old.addresses);
+            }
+            if let Update::Endpoint(new) = &update {
+                for address in &new.addresses {
+                    self.forgotten.remove(address);
+                }
+            }
+            self.state.apply(update);
+        }
+        self.unsaved = true;
+    }
+
+    /// Brings everything up to date with state and view; returns the generation in force.
+    async fn publish(&mut self) -> u32 {
+        self.apply_to_kernel().await;
+        let failed = self.parts.devices.sync_pods(&self.view, &self.state);
+        let attached = self.parts.devices.attached();
+        let mtu = u16::try_from(self.parts.desired.mtu).unwrap_or(u16::MAX);
+        self.underlay = self.ports.underlay(&self.view, &attached, mtu);
+        let snapshot = self.assembler.assemble(&self.state, &self.underlay);
+        self.parts.table.set_generation(snapshot.generation.into());
+        self.hand_out(snapshot).await;
+        let classes = Classes::new(&self.state, &self.underlay);
+        if let Err(error) = self.parts.devices.set_classes(&classes) {
+            error!(%error, "the uplinks do not redirect what they should");
+        }
+        for address in std::mem::take(&mut self.forgotten) {
+            let _ = self.parts.tell.send(Tell::Forget(address));
+        }
+        self.keep().await;
+        self.note_endpoints(&failed);
+        self.publish_view();
+        self.snapshot.generation
+    }
+
+    /// The kernel's part, where it is not as it should be.
+    async fn apply_to_kernel(&mut self) {
+        let desired = host::desired(&self.state, &self.view, &self.parts.desired);
+        if desired == self.parts.desired {
+            return;
+        }
+        match self.parts.host.apply(&desired).await {
+            Ok(_) => self.parts.desired = desired,
+            Err(error) => error!(error = &error as &dyn std::error::Error, "the host port is not as it should be"),
+        }
+        let _ = self.parts.tell.send(Tell::Node(self.state.node.clone()));
+    }
+
+    /// Hands a snapshot to all workers and waits until they use it.
+    async fn hand_out(&mut self, snapshot: Snapshot) {
+        let snapshot = Arc::new(snapshot);
+        self.snapshot = snapshot.clone();
+        self.published += 1;
+        for link in self.parts.links.iter() {
+            link.command(Command::Snapshot(snapshot.clone()));
+        }
+        self.parts.snapshots.send_replace(snapshot);
+        let begun = Instant::now();
+        while self.parts.links.iter().any(|link| link.adopted() < self.published) {
+            if begun.elapsed() > ADOPT_WITHIN {
+                error!("a worker does not take the new snapshot");
+                return;
+            }
+            tokio::time::sleep(Duration::from_micros(100)).await;
+        }
+        self.collect();
+    }
+
+    /// The kernel's view has changed: what does it mean?
+    async fn look_again(&mut self) {
+        let attached = self.parts.devices.attached();
+        let mtu = u16::try_from(self.parts.desired.mtu).unwrap_or(u16::MAX);
+        let underlay = self.ports.underlay(&self.view, &attached, mtu);
+        let pods = self.pods_changed();
+        if underlay != self.underlay || pods {
+            let hops_only = !pods && only_hops_differ(&self.underlay, &underlay);
+            self.underlay = underlay;
+            if hops_only {
+                let next = self.assembler.refresh_hops(&self.snapshot, &self.state, &self.underlay);
+                self.hand_out(next).await;
+            } else {
+                self.publish().await;
+            }
+        }
+        self.resolve();
+    }
+
+    /// Whether a pod's interface has come or gone.
+    fn pods_changed(&self) -> bool {
+        self.state.endpoints.values().any(|endpoint| {
+            let there = self.view.link(&endpoint.interface).is_some();
+            there != self.parts.devices.is_attached(&endpoint.interface)
+        })
+    }
+
+    /// Tells the slow path of neighbours that it waits for.
+    fn resolve(&mut self) {
+        let (view, ports) = (&self.view, &self.underlay.ports);
+        let tell = &self.parts.tell;
+        self.wanted.retain(|(port, addr), since| {
+            let index = ports.iter().find(|info| info.id == *port).map(|info| info.ifindex);
+            let state = index.and_then(|index| view.neighbours.get(&(index, *addr)));
+            match state {
+                Some(NeighbourState::Failed) => {
+                    let _ = tell.send(Tell::Unresolvable(*port, *addr));
+                    false
+                }
+                _ if index.and_then(|index| view.mac(index, *addr)).is_some() => {
+                    let _ = tell.send(Tell::Resolved(*port, *addr));
+                    false
+                }
+                _ => since.elapsed() < Duration::from_secs(5),
+            }
+        });
+    }
+
+    async fn wanted(&mut self, ask: Ask) {
+        let Ask { port, addr } = ask;
+        let index = self.underlay.ports.iter().find(|p| p.id == port).map(|p| p.ifindex);
+        let Some(index) = index else { return };
+        self.wanted.insert((port, addr), Instant::now());
+        if let Err(error) = self.parts.keeper.ask((index, addr)).await {
+            warn!(%addr, %error, "cannot ask for a neighbour");
+        }
+        // It may have become known between the packet and the question.
+        self.resolve();
+    }
+
+    /// Keeps the next hops known that tunnels and routes lead to.
+    async fn keep(&mut self) {
+        let index = |port: PortId| {
+            self.underlay.ports.iter().find(|info| info.id == port).map(|info| info.ifindex)
+        };
+        let remotes: BTreeSet<IpAddr> = (self.state.remotes.values())
+            .flat_map(|r| [r.v4.map(IpAddr::from), r.v6.map(IpAddr::from)])
+            .flatten()
+            .collect();
+        let gateways: BTreeSet<IpAddr> = (self.underlay.routes.iter())
+            .flat_map(|route| route.hops.iter().filter_map(|hop| hop.gateway))
+            .collect();
+        let hops = (self.snapshot.adjacencies.iter())
+            .filter_map(|hop| {
+                let addr = IpAddr::from(hop.neighbour?);
+                let tunnel = matches!(hop.key, HopKey::Ipip(_) | HopKey::Vxlan(..));
+                let ours = tunnel || remotes.contains(&addr) || gateways.contains(&addr);
+                Some((index(hop.port).filter(|_| ours)?, addr))
+            })
+            .collect();
+        self.parts.keeper.keep(Instant::now(), &hops, &self.view).await;
+        self.resolve();
+    }
+
+    /// Drops what workers have given back.
+    fn collect(&mut self) {
+        for link in self.parts.links.iter() {
+            while let Some(returned) = link.take_returned() {
+                match returned {
+                    Returned::Snapshot(snapshot) => drop(snapshot),
+                    // Closing waits for the kernel.
+                    Returned::Socket(_, socket) => {
+                        drop(tokio::task::spawn_blocking(move || drop(socket)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Notes which endpoints are up, and tells the agent what has changed.
+    fn note_endpoints(&mut self, failed: &BTreeMap<Arc<str>, String>) {
+        let mut now = BTreeMap::new();
+        for endpoint in self.state.endpoints.values() {
+            let interface = &endpoint.interface;
+            let down = match failed.get(interface) {
+                Some(reason) => Some(reason.clone()),
+                None if !self.parts.devices.is_attached(interface) => {
+                    Some(format!("there is no interface {interface}"))
+                }
+                None => None,
+            };
+            now.insert(endpoint.key.clone(), down);
+        }
+        let old = std::mem::replace(&mut self.endpoints, now);
+        for (key, down) in &self.endpoints {
+            if old.get(key) != Some(down) {
+                self.tell_endpoint(key, down);
+            }
+        }
+    }
+
+    fn tell_endpoints(&self) {
+        for (key, down) in &self.endpoints {
+            self.tell_endpoint(key, down);
+        }
+    }
+
+    fn tell_endpoint(&self, key: &EndpointKey, down: &Option<String>) {
+        if let Some(agent) = &self.agent {
+            let status = EndpointStatus { key: key.clone(), down: down.clone() };
+            let _ = agent.send(DaemonMessage::EndpointStatus(status));
+        }
+    }
+
+    fn publish_view(&self) {
+        self.parts.shared.update(|view| {
+            view.ports = self.ports.all().map(|(name, id)| (name.into(), id)).collect();
+            view.entries = self.parts.devices.entries();
+            view.underlay = self.underlay.clone();
+            view.snapshot = Some(self.snapshot.clone());
+            view.state = Arc::new(self.state.clone());
+            view.endpoints = self.endpoints.clone();
+        });
+    }
+
+    fn save(&mut self) {
+        if std::mem::take(&mut self.unsaved)
+            && let Err(error) = self.parts.dir.save_state(&Arc::new(self.state.clone()))
+        {
+            warn!(error = &error as &dyn std::error::Error, "the state is not saved");
+        }
+    }
+
+    /// Leaves the node as it was; flows and state stay for the next start.
+    async fn stop(&mut self) {
+        info!("stopping");
+        self.save();
+        self.parts.devices.detach_all();
+        if let Err(error) = self.parts.host.remove().await {
+            warn!(error = &error as &dyn std::error::Error, "something of the host port stays");
+        }
+        for link in self.parts.links.iter() {
+            link.command(Command::Stop);
+        }
+    }
+}
+
+/// Whether two views differ in nothing but the Ethernet addresses of the same neighbours.
+fn only_hops_differ(old: &Underlay, new: &Underlay) -> bool {
+    let same_neighbours = old.neighbours.len() == new.neighbours.len()
+        && old.neighbours.keys().all(|key| new.neighbours.contains_key(key));
+    same_neighbours
+        && old.ports == new.ports
+        && old.addresses == new.addresses
+        && old.routes == new.routes
+        && old.trunk_mtu == new.trunk_mtu
+}

@@ -1,0 +1,377 @@
+//! Sockets and programs: makes the trunk, the uplinks and the pods' interfaces ports, and takes
+//! them off again.
+//!
+//! Order, at start and for each interface: sockets are bound and registered, workers have them,
+//! then the program is attached: a frame that is redirected finds its socket. Pods' programs stay
+//! when their endpoint goes: what an interface without endpoint sends is dropped, not the kernel's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use margay_engine::snapshot::DeviceId;
+use margay_model::State;
+use margay_worker::{Command, Link};
+use margay_xsk::program::{
+    HostFlowProgram, PodProgram, PortProgram, ProgramError, TrunkProgram, Uplink, XdpMode as Hook,
+};
+use margay_xsk::{Binder, Mode, Preference, SocketOptions};
+use tracing::{info, warn};
+
+use crate::classes::Classes;
+use crate::config::{PodPorts, XdpMode};
+use crate::kernel::KernelView;
+use crate::ports::{Attached, TRUNK};
+
+/// The far end of the trunk, where the sockets are.
+pub const TRUNK_FAR: &str = "margay0x";
+
+/// Frames that a pod's own socket keeps ready: hundreds of quiet pods are not to hold all memory.
+const POD_READY: u32 = 64;
+
+/// Why an interface cannot become a port.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// It is not there.
+    #[error("there is no interface {0}")]
+    Missing(String),
+    /// No socket could be bound to it.
+    #[error("cannot bind an AF_XDP socket to {interface}")]
+    Bind {
+        /// The interface.
+        interface: String,
+        /// Why not.
+        #[source]
+        source: margay_xsk::Error,
+    },
+    /// Its program.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+}
+
+/// How an interface's packets get in, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The interface.
+    pub name: Arc<str>,
+    /// Its index.
+    pub ifindex: u32,
+    /// Its sockets' queues.
+    pub queues: u32,
+    /// Whether driver and daemon share packet memory.
+    pub zero_copy: bool,
+    /// Whether XDP runs on socket buffers.
+    pub generic: bool,
+    /// Why better modes did not work, in the order they were tried.
+    pub fallbacks: Vec<String>,
+}
+
+struct UplinkPort {
+    program: Uplink,
+    entry: Entry,
+    device: DeviceId,
+}
+
+struct PodPort {
+    ifindex: u32,
+    device: DeviceId,
+    /// The program and way in of a native port.
+    native: Option<(PortProgram, Entry)>,
+}
+
+/// All sockets and programs of the daemon.
+pub struct Devices {
+    binder: Binder,
+    links: Arc<[Link]>,
+    mode: XdpMode,
+    kind: PodPorts,
+    trunk: PortProgram,
+    trunk_entry: Entry,
+    trunk_up: TrunkProgram,
+    trunk_index: u32,
+    pod: PodProgram,
+    host_flows: Arc<HostFlowProgram>,
+    uplinks: BTreeMap<String, UplinkPort>,
+    pods: BTreeMap<Arc<str>, PodPort>,
+    next: u16,
+}
+
+// === impl Devices ===
+
+impl Devices {
+    /// Makes the trunk, whose ends have these indexes, the first device.
+    pub fn new(
+        binder: Binder,
+        links: Arc<[Link]>,
+        mode: XdpMode,
+        kind: PodPorts,
+        trunk: (u32, u32),
+    ) -> Result<Self, DeviceError> {
+        let (near, far) = trunk;
+        let program = PortProgram::load()?;
+        let queues = links.len() as u32;
+        let sockets = Sockets { binder: &binder, links: &links, options: SocketOptions::default() };
+        // A veth copies: asking for more would only cost the owner of the copying UMEM its place.
+        let preference = Preference::Only(Mode::Copy);
+        let bound = sockets.bind(TRUNK_FAR, DeviceId::TRUNK, 0..queues, preference, |socket| {
+            program.register_socket(socket)
+        })?;
+        let attached = program.attach(far)?;
+        let trunk_up = TrunkProgram::load()?;
+        trunk_up.attach(near)?;
+        let trunk_entry = entry(TRUNK, near, bound, &attached);
+        Ok(Self {
+            binder,
+            links,
+            mode,
+            kind,
+            trunk: program,
+            trunk_entry,
+            trunk_up,
+            trunk_index: near,
+            pod: PodProgram::load(near)?,
+            host_flows: Arc::new(HostFlowProgram::load(near)?),
+            uplinks: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            next: 1,
+        })
+    }
+
+    /// Where flows of the host's own backends are registered.
+    pub fn host_flows(&self) -> Arc<HostFlowProgram> {
+        self.host_flows.clone()
+    }
+
+    /// Makes an interface an uplink.
+    pub fn add_uplink(
+        &mut self,
+        view: &KernelView,
+        name: &str,
+        classes: &Classes,
+    ) -> Result<(), DeviceError> {
+        let link = view.link(name).ok_or_else(|| DeviceError::Missing(name.into()))?;
+        let mut program = Uplink::load()?;
+        let device = self.number();
+        let preference = match self.mode {
+            XdpMode::Auto => Preference::Auto,
+            XdpMode::Zerocopy => Preference::Only(Mode::ZeroCopy),
+            XdpMode::Copy | XdpMode::Generic => Preference::Only(Mode::Copy),
+        };
+        let sockets = self.sockets(SocketOptions::default());
+        let queues = 0..link.rx_queues.max(1);
+        let bound =
+            sockets.bind(name, device, queues, preference, |s| program.register_socket(s))?;
+        program.set_classes(&classes.addresses)?;
+        program.set_ports(&classes.ports)?;
+        program.set_config(&classes.config)?;
+        let attached = program.attach(link.index)?;
+        self.host_flows.attach(link.index)?;
+        let entry = entry(name, link.index, bound, &attached);
+        info!(
+            uplink = name,
+            queues = entry.queues,
+            zero_copy = entry.zero_copy,
+            generic = entry.generic,
+            fallbacks = ?entry.fallbacks,
+            "uplink attached"
+        );
+        self.uplinks.insert(name.into(), UplinkPort { program, entry, device });
+        Ok(())
+    }
+
+    /// Tells all uplinks what to redirect.
+    pub fn set_classes(&mut self, classes: &Classes) -> Result<(), DeviceError> {
+        for uplink in self.uplinks.values_mut() {
+            uplink.program.set_config(&classes.config)?;
+            uplink.program.set_ports(&classes.ports)?;
+            uplink.program.set_classes(&classes.addresses)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the interfaces of endpoints ports as they appear, and lets go of those that vanished.
+    /// Returns why an endpoint's interface could not be attached, by interface.
+    pub fn sync_pods(&mut self, view: &KernelView, state: &State) -> BTreeMap<Arc<str>, String> {
+        let vanished: Vec<_> = (self.pods.iter())
+            .filter(|(name, pod)| view.link(name).is_none_or(|link| link.index != pod.ifindex))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in vanished {
+            self.release(&name);
+        }
+        let mut failed = BTreeMap::new();
+        for endpoint in state.endpoints.values() {
+            let name = &endpoint.interface;
+            let Some(link) = view.link(name) else { continue };
+            if self.pods.contains_key(name) {
+                continue;
+            }
+            let ifindex = link.index;
+            if let Err(error) = self.add_pod(name, ifindex) {
+                warn!(interface = &**name, %error, "cannot attach a pod's interface");
+                failed.insert(name.clone(), error.to_string());
+            }
+        }
+        failed
+    }
+
+    /// The interfaces that are ports.
+    pub fn attached(&self) -> Vec<Attached> {
+        let uplinks = self.uplinks.iter().map(|(name, uplink)| Attached {
+            name: name.as_str().into(),
+            device: uplink.device,
+            uplink: true,
+        });
+        let pods = self.pods.iter().map(|(name, pod)| Attached {
+            name: name.clone(),
+            device: pod.device,
+            uplink: false,
+        });
+        uplinks.chain(pods).collect()
+    }
+
+    /// How packets get in, the trunk first.
+    pub fn entries(&self) -> Vec<Entry> {
+        let uplinks = self.uplinks.values().map(|uplink| &uplink.entry);
+        let native = self.pods.values().filter_map(|pod| Some(&pod.native.as_ref()?.1));
+        std::iter::once(&self.trunk_entry).chain(uplinks).chain(native).cloned().collect()
+    }
+
+    /// Whether an interface is a pod's port behind the trunk.
+    pub fn is_attached(&self, interface: &str) -> bool {
+        self.pods.contains_key(interface)
+    }
+
+    /// Takes all programs off. Sockets end with their workers.
+    pub fn detach_all(&mut self) {
+        let uplinks = self.uplinks.values().flat_map(|uplink| {
+            let ifindex = uplink.entry.ifindex;
+            [uplink.program.detach(ifindex), self.host_flows.detach(ifindex)]
+        });
+        let pods = self.pods.values().map(|pod| match &pod.native {
+            Some((program, _)) => program.detach(pod.ifindex),
+            None => self.pod.detach(pod.ifindex),
+        });
+        let trunk = [self.trunk_up.detach(self.trunk_index)];
+        for error in uplinks.chain(pods).chain(trunk).filter_map(Result::err) {
+            warn!(%error, "a program stays attached");
+        }
+        // The trunk's far end goes with the trunk.
+        let _ = &self.trunk;
+    }
+
+    fn add_pod(&mut self, name: &Arc<str>, ifindex: u32) -> Result<(), DeviceError> {
+        let pod = match self.kind {
+            PodPorts::Trunk => {
+                self.pod.attach(ifindex)?;
+                PodPort { ifindex, device: DeviceId::TRUNK, native: None }
+            }
+            PodPorts::Native => self.native_pod(name, ifindex)?,
+        };
+        self.pods.insert(name.clone(), pod);
+        Ok(())
+    }
+
+    fn native_pod(&mut self, name: &str, ifindex: u32) -> Result<PodPort, DeviceError> {
+        let program = PortProgram::load()?;
+        let device = self.number();
+        let options = SocketOptions { ready: POD_READY, ..SocketOptions::default() };
+        let sockets = self.sockets(options);
+        let preference = Preference::Only(Mode::Copy);
+        let bound =
+            sockets.bind(name, device, 0..1, preference, |s| program.register_socket(s))?;
+        let attached = program.attach(ifindex)?;
+        let entry = entry(name, ifindex, bound, &attached);
+        Ok(PodPort { ifindex, device, native: Some((program, entry)) })
+    }
+
+    fn release(&mut self, name: &str) {
+        let Some(pod) = self.pods.remove(name) else { return };
+        if pod.native.is_some() {
+            for link in self.links.iter() {
+                link.command(Command::Detach(pod.device));
+                link.command(Command::Route(pod.device, None));
+            }
+        }
+    }
+
+    fn number(&mut self) -> DeviceId {
+        let device = DeviceId(self.next);
+        self.next = self.next.wrapping_add(1).max(1);
+        device
+    }
+
+    fn sockets(&self, options: SocketOptions) -> Sockets<'_> {
+        Sockets { binder: &self.binder, links: &self.links, options }
+    }
+}
+
+/// What is needed to bind an interface's sockets and hand them out.
+struct Sockets<'a> {
+    binder: &'a Binder,
+    links: &'a [Link],
+    options: SocketOptions,
+}
+
+/// What came of it.
+struct Bound {
+    queues: u32,
+    zero_copy: bool,
+    fallbacks: Vec<String>,
+}
+
+impl Sockets<'_> {
+    /// Binds the queues of an interface and gives queue q to worker q mod N. The kernel reports
+    /// more queues than are in use: those that cannot be bound beyond the first are not.
+    fn bind(
+        &self,
+        interface: &str,
+        device: DeviceId,
+        queues: std::ops::Range<u32>,
+        preference: Preference,
+        mut register: impl FnMut(&margay_xsk::Socket) -> Result<(), ProgramError>,
+    ) -> Result<Bound, DeviceError> {
+        let mut out = Bound { queues: 0, zero_copy: false, fallbacks: Vec::new() };
+        for queue in queues {
+            let bound = match self.binder.bind(interface, queue, preference, self.options) {
+                Ok(bound) => bound,
+                Err(_) if queue > 0 => break,
+                Err(source) => {
+                    return Err(DeviceError::Bind { interface: interface.into(), source });
+                }
+            };
+            register(&bound.socket)?;
+            out.queues += 1;
+            out.zero_copy = bound.socket.mode() == Mode::ZeroCopy;
+            if queue == 0 {
+                out.fallbacks.extend(bound.fallback.map(|fallback| fallback.to_string()));
+            }
+            let worker = queue as usize % self.links.len();
+            if let Some(link) = self.links.get(worker) {
+                link.command(Command::Attach(device, Box::new(bound.socket)));
+            }
+        }
+        // Who has no queue sends through a worker that has one.
+        let owners = (out.queues as usize).clamp(1, self.links.len());
+        for (number, link) in self.links.iter().enumerate().skip(owners) {
+            link.command(Command::Route(device, Some(number % owners)));
+        }
+        Ok(out)
+    }
+}
+
+fn entry(
+    name: &str,
+    ifindex: u32,
+    bound: Bound,
+    attached: &margay_xsk::program::Attached,
+) -> Entry {
+    let native = attached.fallback.as_ref().map(|reason| format!("no native XDP: {reason}"));
+    Entry {
+        name: name.into(),
+        ifindex,
+        queues: bound.queues,
+        zero_copy: bound.zero_copy,
+        generic: attached.mode == Hook::Generic,
+        fallbacks: bound.fallbacks.into_iter().chain(native).collect(),
+    }
+}

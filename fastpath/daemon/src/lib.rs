@@ -1,0 +1,263 @@
+//! The dataplane's daemon: wires workers, slow path, kernel and protocol together.
+//!
+//! In the order of use:
+//! - [`config`]: as typed, checked, immutable; [`state_dir`]: what outlives the process;
+//! - [`kernel`]: the node's kernel, watched and asked; [`ports`], [`host`], [`classes`]: its view
+//!   and the agent's state in each other's words;
+//! - [`devices`]: sockets and programs; [`control`]: the one task that changes what is in force;
+//! - [`slow`]: the slow path's task;
+//! - [`shared`], [`show`]: what others may see; [`server`], [`metrics`]: who serves it.
+
+pub mod config;
+pub mod state_dir;
+
+pub mod kernel;
+mod ports;
+mod host;
+mod classes;
+
+mod devices;
+mod control;
+mod slow;
+
+mod shared;
+mod show;
+mod server;
+mod metrics;
+
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use core_affinity::CoreId;
+use margay_engine::{Assembler, Counters, Engine, Snapshot, Underlay};
+use margay_model::State;
+use margay_slowpath::SlowPath;
+use margay_tables::flow::{FlowConfig, FlowTable};
+use margay_worker::cycle::StartError;
+use margay_worker::{Link, Polling, Punts, Setup, Worker};
+use margay_xsk::{Binder, ChunkSize, HEADROOM, Region, RegionConfig, UmemOptions};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, info};
+
+use crate::config::Config;
+use crate::control::{Control, Parts, Request};
+use crate::devices::Devices;
+use crate::kernel::{Desired, HostPort, Keeper, KernelView, Watch};
+use crate::shared::Shared;
+use crate::slow::Slow;
+use crate::state_dir::StateDir;
+
+/// Frames that wait for the slow path at most.
+const PUNTS: usize = 4096;
+/// Seats at the flow table besides the workers': the slow path and those who list flows.
+const GUESTS: usize = 8;
+/// Largest IP packet that a chunk of 4096 bytes takes.
+const LARGEST: u32 = (4096 - HEADROOM - margay_wire::ethernet::LEN) as u32;
+
+/// Runs the daemon until it is told to stop.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let dir = StateDir::open(&config.state_dir)?;
+    let flow_config = FlowConfig {
+        v4: config.flows.v4,
+        v6: config.flows.v6,
+        participants: config.workers + GUESTS,
+        denial_share: 8,
+    };
+    let table: &'static Arc<FlowTable> =
+        Box::leak(Box::new(Arc::new(dir.flow_table(&flow_config)?)));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the control threads")?;
+    runtime.block_on(serve(config, dir, table))
+}
+
+async fn serve(
+    config: Config,
+    dir: StateDir,
+    table: &'static Arc<FlowTable>,
+) -> anyhow::Result<()> {
+    // Before anything is changed: whoever asks is told the truth, and a second daemon ends here.
+    let (listener, socket_file) = margay_protocol::socket::bind(&config.socket)?;
+    let metrics = match config.metrics {
+        Some(addr) => Some(metrics::bind(addr).await.with_context(|| format!("--metrics {addr}"))?),
+        None => None,
+    };
+    let mut stop = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let watch = Watch::start().await?;
+    let views = watch.views();
+    let view = views.borrow().clone();
+    let desired = trunk(&config, &view)?;
+    let host = HostPort::new(&config.state_dir)?;
+    let (trunk, _) = host.apply(&desired).await?;
+
+    let region = Region::new(RegionConfig {
+        chunks: config.frames,
+        chunk_size: chunk_size(desired.mtu)?,
+        hugepages: true,
+    })?;
+    let links: Arc<[Link]> =
+        (0..config.workers).map(|_| Link::new(Arc::default())).collect::<Result<_, _>>()?;
+    let punts = Arc::new(Punts::new(PUNTS)?);
+    let mut assembler = Assembler::new(table.generation() as u32);
+    let first = Arc::new(assembler.assemble(&State::default(), &Underlay::default()));
+    let threads = start_workers(&config, table, region, &links, &punts, &first)?;
+
+    let binder = Binder::new(region, UmemOptions::default());
+    let ends = (trunk.kernel.index, trunk.worker.index);
+    let devices = Devices::new(binder, links.clone(), config.xdp_mode, config.pod_ports, ends)?;
+    let slow_counters = Arc::new(Counters::default());
+    let shared = Arc::new(Shared::new(
+        instance(),
+        links.clone(),
+        config.cores.clone(),
+        slow_counters.clone(),
+        table,
+    ));
+    let (snapshots, slow_snapshots) = watch::channel(first.clone());
+    let (tell, told) = mpsc::unbounded_channel();
+    let (ask, asked) = mpsc::unbounded_channel();
+    let slow = Slow {
+        machines: SlowPath::new(Default::default()),
+        engine: Engine::new(table, slow_counters).ok_or_else(|| anyhow!("no seat"))?,
+        table,
+        links: links.clone(),
+        punts,
+        snapshots: slow_snapshots,
+        host_flows: devices.host_flows(),
+        tell: told,
+        ask,
+    };
+    let slow = tokio::spawn(slow.run());
+
+    let parts = Parts {
+        dir,
+        links,
+        table,
+        devices,
+        uplinks: config.uplinks.clone(),
+        host,
+        desired,
+        keeper: Keeper::new()?,
+        views,
+        snapshots,
+        tell,
+        ask: asked,
+        shared: shared.clone(),
+    };
+    let mut control = Control::new(parts, first, assembler);
+    control.begin().await?;
+    let (requests, questions) = mpsc::unbounded_channel();
+    let control = tokio::spawn(control.run(questions));
+
+    if let Some(listener) = metrics {
+        tokio::spawn(metrics::serve(listener, shared.clone()));
+    }
+    let current = Arc::new(watch::channel(0).0);
+    let server = server::Server::new(shared, requests.clone(), current.clone());
+    let (quit, quitting) = oneshot::channel::<()>();
+    let server = tokio::spawn(margay_protocol::socket::serve(listener, server, async {
+        let _ = quitting.await;
+    }));
+    info!(node = config.node, workers = config.workers, "forwarding");
+
+    tokio::select! {
+        _ = stop.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = control_ended(&requests) => error!("the control task has ended"),
+    }
+    // Streams end first, so that nothing changes any more; then what is attached comes off.
+    current.send_modify(|current| *current = u64::MAX);
+    let _ = quit.send(());
+    let (done, finished) = oneshot::channel();
+    if requests.send(Request::Stop(done)).is_ok() {
+        let _ = finished.await;
+    }
+    drop(socket_file);
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), server).await;
+    let _ = control.await;
+    slow.abort();
+    tokio::task::spawn_blocking(move || {
+        for thread in threads {
+            let _ = thread.join();
+        }
+    })
+    .await?;
+    info!("stopped");
+    Ok(())
+}
+
+async fn control_ended(requests: &mpsc::UnboundedSender<Request>) {
+    requests.closed().await;
+}
+
+/// The trunk at start: it takes what the widest uplink takes.
+fn trunk(config: &Config, view: &KernelView) -> anyhow::Result<Desired> {
+    let mut mtu = 1500;
+    for name in &config.uplinks {
+        let link = view.link(name).ok_or_else(|| {
+            anyhow!("there is no interface {name}: name one of this namespace with --uplink")
+        })?;
+        mtu = mtu.max(link.mtu);
+    }
+    let queues = config.workers as u32;
+    let mut desired = host::desired(&State::default(), view, &host::nothing(queues));
+    desired.mtu = mtu.min(LARGEST);
+    Ok(desired)
+}
+
+fn chunk_size(mtu: u32) -> anyhow::Result<ChunkSize> {
+    let frame = mtu as usize + margay_wire::ethernet::LEN;
+    ChunkSize::for_frame(frame).ok_or_else(|| anyhow!("no chunk takes frames of {frame} bytes"))
+}
+
+/// Another number in each process.
+fn instance() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |now| now.as_nanos() as u64) ^ u64::from(std::process::id()) << 48
+}
+
+/// Starts the workers, each on a thread and a core of its own.
+fn start_workers(
+    config: &Config,
+    table: &'static Arc<FlowTable>,
+    region: &'static Region,
+    links: &Arc<[Link]>,
+    punts: &Arc<Punts>,
+    snapshot: &Arc<Snapshot>,
+) -> anyhow::Result<Vec<std::thread::JoinHandle<()>>> {
+    let mut threads = Vec::new();
+    for (number, core) in config.cores.iter().enumerate() {
+        let setup = Setup {
+            number,
+            core: core.map(|id| CoreId { id }),
+            links: links.clone(),
+            punts: punts.clone(),
+            table,
+            region,
+            snapshot: snapshot.clone(),
+            polling: if config.busy { Polling::Busy } else { Polling::Adaptive },
+        };
+        // Made on its own thread: it pins itself first, so that its memory is near its core.
+        let (made, ready) = std::sync::mpsc::channel::<Result<(), StartError>>();
+        let thread = std::thread::Builder::new()
+            .name(format!("margay-worker-{number}"))
+            .spawn(move || match Worker::new(setup) {
+                Ok(worker) => {
+                    let _ = made.send(Ok(()));
+                    worker.run();
+                }
+                Err(error) => {
+                    let _ = made.send(Err(error));
+                }
+            })
+            .context("cannot start a worker's thread")?;
+        ready.recv().context("a worker died at start")??;
+        threads.push(thread);
+    }
+    Ok(threads)
+}

@@ -1,0 +1,114 @@
+//! Numbers for interfaces, and the kernel's view in the engine's words.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use margay_engine::snapshot::{DeviceId, KernelRoute, NextHop, PortId, PortInfo, Underlay};
+
+use crate::kernel::{KernelView, RouteKind};
+
+/// Which number each interface has. A number is never given to another name, so that counters
+/// keep their meaning; an interface that comes back finds its own.
+#[derive(Debug, Default)]
+pub struct Ports {
+    numbers: BTreeMap<Arc<str>, PortId>,
+}
+
+/// An interface whose frames come to the dataplane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What its frames are sent through.
+    pub device: DeviceId,
+    /// Whether it is an uplink.
+    pub uplink: bool,
+}
+
+// === impl Ports ===
+
+impl Ports {
+    /// The number of an interface.
+    pub fn number(&mut self, name: &Arc<str>) -> PortId {
+        if let Some(id) = self.numbers.get(name) {
+            return *id;
+        }
+        // 0 is the host port.
+        let next = u16::try_from(self.numbers.len() + 1).unwrap_or(u16::MAX);
+        self.numbers.insert(name.clone(), PortId(next));
+        PortId(next)
+    }
+
+    /// All names and numbers, the host port's first.
+    pub fn all(&self) -> impl Iterator<Item = (&str, PortId)> {
+        let rest = self.numbers.iter().map(|(name, id)| (&**name, *id));
+        std::iter::once((TRUNK, PortId::HOST)).chain(rest)
+    }
+
+    /// What the kernel says about these interfaces, for the engine.
+    pub fn underlay(
+        &mut self,
+        view: &KernelView,
+        attached: &[Attached],
+        trunk_mtu: u16,
+    ) -> Underlay {
+        let ports: Vec<_> = attached.iter().filter_map(|port| self.port(view, port)).collect();
+        let by_index: BTreeMap<u32, PortId> =
+            ports.iter().filter(|p| p.uplink).map(|p| (p.ifindex, p.id)).collect();
+        let neighbours = (view.neighbours.keys())
+            .filter_map(|(index, addr)| {
+                let port = by_index.get(index)?;
+                Some(((*port, *addr), view.mac(*index, *addr)?))
+            })
+            .collect();
+        Underlay {
+            routes: routes(view, &by_index),
+            addresses: addresses(view),
+            neighbours,
+            ports,
+            trunk_mtu,
+        }
+    }
+
+    fn port(&mut self, view: &KernelView, attached: &Attached) -> Option<PortInfo> {
+        let link = view.link(&attached.name)?;
+        Some(PortInfo {
+            id: self.number(&attached.name),
+            name: attached.name.clone(),
+            ifindex: link.index,
+            mac: link.mac,
+            mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
+            device: attached.device,
+            uplink: attached.uplink,
+        })
+    }
+}
+
+/// The kernel end of the trunk: the host port's name.
+pub const TRUNK: &str = "margay0";
+
+/// Addresses that packets may be for. Link-local ones are no forwarder's business.
+fn addresses(view: &KernelView) -> Vec<IpAddr> {
+    let all = view.addresses.iter().map(|(_, net)| net.addr());
+    all.filter(|addr| match addr {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+    })
+    .collect()
+}
+
+/// Routes that leave by uplinks. Tables that are asked later get higher metrics.
+fn routes(view: &KernelView, ports: &BTreeMap<u32, PortId>) -> Vec<KernelRoute> {
+    let unicast = view.routes.iter().filter(|route| route.kind == RouteKind::Unicast);
+    unicast
+        .filter_map(|route| {
+            let hop = |hop: &crate::kernel::NextHop| {
+                Some(NextHop { port: *ports.get(&hop.index)?, gateway: hop.gateway })
+            };
+            let hops: Vec<_> = route.next_hops.iter().filter_map(hop).collect();
+            let metric = route.metric.saturating_add(route.rank << 24);
+            (!hops.is_empty()).then_some(KernelRoute { dst: route.dst, hops, metric })
+        })
+        .collect()
+}

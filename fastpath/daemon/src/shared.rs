@@ -1,0 +1,98 @@
+//! What the servers may see of the daemon, without asking the control task.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use margay_engine::{Counters, PortId, Snapshot, Underlay};
+use margay_model::{EndpointKey, State};
+use margay_tables::flow::FlowTable;
+use margay_worker::Link;
+
+use crate::devices::Entry;
+
+/// Where the state in force came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// There is none yet.
+    #[default]
+    None,
+    /// The last process saved it.
+    Saved,
+    /// An agent sent it.
+    Agent,
+}
+
+/// What is in force.
+#[derive(Clone, Default)]
+pub struct View {
+    /// Ports by name, the host port first.
+    pub ports: Vec<(Arc<str>, PortId)>,
+    /// How packets get in.
+    pub entries: Vec<Entry>,
+    /// The kernel's view.
+    pub underlay: Underlay,
+    /// The snapshot.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// The state.
+    pub state: Arc<State>,
+    /// Why each endpoint is down; `None` where it is up.
+    pub endpoints: BTreeMap<EndpointKey, Option<String>>,
+    /// Where the state came from.
+    pub origin: Origin,
+    /// Whether an agent is connected.
+    pub agent: bool,
+}
+
+/// Shared by all tasks.
+pub struct Shared {
+    /// When the daemon started.
+    pub started: Instant,
+    /// Another number in each process.
+    pub instance: u64,
+    /// The workers.
+    pub links: Arc<[Link]>,
+    /// The core of each worker.
+    pub cores: Vec<Option<usize>>,
+    /// Counters of the slow path.
+    pub slow: Arc<Counters>,
+    /// The flow table.
+    pub table: &'static Arc<FlowTable>,
+    view: Mutex<View>,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// Nothing is in force yet.
+    pub fn new(
+        instance: u64,
+        links: Arc<[Link]>,
+        cores: Vec<Option<usize>>,
+        slow: Arc<Counters>,
+        table: &'static Arc<FlowTable>,
+    ) -> Self {
+        let (started, view) = (Instant::now(), Mutex::default());
+        Self { started, instance, links, cores, slow, table, view }
+    }
+
+    /// What is in force now.
+    pub fn view(&self) -> View {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes what is seen.
+    pub fn update(&self, change: impl FnOnce(&mut View)) {
+        change(&mut self.view.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Notes where the state came from.
+    pub fn set_origin(&self, origin: Origin) {
+        self.update(|view| view.origin = origin);
+    }
+
+    /// All counters: the workers' and the slow path's.
+    pub fn counters(&self) -> impl Iterator<Item = &Counters> {
+        self.links.iter().map(|link| &*link.counters).chain(std::iter::once(&*self.slow))
+    }
+}

@@ -1,0 +1,363 @@
+//! The slow path's task: punts in from the workers, what the machines say out to the workers, the
+//! kernel and the engine.
+//!
+//! It runs an engine of its own on what the slow path sends through the path again; frames that
+//! leave it are given to a worker to send. The account is kept with the workers' counters.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use margay_engine::snapshot::{DeviceId, HopKey};
+use margay_engine::{Counters, Engine, Fate, Frame, Ingress as From, PortId, Punt, Snapshot, Why};
+use margay_model::flow::FlowTuple;
+use margay_model::{DropReason, LocalNode, PuntReason};
+use margay_slowpath as slow;
+use margay_slowpath::{Action, Injection, SlowPath};
+use margay_tables::addr::Tuple;
+use margay_tables::flow::FlowTable;
+use margay_worker::{Injected, Link, Punted, Punts, clock};
+use margay_xsk::program::{HostFlow, HostFlowProgram};
+use rustix::fd::{AsRawFd, OwnedFd};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, warn};
+
+/// Room before a packet that runs through the engine again.
+const HEADROOM: usize = 128;
+/// How often one punt may come back to the slow path: cut, wait, cut again; more is a loop.
+const ROUNDS: u32 = 4;
+/// Punts handled before others have their turn.
+const BURST: usize = 256;
+
+/// What the control task tells the slow path.
+pub enum Tell {
+    /// The node changed.
+    Node(Arc<LocalNode>),
+    /// A next hop is known now.
+    Resolved(PortId, IpAddr),
+    /// A next hop does not answer.
+    Unresolvable(PortId, IpAddr),
+    /// A port is gone.
+    PortGone(PortId),
+    /// An address is gone: its flows end.
+    Forget(IpAddr),
+}
+
+/// What the slow path asks of the control task.
+pub struct Ask {
+    /// The port that the neighbour is behind.
+    pub port: PortId,
+    /// Its address.
+    pub addr: IpAddr,
+}
+
+/// The task.
+pub struct Slow {
+    pub(crate) machines: SlowPath,
+    pub(crate) engine: Engine<'static>,
+    pub(crate) table: &'static FlowTable,
+    pub(crate) links: Arc<[Link]>,
+    pub(crate) punts: Arc<Punts>,
+    pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub(crate) host_flows: Arc<HostFlowProgram>,
+    pub(crate) tell: mpsc::UnboundedReceiver<Tell>,
+    pub(crate) ask: mpsc::UnboundedSender<Ask>,
+}
+
+/// A descriptor that is only waited for.
+struct Bell<'a>(&'a OwnedFd);
+
+impl AsRawFd for Bell<'_> {
+    fn as_raw_fd(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+}
+
+// === impl Slow ===
+
+impl Slow {
+    /// Runs until the control task is gone.
+    pub async fn run(mut self) -> std::io::Result<()> {
+        let punts = self.punts.clone();
+        #[expect(deprecated, reason = "its successor needs unsafe; the bell outlives the loop")]
+        let bell = AsyncFd::new(Bell(punts.bell()))?;
+        let mut ticks = tokio::time::interval(Duration::from_millis(100));
+        self.engine.sleep();
+        loop {
+            tokio::select! {
+                told = self.tell.recv() => match told {
+                    Some(told) => self.told(told),
+                    None => return Ok(()),
+                },
+                ready = bell.readable() => {
+                    ready?.clear_ready();
+                    let _ = rustix::io::read(punts.bell(), &mut [0u8; 8]);
+                    while self.burst() {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                _ = ticks.tick() => {
+                    let actions = self.machines.tick(now_ms());
+                    self.act(actions, 0);
+                    while self.burst() {
+                        tokio::task::yield_now().await;
+                    }
+                }
+            }
+            self.engine.sleep();
+        }
+    }
+
+    /// Handles waiting punts; whether there may be more.
+    fn burst(&mut self) -> bool {
+        self.engine.wake();
+        for _ in 0..BURST {
+            let Some(Punted { punt, bytes }) = self.punts.pop() else { return false };
+            self.handle(punt, bytes, 0);
+        }
+        true
+    }
+
+    fn told(&mut self, told: Tell) {
+        let actions = match told {
+            Tell::Node(node) => {
+                self.machines.set_node(node);
+                Vec::new()
+            }
+            Tell::Resolved(port, addr) => self.machines.resolved(port.0.into(), addr),
+            Tell::Unresolvable(port, addr) => {
+                self.machines.unresolvable(now_ms(), port.0.into(), addr)
+            }
+            Tell::PortGone(port) => self.machines.port_gone(port.0.into()),
+            Tell::Forget(addr) => {
+                let ended = self.engine.forget(addr.into());
+                debug!(%addr, ended, "flows ended with their pod");
+                Vec::new()
+            }
+        };
+        self.act(actions, 0);
+    }
+
+    fn handle(&mut self, punt: Punt, bytes: Vec<u8>, round: u32) {
+        let reason = punt.why.reason();
+        if round > ROUNDS {
+            return self.end(reason, Some(DropReason::PuntRefused));
+        }
+        let Some(request) = self.request(&punt, &bytes) else {
+            return self.end(reason, Some(DropReason::PuntRefused));
+        };
+        let ingress = match (punt.port, punt.tunneled) {
+            (port, true) => slow::Ingress::Tunnel(port.0.into(), self.tunnel_kind()),
+            (port, false) => slow::Ingress::Port(port.0.into()),
+        };
+        let ip_start = match punt.why {
+            Why::Fragment { ip, .. } => ip.into(),
+            _ => margay_wire::ethernet::LEN,
+        };
+        let ours = punt.why == Why::IcmpError && self.for_the_host(&bytes);
+        let copy = ours.then(|| bytes.get(margay_wire::ethernet::LEN..).unwrap_or_default().to_vec());
+        let table = self.table;
+        let flows = |tuple: &FlowTuple| translated(table, tuple);
+        let punt = slow::Punt { ingress, frame: bytes, ip_start, request };
+        let mut actions = self.machines.handle(now_ms(), punt, &flows);
+        // An error about nothing of ours, addressed to the node, is the node's.
+        if let Some(packet) = copy
+            && actions == [Action::Dropped(reason, DropReason::InvalidState)]
+        {
+            actions = vec![
+                Action::Inject(reason, Injection::Own { packet }),
+                Action::Consumed(reason),
+            ];
+        }
+        self.act(actions, round);
+    }
+
+    /// The engine's words in the slow path's.
+    fn request(&self, punt: &Punt, bytes: &[u8]) -> Option<slow::Request> {
+        use slow::Request;
+        Some(match punt.why {
+            Why::Arp => Request::Arp,
+            Why::Ndisc => Request::Ndisc,
+            Why::TtlExpired => Request::TtlExpired,
+            Why::TooBig { mtu } => Request::TooBig { mtu },
+            Why::Fragment { egress, mtu, .. } => {
+                Request::Fragment { egress: egress.0.into(), mtu }
+            }
+            Why::Reassemble => Request::Reassemble,
+            Why::Unreachable { host: true } => Request::Unreachable(slow::Unreachable::Host),
+            Why::Unreachable { host: false } => Request::Unreachable(slow::Unreachable::Net),
+            Why::Reject => Request::Reject,
+            Why::Neighbour(id) => {
+                let snapshot = self.snapshots.borrow();
+                let hop = snapshot.adjacency(id)?;
+                let addr = match hop.neighbour {
+                    Some(addr) => addr.into(),
+                    None => slow::packet::IpView::parse(bytes.get(14..)?)?.dst,
+                };
+                Request::Neighbour { egress: hop.port.0.into(), hop: addr }
+            }
+            Why::IcmpError => Request::IcmpError,
+            Why::HostFlow(tuple) => Request::HostFlow(flow_tuple(&tuple)),
+        })
+    }
+
+    /// Errors about packets out of a tunnel carry the tunnel's address: of the encapsulation that
+    /// this node has one for.
+    fn tunnel_kind(&self) -> margay_model::Encap {
+        let snapshot = self.snapshots.borrow();
+        let vxlan = |hop: &margay_engine::snapshot::Adjacency| matches!(hop.key, HopKey::Vxlan(..));
+        if snapshot.adjacencies.iter().any(vxlan) {
+            margay_model::Encap::Vxlan
+        } else {
+            margay_model::Encap::Ipip
+        }
+    }
+
+    fn for_the_host(&self, bytes: &[u8]) -> bool {
+        let view = bytes.get(14..).and_then(slow::packet::IpView::parse);
+        view.is_some_and(|view| self.snapshots.borrow().is_own(view.dst.into()))
+    }
+
+    fn act(&mut self, actions: Vec<Action>, round: u32) {
+        for action in actions {
+            match action {
+                Action::Inject(reason, injection) => self.inject(reason, injection, round),
+                Action::Consumed(reason) => self.end(reason, None),
+                Action::Dropped(reason, why) => self.end(reason, Some(why)),
+                Action::ResolveNeighbour { egress, hop } => {
+                    let port = PortId(u16::try_from(egress).unwrap_or(u16::MAX));
+                    let _ = self.ask.send(Ask { port, addr: hop });
+                }
+                Action::SteerHostFlow(tuple) => self.steer(&tuple),
+                Action::PathMtu { peer, mtu } => debug!(%peer, mtu, "a tunnel's path takes less"),
+            }
+        }
+    }
+
+    fn counters(&self) -> &Counters {
+        self.engine.counters()
+    }
+
+    /// Accounts for the end of a punt.
+    fn end(&self, reason: PuntReason, why: Option<DropReason>) {
+        match why {
+            None => self.counters().consumed(reason),
+            Some(why) => self.counters().dropped(why),
+        }
+    }
+
+    fn steer(&self, tuple: &FlowTuple) {
+        let flow = HostFlow {
+            protocol: tuple.protocol,
+            source: SocketAddr::new(tuple.src, tuple.src_port),
+            destination: SocketAddr::new(tuple.dst, tuple.dst_port),
+        };
+        if let Err(error) = self.host_flows.add(flow) {
+            warn!(%error, "cannot steer the answers of a host backend");
+        }
+    }
+
+    fn inject(&mut self, reason: PuntReason, injection: Injection, round: u32) {
+        match injection {
+            Injection::Send { port, frame } => {
+                self.send(reason, PortId(u16::try_from(port).unwrap_or(u16::MAX)), frame);
+            }
+            Injection::Own { packet } => {
+                self.counters().injected(reason);
+                self.run_again(From::Own, packet, false, round);
+            }
+            Injection::Again { ingress, frame, reassembled } => {
+                self.counters().injected(reason);
+                let port = |port: u32| PortId(u16::try_from(port).unwrap_or(u16::MAX));
+                let from = match ingress {
+                    slow::Ingress::Port(id) => From::Port(port(id)),
+                    slow::Ingress::Tunnel(id, _) => From::Tunnel(port(id)),
+                    slow::Ingress::Own => From::Own,
+                };
+                self.run_again(from, frame, reassembled, round);
+            }
+        }
+    }
+
+    /// Runs one frame through the engine, and does what it says.
+    fn run_again(&mut self, from: From, bytes: Vec<u8>, reassembled: bool, round: u32) {
+        let snapshot = self.snapshots.borrow().clone();
+        let own = from == From::Own;
+        let room = if own { HEADROOM + margay_wire::ethernet::LEN } else { HEADROOM };
+        let start = if own { room - margay_wire::ethernet::LEN } else { room };
+        let mut chunk = vec![0; room];
+        chunk.extend_from_slice(&bytes);
+        let len = chunk.len() - start;
+        let mut frame = Frame { chunk: &mut chunk, start, len, ingress: from, reassembled };
+        let fate = self.engine.run_again(&snapshot, clock::now(), &mut frame);
+        let out = frame.bytes().to_vec();
+        match fate {
+            Fate::Forward(port) => self.give(port, out),
+            Fate::Drop(why) => self.counters().dropped(why),
+            Fate::Punt(punt) => {
+                self.counters().punted(punt.why.reason());
+                self.handle(punt, out, round + 1);
+            }
+        }
+    }
+
+    /// Has a finished frame sent that was counted as injected already.
+    fn give(&self, port: PortId, bytes: Vec<u8>) {
+        if self.worker_of(port).inject(Injected { port, bytes }).is_err() {
+            self.counters().dropped(DropReason::HandoffFull);
+        }
+    }
+
+    /// Has a frame of the slow path's making sent.
+    fn send(&self, reason: PuntReason, port: PortId, bytes: Vec<u8>) {
+        self.counters().injected(reason);
+        self.give(port, bytes);
+    }
+
+    /// The worker that sends for a port: the first has a queue of every device with more than one.
+    fn worker_of(&self, port: PortId) -> &Link {
+        let snapshot = self.snapshots.borrow();
+        let device = snapshot.port(port).map_or(DeviceId::TRUNK, |port| port.device);
+        let number = if device == DeviceId::TRUNK { usize::from(port.0) % self.links.len() } else { 0 };
+        &self.links[number]
+    }
+}
+
+/// The tuple that a packet leaves with, by the tuple it arrives with.
+fn translated(table: &FlowTable, tuple: &FlowTuple) -> Option<FlowTuple> {
+    let tuple = Tuple {
+        src: tuple.src.into(),
+        dst: tuple.dst.into(),
+        src_port: tuple.src_port,
+        dst_port: tuple.dst_port,
+        protocol: tuple.protocol,
+        zone: 0,
+    };
+    let flow = table.lookup(&tuple, table.hash(&tuple))?;
+    if flow.is_denial() {
+        return None;
+    }
+    let new = flow.rewrite();
+    Some(FlowTuple {
+        src: new.src.into(),
+        dst: new.dst.into(),
+        protocol: tuple.protocol,
+        src_port: new.src_port,
+        dst_port: new.dst_port,
+    })
+}
+
+fn flow_tuple(tuple: &Tuple) -> FlowTuple {
+    FlowTuple {
+        src: tuple.src.into(),
+        dst: tuple.dst.into(),
+        protocol: tuple.protocol,
+        src_port: tuple.src_port,
+        dst_port: tuple.dst_port,
+    }
+}
+
+fn now_ms() -> u64 {
+    clock::now_ms()
+}

@@ -1,0 +1,198 @@
+//! What goes through the path: frames, what parse learned of them, and their fates.
+
+use arrayvec::ArrayVec;
+use margay_model::{DropReason, PuntReason};
+use margay_tables::addr::Tuple;
+use margay_wire::transport::TcpFacts;
+
+use crate::snapshot::{AdjacencyId, PortId};
+
+/// Frames that one batch holds at most.
+pub const BATCH: usize = 64;
+
+/// Where the worker took a frame from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ingress {
+    /// The trunk: the Ethernet destination names the port.
+    Trunk,
+    /// A port with a socket of its own.
+    Port(PortId),
+    /// A tunnel whose outer packet came from the port; it is out of the tunnel already.
+    Tunnel(PortId),
+    /// The slow path, in the node's name: an IP packet behind room for an Ethernet header.
+    Own,
+}
+
+/// A frame in its chunk of packet memory. Headers are pushed into the room before `start`.
+#[derive(Debug)]
+pub struct Frame<'m> {
+    /// The whole chunk.
+    pub chunk: &'m mut [u8],
+    /// Offset of the Ethernet header in the chunk.
+    pub start: usize,
+    /// Length of the frame in bytes, without checksum.
+    pub len: usize,
+    /// Where it came from.
+    pub ingress: Ingress,
+    /// Whether the slow path put it together from fragments: where it is too big to leave it is
+    /// cut again, IPv6 too.
+    pub reassembled: bool,
+}
+
+impl Frame<'_> {
+    /// The frame's bytes; empty where start and length contradict the chunk.
+    pub fn bytes(&self) -> &[u8] {
+        self.chunk.get(self.start..self.start + self.len).unwrap_or_default()
+    }
+
+    /// The frame's bytes for writing.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.chunk.get_mut(self.start..self.start + self.len).unwrap_or_default()
+    }
+}
+
+/// What becomes of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It leaves through this port, as it now is.
+    Forward(PortId),
+    /// It ends here.
+    Drop(DropReason),
+    /// It goes to the slow path.
+    Punt(Punt),
+}
+
+/// A frame for the slow path. Behind parse the IP header of every frame stands right behind its
+/// Ethernet header, except for `Fragment`, whose outer headers are on already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Punt {
+    /// The port it came from.
+    pub port: PortId,
+    /// Whether it came out of a tunnel (it is out of it now).
+    pub tunneled: bool,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why a frame goes to the slow path, and with what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// An ARP packet of a pod.
+    Arp,
+    /// A discovery packet of a pod.
+    Ndisc,
+    /// The TTL ran out.
+    TtlExpired,
+    /// Too big, and not to be fragmented.
+    TooBig {
+        /// The largest IP packet that passes, in bytes.
+        mtu: u16,
+    },
+    /// Too big, and finished as though it were not.
+    Fragment {
+        /// The port to leave by.
+        egress: PortId,
+        /// The largest IP packet that passes, in bytes.
+        mtu: u16,
+        /// Offset of that packet from the start of the frame.
+        ip: u16,
+    },
+    /// A part of a datagram.
+    Reassemble,
+    /// No route (`false`) or no such host in a local block (`true`).
+    Unreachable {
+        /// Whether only the host is missing.
+        host: bool,
+    },
+    /// Nobody serves there.
+    Reject,
+    /// The next hop's Ethernet address is not known; the packet is as it came.
+    Neighbour(AdjacencyId),
+    /// An ICMP error.
+    IcmpError,
+    /// The first packet of a connection from outside to a backend in the host network; the
+    /// kernel's answers carry this tuple.
+    HostFlow(Tuple),
+}
+
+impl Why {
+    /// The reason it is counted under.
+    pub const fn reason(self) -> PuntReason {
+        match self {
+            Self::Arp => PuntReason::Arp,
+            Self::Ndisc => PuntReason::Ndisc,
+            Self::TtlExpired => PuntReason::TtlExpired,
+            Self::TooBig { .. } => PuntReason::TooBig,
+            Self::Fragment { .. } => PuntReason::Fragment,
+            Self::Reassemble => PuntReason::Reassemble,
+            Self::Unreachable { .. } => PuntReason::Unreachable,
+            Self::Reject => PuntReason::Reject,
+            Self::Neighbour(_) => PuntReason::Neighbour,
+            Self::IcmpError => PuntReason::IcmpError,
+            Self::HostFlow(_) => PuntReason::HostFlow,
+        }
+    }
+}
+
+/// Which side of the node a packet came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Side {
+    /// The uplink, in a tunnel or not.
+    #[default]
+    Wire = 0,
+    /// A pod of this node.
+    Pod = 1,
+    /// The node itself, through the host port.
+    Host = 2,
+}
+
+/// What the dataplane does with a packet by its kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// It belongs to a connection.
+    #[default]
+    Tracked,
+    /// An ICMP error: it belongs to the connection that it quotes.
+    IcmpError,
+    /// A part of a datagram: it has no ports.
+    Fragment,
+}
+
+/// What the parse stage learned of a packet.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Packet {
+    /// The port it came from.
+    pub port: PortId,
+    /// That port's side.
+    pub side: Side,
+    /// Its kind.
+    pub kind: Kind,
+    /// Whether it came out of a tunnel.
+    pub tunneled: bool,
+    /// Length of the IP packet in bytes.
+    pub ip_len: u16,
+    /// Offset of the transport header from the IP header in bytes.
+    pub transport: u16,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// Whether it may not be fragmented: IPv4 with DF, all of IPv6.
+    pub dont_fragment: bool,
+    /// Type and code of ICMP.
+    pub icmp: (u8, u8),
+    /// Addresses, ports and protocol as it arrived.
+    pub tuple: Tuple,
+    /// The tuple's hash.
+    pub hash: u64,
+    /// TCP's header, where it is TCP.
+    pub tcp: Option<TcpFacts>,
+}
+
+/// Up to [`BATCH`] frames on their way through the path.
+#[derive(Debug, Default)]
+pub struct Batch<'m> {
+    /// The frames.
+    pub frames: ArrayVec<Frame<'m>, BATCH>,
+    /// One fate for each frame, in the same order, after the path has run.
+    pub fates: ArrayVec<Fate, BATCH>,
+}

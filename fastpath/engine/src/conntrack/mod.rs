@@ -1,0 +1,66 @@
+//! Connection state, kept in one word for each direction of a flow and written only by packets of
+//! that direction; what the connection as a whole is follows from both words.
+//!
+//! A pure machine: flags in, state out; [`tcp`] follows RFC 9293 as far as an observer can.
+
+pub mod tcp;
+mod timeouts;
+
+pub use timeouts::timeout;
+
+use margay_wire::protocol;
+
+/// The state of a connection in the field's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// TCP: a SYN, no answer.
+    SynSent,
+    /// TCP: the handshake is complete, or the connection was picked up in its midst.
+    Established,
+    /// TCP: one end has closed.
+    FinWait,
+    /// TCP: both ends have closed.
+    Closing,
+    /// TCP: reset.
+    Reset,
+    /// Other protocols: packets in one direction only.
+    Unreplied,
+    /// Other protocols: packets in both directions.
+    Replied,
+    /// A cached denial.
+    Denied,
+}
+
+impl State {
+    /// As `margayctl flows` shows it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SynSent => "SYN_SENT",
+            Self::Established => "ESTABLISHED",
+            Self::FinWait => "FIN_WAIT",
+            Self::Closing => "CLOSING",
+            Self::Reset => "RESET",
+            Self::Unreplied => "UNREPLIED",
+            Self::Replied => "REPLIED",
+            Self::Denied => "DENIED",
+        }
+    }
+
+    /// Whether eviction may take it before complete connections.
+    pub const fn is_half_open(self) -> bool {
+        matches!(self, Self::SynSent | Self::Unreplied | Self::Closing | Self::Reset)
+    }
+}
+
+/// The state of a connection, by protocol and the words of both directions. A direction without
+/// packets has the word 0.
+pub fn state(ip_protocol: u8, orig: u64, reply: u64) -> State {
+    match (ip_protocol, reply) {
+        (protocol::TCP, _) => tcp::state(orig, reply),
+        (_, 0) => State::Unreplied,
+        _ => State::Replied,
+    }
+}
+
+/// The word of a direction of a protocol without states, once it has seen a packet.
+pub const SEEN: u64 = tcp::SEEN;

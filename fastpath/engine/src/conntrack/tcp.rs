@@ -1,0 +1,145 @@
+//! TCP as an observer sees it (RFC 9293 §3.3.2).
+//!
+//! A direction's word: bits 0–7 what it has sent, bits 32–63 the sequence number after its last
+//! segment.
+
+use margay_wire::transport::{TcpFacts, tcp_flags};
+
+use super::State;
+
+/// The direction has sent something.
+pub const SEEN: u64 = 1;
+const SYN: u64 = 1 << 1;
+const ACK: u64 = 1 << 2;
+const FIN: u64 = 1 << 3;
+const RST: u64 = 1 << 4;
+
+/// The word after a segment with `payload` bytes.
+#[inline]
+pub fn advance(word: u64, tcp: &TcpFacts, payload: usize) -> u64 {
+    let flags = tcp.flags;
+    let mut bits = word & 0xff | SEEN;
+    if flags & tcp_flags::SYN != 0 {
+        bits |= SYN;
+    }
+    if flags & tcp_flags::ACK != 0 {
+        bits |= ACK;
+    }
+    if flags & tcp_flags::FIN != 0 {
+        bits |= FIN;
+    }
+    if flags & tcp_flags::RST != 0 {
+        bits |= RST;
+    }
+    let phantom = u32::from(flags & tcp_flags::SYN != 0) + u32::from(flags & tcp_flags::FIN != 0);
+    let end = tcp.seq.wrapping_add(payload as u32).wrapping_add(phantom);
+    let last = (word >> 32) as u32;
+    // Retransmissions do not move the end back.
+    let ahead = word & SEEN == 0 || (end.wrapping_sub(last) as i32) > 0;
+    bits | u64::from(if ahead { end } else { last }) << 32
+}
+
+/// Whether a segment without SYN may start a connection that we did not see begin (a flow that
+/// outlived its entry): anything but a reset.
+pub fn may_pick_up(tcp: &TcpFacts) -> bool {
+    tcp.flags & tcp_flags::RST == 0
+}
+
+/// Whether the segment opens a new connection in the place of one in `state`.
+pub fn reopens(tcp: &TcpFacts, state: State) -> bool {
+    tcp.flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::SYN
+        && matches!(state, State::Closing | State::Reset)
+}
+
+/// The state by both words.
+pub fn state(orig: u64, reply: u64) -> State {
+    if (orig | reply) & RST != 0 {
+        State::Reset
+    } else if orig & reply & FIN != 0 {
+        State::Closing
+    } else if (orig | reply) & FIN != 0 {
+        State::FinWait
+    } else if reply == 0 && orig & (SYN | ACK) == SYN {
+        State::SynSent
+    } else if orig & reply & SYN != 0 && (orig & ACK == 0 || reply & ACK == 0) {
+        // A SYN+ACK that was not acknowledged yet, or both ends open at once.
+        State::SynSent
+    } else {
+        State::Established
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(flags: u8, seq: u32) -> TcpFacts {
+        TcpFacts { seq, ack: 0, header_len: 20, flags, window: 100 }
+    }
+
+    /// Runs segments `(from the opener?, flags)` and returns the state after each.
+    fn walk(segments: &[(bool, u8)]) -> Vec<State> {
+        let (mut orig, mut reply) = (0, 0);
+        let mut states = Vec::new();
+        for (i, (from_orig, flags)) in segments.iter().enumerate() {
+            let word = if *from_orig { &mut orig } else { &mut reply };
+            *word = advance(*word, &segment(*flags, i as u32), 0);
+            states.push(state(orig, reply));
+        }
+        states
+    }
+
+    use State::*;
+    use tcp_flags as f;
+
+    #[test]
+    fn an_ordinary_connection_goes_through_its_states() {
+        let states = walk(&[
+            (true, f::SYN),
+            (false, f::SYN | f::ACK),
+            (true, f::ACK),
+            (true, f::FIN | f::ACK),
+            (false, f::ACK),
+            (false, f::FIN | f::ACK),
+            (true, f::ACK),
+        ]);
+        assert_eq!(
+            states,
+            [SynSent, SynSent, Established, FinWait, FinWait, Closing, Closing]
+        );
+    }
+
+    #[test]
+    fn simultaneous_open_is_established_when_both_acknowledged() {
+        let states = walk(&[
+            (true, f::SYN),
+            (false, f::SYN),
+            (true, f::SYN | f::ACK),
+            (false, f::SYN | f::ACK),
+        ]);
+        assert_eq!(states, [SynSent, SynSent, SynSent, Established]);
+    }
+
+    #[test]
+    fn a_connection_picked_up_in_its_midst_is_established() {
+        assert_eq!(walk(&[(true, f::ACK)]), [Established]);
+        assert_eq!(walk(&[(false, f::ACK), (true, f::ACK)]).last(), Some(&Established));
+    }
+
+    #[test]
+    fn a_syn_reopens_only_what_is_closed() {
+        let syn = segment(f::SYN, 0);
+        assert!(reopens(&syn, Closing) && reopens(&syn, Reset));
+        assert!(!reopens(&syn, Established) && !reopens(&syn, SynSent));
+        assert!(!reopens(&segment(f::SYN | f::ACK, 0), Closing));
+        assert!(!may_pick_up(&segment(f::RST | f::ACK, 0)));
+    }
+
+    #[test]
+    fn a_retransmission_does_not_move_the_end_back() {
+        let word = advance(0, &segment(f::ACK, u32::MAX), 10);
+        assert_eq!(word >> 32, 9);
+        assert_eq!(advance(word, &segment(f::ACK, u32::MAX), 5) >> 32, 9);
+        assert_eq!(advance(word, &segment(f::ACK, 9), 1) >> 32, 10);
+    }
+}

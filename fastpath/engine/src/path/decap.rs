@@ -1,0 +1,124 @@
+//! Arrives: a packet from the wire that ends at this node and is a tunnel's. Leaves: the inner
+//! frame, its congestion marks merged with the outer ones (RFC 6040 §4.2).
+//!
+//! Drops: unknown_tunnel_peer, tunnel_malformed, tunnel_ecn.
+
+use std::ops::ControlFlow::{self, Continue};
+
+use margay_model::DropReason;
+use margay_wire::ethernet::{self, Ethernet, ethertype};
+use margay_wire::ipv4::{self, Ipv4};
+use margay_wire::ipv6::{self, Ipv6};
+use margay_wire::{at, at_mut, protocol, vxlan};
+
+use super::parse::dropped;
+use crate::batch::{Fate, Frame, Kind, Packet};
+use crate::snapshot::Snapshot;
+
+/// A kind of tunnel that can end here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tunnel {
+    Ipip,
+    Vxlan,
+}
+
+/// Whether the packet is a tunnel's that ends at this node.
+pub(crate) fn tunnel(snapshot: &Snapshot, packet: &Packet) -> Option<Tunnel> {
+    let tuple = &packet.tuple;
+    if packet.kind != Kind::Tracked || !snapshot.tunnel_ends.contains(&tuple.dst) {
+        return None;
+    }
+    match tuple.protocol {
+        protocol::IPIP => Some(Tunnel::Ipip),
+        protocol::UDP if tuple.dst_port == snapshot.settings.vxlan_port => Some(Tunnel::Vxlan),
+        _ => None,
+    }
+}
+
+/// Takes the packet out of its tunnel: afterwards the frame starts at the inner Ethernet header
+/// (of IPIP: at room for one).
+pub(crate) fn decap(
+    snapshot: &Snapshot,
+    frame: &mut Frame<'_>,
+    packet: &Packet,
+    tunnel: Tunnel,
+) -> ControlFlow<Fate> {
+    if !snapshot.tunnel_peers.contains_key(&packet.tuple.src) {
+        return dropped(DropReason::UnknownTunnelPeer);
+    }
+    let outer = ethernet::LEN + usize::from(packet.transport);
+    let ecn = outer_class(frame, packet) & 3;
+    match tunnel {
+        Tunnel::Ipip => {
+            let inner_len = frame.len - outer;
+            frame.start += outer - ethernet::LEN;
+            frame.len = inner_len + ethernet::LEN;
+            let Some(header) = at_mut(frame.bytes_mut(), 0) else {
+                return dropped(DropReason::TunnelMalformed);
+            };
+            Ethernet(header).emit([0; 6], [0; 6], ethertype::IPV4);
+        }
+        Tunnel::Vxlan => {
+            let Some(header) = at(frame.bytes(), outer + vxlan::UDP_LEN) else {
+                return dropped(DropReason::TunnelMalformed);
+            };
+            if vxlan::vni(header) != Some(snapshot.settings.vxlan_vni) {
+                return dropped(DropReason::TunnelMalformed);
+            }
+            let skip = outer + vxlan::UDP_LEN + vxlan::LEN;
+            frame.start += skip;
+            frame.len -= skip;
+        }
+    }
+    merge_ecn(frame, ecn)
+}
+
+fn outer_class(frame: &Frame<'_>, packet: &Packet) -> u8 {
+    let bytes = frame.bytes();
+    if packet.tuple.src.is_v4() {
+        at::<{ ipv4::LEN }>(bytes, ethernet::LEN).map_or(0, |h| Ipv4(h).traffic_class())
+    } else {
+        at::<{ ipv6::LEN }>(bytes, ethernet::LEN).map_or(0, |h| Ipv6(h).traffic_class())
+    }
+}
+
+/// RFC 6040 figure 4: what the inner mark becomes, by inner and outer mark.
+fn merge_ecn(frame: &mut Frame<'_>, outer: u8) -> ControlFlow<Fate> {
+    const CE: u8 = 3;
+    const ECT1: u8 = 1;
+    let merged = |inner: u8| match (inner & 3, outer) {
+        (0, CE) => None,
+        (0, _) => Some(inner),
+        (_, CE) => Some(inner | CE),
+        (2, ECT1) => Some(inner & !3 | ECT1),
+        _ => Some(inner),
+    };
+    let bytes = frame.bytes_mut();
+    let Some(kind) = at(bytes, 0).map(|h| Ethernet(h).ethertype()) else {
+        return dropped(DropReason::TunnelMalformed);
+    };
+    match kind {
+        ethertype::IPV4 => {
+            let Some(mut view) = at_mut(bytes, ethernet::LEN).map(Ipv4) else {
+                return dropped(DropReason::TunnelMalformed);
+            };
+            let Some(class) = merged(view.traffic_class()) else {
+                return dropped(DropReason::TunnelEcn);
+            };
+            if class != view.traffic_class() {
+                view.set_traffic_class(class);
+            }
+        }
+        ethertype::IPV6 => {
+            let Some(mut view) = at_mut(bytes, ethernet::LEN).map(Ipv6) else {
+                return dropped(DropReason::TunnelMalformed);
+            };
+            let Some(class) = merged(view.traffic_class()) else {
+                return dropped(DropReason::TunnelEcn);
+            };
+            view.set_traffic_class(class);
+        }
+        _ => return dropped(DropReason::TunnelMalformed),
+    }
+    Continue(())
+}

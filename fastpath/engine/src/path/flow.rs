@@ -1,0 +1,158 @@
+//! Arrives: a parsed packet. Leaves: its flow and the decision in force.
+//!
+//! A *hit* finds both in one line of memory. A decision of an older generation, or one made for
+//! packets from another side, is made anew from what the flow remembers: its translation stays,
+//! its route and verdict are judged again. A packet without flow goes through the miss walk.
+//!
+//! Drops and punts: those of the miss walk.
+
+use std::ops::ControlFlow::{self, Continue};
+
+use margay_tables::addr::Tuple;
+use margay_tables::flow::{Dir, FlowRef, Stamped};
+use margay_wire::protocol;
+
+use super::miss::{self, Way};
+use crate::Engine;
+use crate::batch::{Fate, Packet, Side};
+use crate::conntrack::{self, tcp};
+use crate::decision::{Decision, Verdict};
+use crate::snapshot::{Place, Snapshot};
+
+/// Finds or makes the flow and its decision.
+#[inline]
+pub(crate) fn decide<'t>(
+    engine: &mut Engine<'t>,
+    snapshot: &Snapshot,
+    packet: &Packet,
+) -> ControlFlow<Fate, (FlowRef<'t>, Decision)> {
+    let Some(flow) = engine.lookup(&packet.tuple, packet.hash) else {
+        return make(engine, snapshot, packet);
+    };
+    let Stamped { generation, action } = flow.decision();
+    if generation == snapshot.generation
+        && let Some(decision) = Decision::unpack(action)
+        && decision.side == packet.side
+        && !reopens(packet, flow)
+    {
+        return Continue((flow, decision));
+    }
+    again(engine, snapshot, packet, flow)
+}
+
+/// Whether the packet opens a new connection where an old one with the same tuple has ended.
+#[inline]
+fn reopens(packet: &Packet, flow: FlowRef<'_>) -> bool {
+    packet.tcp.is_some_and(|facts| facts.flags & margay_wire::transport::tcp_flags::SYN != 0 && {
+        tcp::reopens(&facts, state(flow))
+    })
+}
+
+/// The connection's state.
+pub(crate) fn state(flow: FlowRef<'_>) -> conntrack::State {
+    if flow.is_denial() {
+        return conntrack::State::Denied;
+    }
+    let (own, peer) = (flow.conntrack(), flow.peer().conntrack());
+    let protocol = flow.tuple().protocol;
+    match flow.dir() {
+        Dir::Orig => conntrack::state(protocol, own, peer),
+        Dir::Reply => conntrack::state(protocol, peer, own),
+    }
+}
+
+/// The tuple that the packet leaves with.
+#[inline]
+pub(crate) fn rewritten(flow: FlowRef<'_>, tuple: &Tuple) -> Tuple {
+    let new = flow.rewrite();
+    Tuple { src: new.src, dst: new.dst, src_port: new.src_port, dst_port: new.dst_port, ..*tuple }
+}
+
+fn make<'t>(
+    engine: &mut Engine<'t>,
+    snapshot: &Snapshot,
+    packet: &Packet,
+) -> ControlFlow<Fate, (FlowRef<'t>, Decision)> {
+    let flow = miss::miss(engine, snapshot, packet)?;
+    match Decision::unpack(flow.decision().action) {
+        Some(decision) => Continue((flow, decision)),
+        None => super::parse::dropped(margay_model::DropReason::FlowTableFull),
+    }
+}
+
+/// Decides anew for a flow that is there.
+fn again<'t>(
+    engine: &mut Engine<'t>,
+    snapshot: &Snapshot,
+    packet: &Packet,
+    flow: FlowRef<'t>,
+) -> ControlFlow<Fate, (FlowRef<'t>, Decision)> {
+    if flow.is_denial() || reopens(packet, flow) || lost_backend(snapshot, packet, flow) {
+        engine.remove(flow);
+        return make(engine, snapshot, packet);
+    }
+    engine.counters.stale.add(1);
+    let mut way = Way { to: rewritten(flow, &packet.tuple), ..Way::new(packet) };
+    miss::route(snapshot, packet, &mut way)?;
+    let verdict = match judge(snapshot, packet, flow) {
+        Err(reason) if snapshot.settings.cut_flows_on_policy_change => Verdict::Drop(reason),
+        _ => {
+            let keep_ttl = way.to_host || packet.side == Side::Host;
+            Verdict::Forward { hop: way.hop, keep_ttl }
+        }
+    };
+    let decision = Decision { side: packet.side, verdict };
+    flow.set_decision(Stamped { generation: snapshot.generation, action: decision.pack() });
+    Continue((flow, decision))
+}
+
+/// Judges the connection as its first packet was: its source as it came, its destination
+/// translated, whichever direction the packet at hand has.
+fn judge(
+    snapshot: &Snapshot,
+    packet: &Packet,
+    flow: FlowRef<'_>,
+) -> Result<[u32; 2], margay_model::DropReason> {
+    let (orig, reply) = match flow.dir() {
+        Dir::Orig => (packet.tuple, flow.peer().tuple()),
+        Dir::Reply => (flow.peer().tuple(), packet.tuple),
+    };
+    let tuple = Tuple { dst: reply.src, dst_port: reply.src_port, ..orig };
+    let mut way = Way { to: tuple, ..Way::new(packet) };
+    let mut side = Side::Wire;
+    match snapshot.place(orig.src) {
+        Some(Place::Pod(index)) => (side, way.src_pod) = (Side::Pod, Some(*index)),
+        Some(Place::Host) => side = Side::Host,
+        _ => {}
+    }
+    match snapshot.place(tuple.dst) {
+        Some(Place::Pod(index)) => way.dst_pod = Some(*index),
+        Some(Place::Host) => way.to_host = true,
+        _ => {}
+    }
+    let icmp = if flow.dir() == Dir::Orig { packet.icmp } else { icmp_of(&orig) };
+    miss::judge(snapshot, side, &tuple, icmp, &way)
+}
+
+/// The type and code that an ICMP query's flow began with. Only echo is told by its tuple; that
+/// is what policies name.
+fn icmp_of(orig: &Tuple) -> (u8, u8) {
+    match (orig.protocol, orig.src_port) {
+        (protocol::ICMP, 0) => (0, 0),
+        (protocol::ICMP, _) => (8, 0),
+        (protocol::ICMPV6, 0) => (129, 0),
+        (protocol::ICMPV6, _) => (128, 0),
+        _ => (0, 0),
+    }
+}
+
+/// Whether a UDP flow was translated to a backend that its service does not have any more: such a
+/// flow would go nowhere for ever, as nothing ends it.
+fn lost_backend(snapshot: &Snapshot, packet: &Packet, flow: FlowRef<'_>) -> bool {
+    if packet.tuple.protocol != protocol::UDP || flow.dir() == Dir::Reply {
+        return false;
+    }
+    let new = flow.rewrite();
+    (new.dst, new.dst_port) != (packet.tuple.dst, packet.tuple.dst_port)
+        && !snapshot.still_serves(&packet.tuple, new.dst, new.dst_port)
+}

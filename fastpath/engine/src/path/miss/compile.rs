@@ -1,0 +1,98 @@
+//! Arrives: a packet whose way is decided. Leaves: its flow, both directions, published.
+//!
+//! The flow table is what knows the tuples in use: a masqueraded connection tries source ports
+//! until its answer's tuple is free, so that no tuple is ever handed out twice.
+//!
+//! Drops: flow_table_full, snat_exhausted, invalid_state.
+
+use std::ops::ControlFlow::{self, Continue};
+
+use margay_model::DropReason;
+use margay_tables::addr::Tuple;
+use margay_tables::flow::{FlowRef, Insert, NewFlow, Stamped};
+use margay_wire::{protocol, transport};
+
+use super::Way;
+use crate::Engine;
+use crate::batch::{Fate, Packet, Side};
+use crate::conntrack::tcp;
+use crate::decision::{Decision, Verdict};
+use crate::path::parse::dropped;
+use crate::snapshot::Snapshot;
+
+/// Source ports that are tried before a connection is given up.
+const TRIES: u16 = 256;
+
+/// Publishes the flow.
+pub(super) fn compile<'t>(
+    engine: &mut Engine<'t>,
+    snapshot: &Snapshot,
+    packet: &Packet,
+    way: &Way,
+) -> ControlFlow<Fate, FlowRef<'t>> {
+    if packet.tcp.is_some_and(|facts| !tcp::may_pick_up(&facts)) {
+        return dropped(DropReason::InvalidState);
+    }
+    let keep_ttl = way.to_host || packet.side == Side::Host;
+    let verdict = Verdict::Forward { hop: way.hop, keep_ttl };
+    let decision = Decision { side: packet.side, verdict };
+    let stamped = Stamped { generation: snapshot.generation, action: decision.pack() };
+    let mut flow = NewFlow {
+        decisions: [stamped, Stamped::default()],
+        rules: way.rules,
+        ..NewFlow::connection(packet.tuple, way.to.reversed(), engine.now)
+    };
+    for attempt in 0..TRIES {
+        if let Some(to) = translated_source(snapshot, packet, way, attempt) {
+            flow.reply = Some(to.reversed());
+        }
+        match engine.insert(&flow) {
+            Insert::New(id) | Insert::Exists(id) => {
+                return engine.flow(id).map_or(dropped(DropReason::FlowTableFull), Continue);
+            }
+            // The tuple is in use, or just being taken: another source port solves it.
+            Insert::ReplyTaken | Insert::Contended => {}
+            Insert::Full | Insert::Crowded | Insert::DenialsFull => return dropped(DropReason::FlowTableFull),
+        }
+    }
+    dropped(DropReason::SnatExhausted)
+}
+
+/// The tuple to leave with at the nth attempt. A source address that is the packet's own keeps its
+/// port as long as the tuple is free; a masqueraded one has its port out of the range from the
+/// start, so that it never meets the host's own. Protocols without ports have their exact tuple.
+fn translated_source(
+    snapshot: &Snapshot,
+    packet: &Packet,
+    way: &Way,
+    attempt: u16,
+) -> Option<Tuple> {
+    let own = way.to.src_port;
+    let kept = way.to.src == packet.tuple.src && attempt == 0;
+    let query = matches!(way.to.protocol, protocol::ICMP | protocol::ICMPV6) && own != 0;
+    let src_port = if kept || !(transport::has_ports(way.to.protocol) || query) {
+        own
+    } else if query {
+        // Identifiers share no space with the host's ports: keep it, then look around.
+        own.wrapping_add(attempt.wrapping_mul(7919)).max(1)
+    } else {
+        let (first, last) = snapshot.settings.snat_ports;
+        let size = u32::from(last.checked_sub(first)?) + 1;
+        // A stride that divides no range in use visits distant ports quickly.
+        let nth = (((packet.hash >> 32) as u32) % size + u32::from(attempt) * 131) % size;
+        u16::try_from(u32::from(first) + nth).ok()?
+    };
+    Some(Tuple { src_port, ..way.to })
+}
+
+/// Remembers a denial for the packet's tuple.
+pub(crate) fn compile_denial(
+    engine: &mut Engine<'_>,
+    snapshot: &Snapshot,
+    packet: &Packet,
+    reason: DropReason,
+) {
+    let decision = Decision { side: packet.side, verdict: Verdict::Drop(reason) };
+    let stamped = Stamped { generation: snapshot.generation, action: decision.pack() };
+    engine.insert_denial(&packet.tuple, stamped, 0);
+}

@@ -1,0 +1,115 @@
+//! Arrives: a packet as its sender addressed it. Leaves: for a service, its backend's address; and
+//! whether the source has to become the node's for the answers to come back here.
+//!
+//! Which backends, and whether to masquerade, is kube-proxy's table (rows: who asks; columns: what
+//! is asked and under which policy):
+//!
+//! | from     | cluster address      | elsewhere, Cluster | elsewhere, Local     |
+//! |----------|----------------------|--------------------|----------------------|
+//! | pod      | internal policy's    | all, masquerade    | all                  |
+//! | node     | the same, masquerade | all, masquerade    | all, masquerade      |
+//! | external | the same, masquerade | all, masquerade    | local, source kept   |
+//!
+//! A pod that is its own backend is always masqueraded.
+//!
+//! Drops: no_service, no_local_backend, source_range. Punts: reject.
+
+use std::net::IpAddr;
+use std::ops::ControlFlow::{self, Continue};
+
+use margay_model::{DropReason, TrafficPolicy};
+use margay_tables::addr::Addr;
+use margay_tables::service::{Frontend, FrontendKind, ServiceEntry};
+
+use super::Way;
+use crate::batch::{Fate, Packet, Side, Why};
+use crate::path::parse::{dropped, punt};
+use crate::snapshot::Snapshot;
+
+/// Who asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Client {
+    Pod,
+    Node,
+    External,
+}
+
+/// Translates the destination if it is a service's.
+pub(super) fn dnat(
+    snapshot: &Snapshot,
+    packet: &Packet,
+    way: &mut Way,
+) -> ControlFlow<Fate> {
+    let Some(frontend) = find(snapshot, packet) else {
+        // The wrong port on a live address is refused; what no service has, the route decides.
+        let live = snapshot.services.has_address(packet.tuple.dst);
+        return if live && !snapshot.is_own(packet.tuple.dst) {
+            punt(packet, Why::Reject)
+        } else {
+            Continue(())
+        };
+    };
+    let (kind, entry) = (frontend.kind, frontend.service);
+    if kind == FrontendKind::LoadBalancer && !entry.admits(packet.tuple.src) {
+        return dropped(DropReason::SourceRange);
+    }
+    let (internal, external) = (entry.service.internal, entry.service.external);
+    let all = TrafficPolicy::Cluster;
+    let (scope, masquerade) = match (kind, client(snapshot, packet)) {
+        (FrontendKind::Cluster, client) => (internal, client != Client::Pod),
+        (_, Client::Pod) => (all, external == all),
+        (_, Client::Node) => (all, true),
+        (_, Client::External) => (external, external == all),
+    };
+    let Some((addr, port)) = entry.pick(choice(entry, packet), scope) else {
+        // Served elsewhere, but not here; or asked for here and only here: silence. Served by
+        // nobody: said.
+        let elsewhere = scope != all && (kind == FrontendKind::Cluster || entry.has_backends(all));
+        return if elsewhere {
+            dropped(DropReason::NoLocalBackend)
+        } else {
+            punt(packet, Why::Reject)
+        };
+    };
+    (way.to.dst, way.to.dst_port) = (addr, port);
+    way.translated = true;
+    way.masquerade = masquerade || addr == packet.tuple.src;
+    Continue(())
+}
+
+/// What chooses the backend: the connection, or with session affinity the client alone.
+fn choice(entry: &ServiceEntry, packet: &Packet) -> u64 {
+    match entry.service.affinity {
+        Some(_) => packet.tuple.src.hash(u64::from(entry.service.port)),
+        None => packet.hash,
+    }
+}
+
+/// The service that a packet is for: by its address and port, or by its port on one of the node's
+/// addresses.
+fn find<'s>(snapshot: &'s Snapshot, packet: &Packet) -> Option<Frontend<'s>> {
+    let tuple = &packet.tuple;
+    let services = &snapshot.services;
+    services.frontend(tuple.dst, tuple.protocol, tuple.dst_port).or_else(|| {
+        services
+            .node_port(!tuple.dst.is_v4(), tuple.protocol, tuple.dst_port)
+            .filter(|_| answers_node_ports(snapshot, tuple.dst))
+    })
+}
+
+/// Whether node ports answer on an address: all of the node's, or those that the settings name.
+fn answers_node_ports(snapshot: &Snapshot, addr: Addr) -> bool {
+    let ranges = &snapshot.settings.node_port_addresses;
+    let named = ranges.is_empty() || ranges.iter().any(|range| range.contains(&IpAddr::from(addr)));
+    named && snapshot.is_own(addr)
+}
+
+/// A remote pod that reaches a service through this node is a pod too.
+fn client(snapshot: &Snapshot, packet: &Packet) -> Client {
+    match packet.side {
+        Side::Pod => Client::Pod,
+        Side::Host => Client::Node,
+        Side::Wire if snapshot.pool(packet.tuple.src).pooled => Client::Pod,
+        Side::Wire => Client::External,
+    }
+}

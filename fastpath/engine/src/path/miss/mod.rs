@@ -1,0 +1,90 @@
+//! Arrives: a packet that no flow knows. Leaves: its flow, with the decision for every further
+//! packet. The order is the design's; each stage is one file.
+
+mod dnat;
+mod route;
+mod policy;
+mod snat;
+mod compile;
+
+use std::ops::ControlFlow::{self, Continue};
+
+use margay_model::DropReason;
+use margay_tables::addr::{Addr, Tuple};
+use margay_tables::flow::FlowRef;
+
+use crate::Engine;
+use crate::batch::{Fate, Packet, Side, Why};
+use crate::path::parse::punt;
+use crate::snapshot::{AdjacencyId, Snapshot};
+
+pub(crate) use compile::compile_denial;
+pub(crate) use policy::judge;
+pub(crate) use route::{find, route};
+
+/// What the stages learn and choose for one packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    /// The tuple as it is to leave: translated by `dnat`, then by `snat`.
+    pub(crate) to: Tuple,
+    /// Whether the source must become the node's.
+    pub(crate) masquerade: bool,
+    /// Whether a service's backend was chosen.
+    pub(crate) translated: bool,
+    /// The pod that sent it, if it is one of this node.
+    pub(crate) src_pod: Option<u32>,
+    /// The pod that it goes to, if it is one of this node.
+    pub(crate) dst_pod: Option<u32>,
+    /// Whether it goes to the node itself.
+    pub(crate) to_host: bool,
+    /// The next hop.
+    pub(crate) hop: AdjacencyId,
+    /// The address that the node's own and masqueraded packets carry on this way.
+    pub(crate) source: Option<Addr>,
+    /// The rules that decided, at the source's and the destination's pod.
+    pub(crate) rules: [u32; 2],
+}
+
+/// Walks the whole order once.
+pub(crate) fn miss<'t>(
+    engine: &mut Engine<'t>,
+    snapshot: &Snapshot,
+    packet: &Packet,
+) -> ControlFlow<Fate, FlowRef<'t>> {
+    engine.counters.misses.add(1);
+    if !snapshot.ready {
+        return ControlFlow::Break(Fate::Drop(DropReason::NotReady));
+    }
+    let mut way = Way::new(packet);
+    // Services first: everything behind judges what the packet is really meant for.
+    dnat::dnat(snapshot, packet, &mut way)?;
+    // The route finds the pods at both ends.
+    route(snapshot, packet, &mut way)?;
+    // Both ends' policies, on the translated destination and the source as it was.
+    policy::policy(engine, snapshot, packet, &mut way)?;
+    // The source last: policy has seen who is really asking.
+    snat::snat(snapshot, packet, &mut way);
+    // The rest needs no second look: it becomes a flow.
+    let flow = compile::compile(engine, snapshot, packet, &way)?;
+    if way.translated && way.to_host && packet.side == Side::Wire {
+        // The kernel's answers would leave untranslated: they are to be steered here first.
+        return punt(packet, Why::HostFlow(flow.peer().tuple()));
+    }
+    Continue(flow)
+}
+
+impl Way {
+    pub(crate) fn new(packet: &Packet) -> Self {
+        Self {
+            to: packet.tuple,
+            masquerade: false,
+            translated: false,
+            src_pod: None,
+            dst_pod: None,
+            to_host: false,
+            hop: AdjacencyId::default(),
+            source: None,
+            rules: [0; 2],
+        }
+    }
+}

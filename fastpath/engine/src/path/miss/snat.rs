@@ -1,0 +1,42 @@
+//! Arrives: an allowed packet. Leaves: the source address it is to carry; the port is chosen with
+//! the flow, which is what knows the taken ones.
+//!
+//! Drops and punts: none.
+
+use margay_tables::addr::Addr;
+
+use super::Way;
+use crate::batch::{Packet, Side};
+use crate::snapshot::{HAIRPIN_V4, HAIRPIN_V6, Snapshot};
+
+/// Chooses the source address.
+pub(super) fn snat(snapshot: &Snapshot, packet: &Packet, way: &mut Way) {
+    // What ends at the node comes back through the host port whoever sent it, unless the node
+    // itself did: then it needs a source that is not the node's.
+    let own = packet.side == Side::Host && snapshot.is_own(way.to.src);
+    if way.to_host {
+        if own && way.translated {
+            way.to.src = hairpin(way.to.dst);
+        }
+        return;
+    }
+    let Some(source) = way.source.or_else(|| snapshot.node_address(way.to.dst)) else { return };
+    // The node's own packets carry the address that their answers come back to: the tunnel's,
+    // where every way between nodes is a tunnel.
+    let wrong_end = own && way.source.is_some_and(|tunnel| tunnel != way.to.src);
+    if wrong_end || (way.masquerade && !own) || leaves_pools(snapshot, way) {
+        way.to.src = source;
+    }
+}
+
+/// A source for packets of the node to a service that the node itself serves: the answers to it
+/// are routed to the host port, where an address of the node's own would keep them in the kernel.
+fn hairpin(dst: Addr) -> Addr {
+    if dst.is_v4() { HAIRPIN_V4.into() } else { HAIRPIN_V6.into() }
+}
+
+/// Whether the packet leaves all pools from one with natOutgoing.
+fn leaves_pools(snapshot: &Snapshot, way: &Way) -> bool {
+    snapshot.pool(way.to.src).nat_outgoing
+        && !snapshot.pool(way.to.dst).pooled
+}

@@ -1,0 +1,190 @@
+//! The way of a packet, stage by stage; the modules stand in the packet's order.
+
+pub(crate) mod parse;
+mod decap;
+
+mod flow;
+pub(crate) mod miss;
+
+mod apply;
+mod finish;
+
+pub(crate) mod own;
+
+pub(crate) use flow::state;
+
+use std::ops::ControlFlow::{self, Break, Continue};
+
+use margay_model::DropReason;
+use margay_tables::flow::FlowRef;
+use margay_wire::ethernet;
+use margay_wire::transport::TCP_LEN;
+
+use crate::Engine;
+use crate::batch::{BATCH, Batch, Fate, Frame, Ingress, Packet, Punt, Why};
+use crate::conntrack::{self, tcp};
+use crate::decision::Verdict;
+use crate::snapshot::{Adjacency, HopState, PortId, Snapshot};
+
+/// Runs a batch: afterwards every frame has a fate.
+///
+/// All frames pass one stage before the first passes the next, as far as memory is concerned: the
+/// index lines of the last packet's flow are on their way while the first is being decided.
+pub(crate) fn run(engine: &mut Engine<'_>, snapshot: &Snapshot, batch: &mut Batch<'_>) {
+    let mut parsed: [ControlFlow<Fate, Packet>; BATCH] = [const { Break(NO_FATE) }; BATCH];
+    batch.fates.clear();
+    // What is it, and may it come from there?
+    for (frame, slot) in batch.frames.iter_mut().zip(&mut parsed) {
+        let port = parse::port_of(snapshot, frame);
+        engine.counters.received(port.continue_value().unwrap_or(PortId::HOST), frame.len);
+        *slot = parse::parse(snapshot, frame);
+    }
+    // Which flow is it? Ask memory for all of them at once.
+    for packet in parsed.iter_mut().filter_map(|slot| match slot {
+        Continue(packet) => Some(packet),
+        Break(_) => None,
+    }) {
+        packet.hash = engine.hash(&packet.tuple);
+        engine.prefetch(packet.hash);
+    }
+    // Decide, rewrite, wrap.
+    for (frame, slot) in batch.frames.iter_mut().zip(&parsed) {
+        let fate = match slot {
+            Continue(packet) => one(engine, snapshot, frame, packet),
+            Break(fate) => Break(*fate),
+        };
+        let (Break(fate) | Continue(fate)) = fate;
+        batch.fates.push(fate);
+    }
+}
+
+/// Runs one frame of the slow path's: it was counted when it came.
+pub(crate) fn run_again(
+    engine: &mut Engine<'_>,
+    snapshot: &Snapshot,
+    frame: &mut Frame<'_>,
+) -> Fate {
+    let fate = match frame.ingress {
+        Ingress::Own => own::own(snapshot, frame),
+        _ => match parse::parse(snapshot, frame) {
+            Continue(mut packet) => {
+                packet.hash = engine.hash(&packet.tuple);
+                one(engine, snapshot, frame, &packet)
+            }
+            Break(fate) => Break(fate),
+        },
+    };
+    let (Break(fate) | Continue(fate)) = fate;
+    fate
+}
+
+/// What stands in a slot that no frame fills.
+const NO_FATE: Fate = Fate::Drop(DropReason::Malformed);
+
+/// Takes one parsed packet to its fate.
+fn one(
+    engine: &mut Engine<'_>,
+    snapshot: &Snapshot,
+    frame: &mut Frame<'_>,
+    packet: &Packet,
+) -> ControlFlow<Fate, Fate> {
+    // The flow's decision; made now if there is none, or an old one.
+    let (flow, decision) = flow::decide(engine, snapshot, packet)?;
+    let Verdict::Forward { hop, keep_ttl } = decision.verdict else {
+        let Verdict::Drop(reason) = decision.verdict else { return Break(NO_FATE) };
+        flow.touch(engine.now, packet.ip_len.into());
+        return parse::dropped(reason);
+    };
+    let hop = hop_for(snapshot, hop, packet)?;
+    // Errors quote the packet as it came: they are found before anything is written.
+    let too_big = checks(hop, frame, packet, keep_ttl)?;
+    advance(engine, flow, packet);
+    write(flow, hop, frame, packet, keep_ttl)?;
+    Continue(if too_big {
+        fragment(hop, frame, packet)
+    } else {
+        Fate::Forward(hop.port)
+    })
+}
+
+/// The next hop, if frames can be sent to it.
+fn hop_for<'s>(
+    snapshot: &'s Snapshot,
+    hop: crate::snapshot::AdjacencyId,
+    packet: &Packet,
+) -> ControlFlow<Fate, &'s Adjacency> {
+    match snapshot.adjacency(hop) {
+        Some(adjacency) if adjacency.state == HopState::Reachable => Continue(adjacency),
+        Some(adjacency) if adjacency.state == HopState::Unresolved => {
+            parse::punt(packet, Why::Neighbour(hop))
+        }
+        _ => parse::dropped(DropReason::NoRoute),
+    }
+}
+
+/// TTL (RFC 1812 §5.3.1) and size (RFC 1191, RFC 8201); whether the packet must be cut.
+fn checks(
+    hop: &Adjacency,
+    frame: &Frame<'_>,
+    packet: &Packet,
+    keep_ttl: bool,
+) -> ControlFlow<Fate, bool> {
+    if !keep_ttl && packet.ttl <= 1 {
+        return parse::punt(packet, Why::TtlExpired);
+    }
+    if packet.ip_len <= hop.mtu {
+        return Continue(false);
+    }
+    if packet.dont_fragment && !frame.reassembled {
+        return parse::punt(packet, Why::TooBig { mtu: hop.mtu });
+    }
+    Continue(true)
+}
+
+/// Notes the packet in its flow.
+fn advance(engine: &Engine<'_>, flow: FlowRef<'_>, packet: &Packet) {
+    flow.touch(engine.now, packet.ip_len.into());
+    let word = flow.conntrack();
+    let new = match &packet.tcp {
+        Some(facts) => {
+            let headers = usize::from(packet.transport) + facts.header_len.max(TCP_LEN);
+            tcp::advance(word, facts, usize::from(packet.ip_len).saturating_sub(headers))
+        }
+        None => conntrack::SEEN,
+    };
+    if new != word {
+        flow.set_conntrack(new);
+    }
+}
+
+/// Translates the packet and puts on it what its next hop wants.
+fn write(
+    flow: FlowRef<'_>,
+    hop: &Adjacency,
+    frame: &mut Frame<'_>,
+    packet: &Packet,
+    keep_ttl: bool,
+) -> ControlFlow<Fate> {
+    let v4 = packet.tuple.is_v4();
+    let new = flow::rewritten(flow, &packet.tuple);
+    let written = frame.bytes_mut().get_mut(ethernet::LEN..).and_then(|ip| {
+        if new != packet.tuple {
+            apply::translate(ip, usize::from(packet.transport), &packet.tuple, &new)?;
+        }
+        if keep_ttl { Some(()) } else { apply::lower_ttl(ip, v4) }
+    });
+    if written.is_none() {
+        return parse::dropped(DropReason::Malformed);
+    }
+    match finish::finish(frame, hop, v4, packet.hash) {
+        Some(()) => Continue(()),
+        None => parse::dropped(DropReason::NoHeadroom),
+    }
+}
+
+/// Finished, but too big: the slow path cuts the inner packet and repeats what is around it.
+fn fragment(hop: &Adjacency, frame: &Frame<'_>, packet: &Packet) -> Fate {
+    let ip = frame.len.saturating_sub(usize::from(packet.ip_len));
+    let why = Why::Fragment { egress: hop.port, mtu: hop.mtu, ip: ip as u16 };
+    Fate::Punt(Punt { port: packet.port, tunneled: packet.tunneled, why })
+}

@@ -1,0 +1,301 @@
+//! Arrives: a frame as the wire or a pod sent it. Leaves: a frame whose IP header stands right
+//! behind its Ethernet header, out of its tunnel, with every length checked, and the facts of its
+//! [`Packet`].
+//!
+//! Drops: malformed, checksum, not_ip, unknown_port, spoof, martian, tunnel_*, unknown_tunnel_peer.
+//! Punts: arp, ndisc, reassemble.
+
+use std::ops::ControlFlow::{self, Break, Continue};
+
+use margay_model::DropReason;
+use margay_tables::addr::{Addr, Tuple};
+use margay_wire::ethernet::{self, Ethernet, ethertype};
+use margay_wire::ipv4::{self, Ipv4};
+use margay_wire::ipv6::{self, Ipv6};
+use margay_wire::transport::{self, IcmpClass, TCP_LEN, TcpFacts};
+use margay_wire::{at, protocol};
+
+use super::decap;
+use crate::batch::{Fate, Frame, Ingress, Kind, Packet, Punt, Side, Why};
+use crate::snapshot::{
+    HAIRPIN_V4, HAIRPIN_V6, PortId, PortKind, Snapshot, TRUNK_MAC_PREFIX,
+};
+
+/// Parses one frame.
+pub(crate) fn parse(snapshot: &Snapshot, frame: &mut Frame<'_>) -> ControlFlow<Fate, Packet> {
+    let mut packet = Packet { port: port_of(snapshot, frame)?, ..Packet::default() };
+    let kind = snapshot.port(packet.port).map(|port| port.kind);
+    packet.side = match kind {
+        Some(PortKind::Host) => Side::Host,
+        Some(PortKind::Uplink) => Side::Wire,
+        Some(PortKind::Pod(_)) => Side::Pod,
+        Some(PortKind::Orphan) | None => return dropped(DropReason::UnknownPort),
+    };
+    packet.tunneled = matches!(frame.ingress, Ingress::Tunnel(_));
+    network(snapshot, frame, &mut packet)?;
+    Continue(packet)
+}
+
+/// The port that a frame came from: its socket's, or on the trunk the one its Ethernet destination
+/// names.
+pub(super) fn port_of(snapshot: &Snapshot, frame: &Frame<'_>) -> ControlFlow<Fate, PortId> {
+    if let Ingress::Port(port) | Ingress::Tunnel(port) = frame.ingress {
+        return Continue(port);
+    }
+    let Some(&[p0, p1, a, b, c, d]) = at::<6>(frame.bytes(), 0) else {
+        return dropped(DropReason::Malformed);
+    };
+    if [p0, p1] != TRUNK_MAC_PREFIX {
+        return dropped(DropReason::UnknownPort);
+    }
+    match u32::from_be_bytes([a, b, c, d]) {
+        0 => Continue(PortId::HOST),
+        ifindex => match snapshot.trunk.get(&ifindex) {
+            Some(port) => Continue(*port),
+            None => dropped(DropReason::UnknownPort),
+        },
+    }
+}
+
+/// Parses from the Ethernet header on. A tunnel packet is taken out of its tunnel and parsed once
+/// more.
+fn network(
+    snapshot: &Snapshot,
+    frame: &mut Frame<'_>,
+    packet: &mut Packet,
+) -> ControlFlow<Fate> {
+    let Some(header) = at(frame.bytes(), 0) else { return dropped(DropReason::Malformed) };
+    match Ethernet(header).ethertype() {
+        ethertype::IPV4 => ipv4(frame, packet)?,
+        ethertype::IPV6 => ipv6(frame, packet)?,
+        ethertype::ARP if packet.side == Side::Pod => return punt(packet, Why::Arp),
+        _ => return dropped(DropReason::NotIp),
+    }
+    if packet.side == Side::Wire
+        && !packet.tunneled
+        && let Some(kind) = decap::tunnel(snapshot, packet)
+    {
+        decap::decap(snapshot, frame, packet, kind)?;
+        packet.tunneled = true;
+        return network(snapshot, frame, packet);
+    }
+    sources(snapshot, packet)
+}
+
+pub(super) fn ipv4(frame: &mut Frame<'_>, packet: &mut Packet) -> ControlFlow<Fate> {
+    let bytes = frame.bytes();
+    let Some(view) = at(bytes, ethernet::LEN).map(Ipv4) else {
+        return dropped(DropReason::Malformed);
+    };
+    let (header_len, total) = (view.header_len(), usize::from(view.total_len()));
+    if view.version() != 4 || header_len < ipv4::LEN || total < header_len {
+        return dropped(DropReason::Malformed);
+    }
+    let Some(ip) = bytes.get(ethernet::LEN..ethernet::LEN + total) else {
+        return dropped(DropReason::Malformed);
+    };
+    if !ip.get(..header_len).is_some_and(ipv4::checksum_ok) {
+        return dropped(DropReason::Checksum);
+    }
+    packet.ip_len = view.total_len();
+    packet.transport = header_len as u16;
+    packet.ttl = view.ttl();
+    packet.dont_fragment = view.dont_fragment();
+    packet.tuple.src = Addr::from(view.src());
+    packet.tuple.dst = Addr::from(view.dst());
+    packet.tuple.protocol = view.protocol();
+    let fragment = view.is_fragment();
+    let offset = view.fragment_offset();
+    let upper = transport_of(ip, packet, fragment);
+    // Padding behind the packet is none of it (RFC 894).
+    frame.len = ethernet::LEN + total;
+    if fragment {
+        // A datagram longer than the length field can say is an attack (RFC 1858 and ping of death).
+        if usize::from(offset) + total - header_len > usize::from(u16::MAX) {
+            return dropped(DropReason::Fragment);
+        }
+        return Continue(());
+    }
+    upper
+}
+
+pub(super) fn ipv6(frame: &mut Frame<'_>, packet: &mut Packet) -> ControlFlow<Fate> {
+    let bytes = frame.bytes();
+    let Some(view) = at(bytes, ethernet::LEN).map(Ipv6) else {
+        return dropped(DropReason::Malformed);
+    };
+    let total = ipv6::LEN + usize::from(view.payload_len());
+    let Some(ip) = bytes.get(ethernet::LEN..ethernet::LEN + total) else {
+        return dropped(DropReason::Malformed);
+    };
+    let Some(payload) = ipv6::payload(ip).filter(|_| view.version() == 6) else {
+        return dropped(DropReason::Malformed);
+    };
+    let Ok(ip_len) = u16::try_from(total) else { return dropped(DropReason::Malformed) };
+    packet.ip_len = ip_len;
+    packet.transport = payload.offset as u16;
+    packet.ttl = view.hop_limit();
+    packet.dont_fragment = true;
+    packet.tuple.src = Addr::from(view.src());
+    packet.tuple.dst = Addr::from(view.dst());
+    // An IPv4 address in IPv6 clothes would be taken for IPv4 by every table.
+    if packet.tuple.src.is_v4() || packet.tuple.dst.is_v4() {
+        return dropped(DropReason::Martian);
+    }
+    packet.tuple.protocol = payload.protocol;
+    let upper = transport_of(ip, packet, payload.fragment);
+    frame.len = ethernet::LEN + total;
+    if !payload.fragment
+        && payload.protocol == protocol::ICMPV6
+        && transport::icmp_class(protocol::ICMPV6, packet.icmp.0) == IcmpClass::Discovery
+    {
+        return match packet.side {
+            Side::Pod => punt(packet, Why::Ndisc),
+            _ => dropped(DropReason::Martian),
+        };
+    }
+    upper
+}
+
+/// Reads the transport header into the tuple. A fragment has none that could be trusted: it is
+/// marked for reassembly by the absence of ports, and [`sources`] sends it there.
+fn transport_of(ip: &[u8], packet: &mut Packet, fragment: bool) -> ControlFlow<Fate> {
+    packet.tcp = None;
+    packet.kind = Kind::Tracked;
+    packet.tuple.zone = 0;
+    (packet.tuple.src_port, packet.tuple.dst_port) = (0, 0);
+    if fragment {
+        packet.kind = Kind::Fragment;
+        return Continue(());
+    }
+    let Some(body) = ip.get(usize::from(packet.transport)..) else {
+        return dropped(DropReason::Malformed);
+    };
+    match packet.tuple.protocol {
+        protocol::TCP => {
+            let Some(tcp) = at::<TCP_LEN>(body, 0).map(TcpFacts::parse) else {
+                return dropped(DropReason::Malformed);
+            };
+            if tcp.header_len < TCP_LEN || tcp.header_len > body.len() {
+                return dropped(DropReason::Malformed);
+            }
+            packet.tcp = Some(tcp);
+            set_ports(body, packet)
+        }
+        protocol::UDP => {
+            let Some(&[_, _, _, _, hi, lo, _, _]) = at::<8>(body, 0) else {
+                return dropped(DropReason::Malformed);
+            };
+            let length = usize::from(u16::from_be_bytes([hi, lo]));
+            if length < 8 || length > body.len() {
+                return dropped(DropReason::Malformed);
+            }
+            set_ports(body, packet)
+        }
+        protocol::SCTP if body.len() < 12 => dropped(DropReason::Malformed),
+        protocol::SCTP | protocol::UDPLITE => set_ports(body, packet),
+        protocol::ICMP | protocol::ICMPV6 => icmp(body, packet),
+        _ => Continue(()),
+    }
+}
+
+fn set_ports(body: &[u8], packet: &mut Packet) -> ControlFlow<Fate> {
+    let Some(ports) = at(body, 0) else { return dropped(DropReason::Malformed) };
+    (packet.tuple.src_port, packet.tuple.dst_port) = transport::ports(ports);
+    Continue(())
+}
+
+/// A query's identifier is the source port of the request and the destination port of the reply,
+/// so that each is the other's tuple reversed.
+fn icmp(body: &[u8], packet: &mut Packet) -> ControlFlow<Fate> {
+    let Some(&[kind, code, _, _, id_hi, id_lo, _, _]) = at::<8>(body, 0) else {
+        return dropped(DropReason::Malformed);
+    };
+    // ICMP of the other family is nothing that anybody would answer.
+    if packet.tuple.src.is_v4() != (packet.tuple.protocol == protocol::ICMP) {
+        return dropped(DropReason::Malformed);
+    }
+    packet.icmp = (kind, code);
+    let id = u16::from_be_bytes([id_hi, id_lo]);
+    match transport::icmp_class(packet.tuple.protocol, kind) {
+        IcmpClass::Request => packet.tuple.src_port = id,
+        IcmpClass::Reply => packet.tuple.dst_port = id,
+        IcmpClass::Error => packet.kind = Kind::IcmpError,
+        // What asks for no answer is a flow of its own for each type and code.
+        IcmpClass::Discovery | IcmpClass::Other => {
+            packet.tuple.src_port = u16::from_be_bytes([kind, code]);
+        }
+    }
+    Continue(())
+}
+
+/// Whether the source may come from this side, and the destination be forwarded to at all
+/// (RFC 1812 §5.3.7, RFC 4291 §2.5.6).
+fn sources(snapshot: &Snapshot, packet: &mut Packet) -> ControlFlow<Fate> {
+    let Tuple { src, dst, .. } = packet.tuple;
+    if packet.side == Side::Pod && !pod_may_send_from(snapshot, packet.port, src) {
+        return dropped(DropReason::Spoof);
+    }
+    let hairpin = packet.side == Side::Host && is_hairpin(dst);
+    if is_martian(src) || (is_martian(dst) && !hairpin) {
+        return dropped(DropReason::Martian);
+    }
+    if packet.side == Side::Pod && tunnels_itself(snapshot, &packet.tuple) {
+        return dropped(DropReason::TunnelFromWorkload);
+    }
+    match packet.kind {
+        Kind::Fragment => punt(packet, Why::Reassemble),
+        Kind::IcmpError => punt(packet, Why::IcmpError),
+        Kind::Tracked => Continue(()),
+    }
+}
+
+fn pod_may_send_from(snapshot: &Snapshot, port: PortId, src: Addr) -> bool {
+    let Some(port) = snapshot.port(port) else { return false };
+    if port.sources.contains(&src) {
+        return true;
+    }
+    let PortKind::Pod(index) = port.kind else { return false };
+    snapshot.workload(index).is_some_and(|workload| {
+        let src = src.into();
+        workload.endpoint.addresses.contains(&src)
+            || workload.endpoint.allowed_sources.iter().any(|net| net.contains(&src))
+    })
+}
+
+fn tunnels_itself(snapshot: &Snapshot, tuple: &Tuple) -> bool {
+    let settings = &snapshot.settings;
+    match tuple.protocol {
+        protocol::IPIP => !settings.allow_ipip_from_workloads,
+        protocol::UDP if tuple.dst_port == settings.vxlan_port => {
+            !settings.allow_vxlan_from_workloads
+        }
+        _ => false,
+    }
+}
+
+/// The node answers itself through a service.
+fn is_hairpin(addr: Addr) -> bool {
+    addr == Addr::from(HAIRPIN_V4) || addr == Addr::from(HAIRPIN_V6)
+}
+
+/// Addresses that are never forwarded: unspecified, loopback, link-local, multicast, reserved.
+pub(crate) fn is_martian(addr: Addr) -> bool {
+    match addr.to_v4_bytes() {
+        Some([a, b, _, _]) => matches!(a, 0 | 127 | 224..) || (a, b) == (169, 254),
+        None => {
+            let [a, b, ..] = addr.to_v6_bytes();
+            let last = addr.to_v6_bytes()[15];
+            let zeros = addr.to_v6_bytes()[..15].iter().all(|byte| *byte == 0);
+            a == 0xff || (a == 0xfe && b & 0xc0 == 0x80) || (zeros && last <= 1)
+        }
+    }
+}
+
+pub(crate) fn dropped<T>(reason: DropReason) -> ControlFlow<Fate, T> {
+    Break(Fate::Drop(reason))
+}
+
+pub(crate) fn punt<T>(packet: &Packet, why: Why) -> ControlFlow<Fate, T> {
+    Break(Fate::Punt(Punt { port: packet.port, tunneled: packet.tunneled, why }))
+}

@@ -1,0 +1,96 @@
+//! Next hops: everything that is written around a packet on its way out.
+
+use std::sync::Arc;
+
+use margay_tables::addr::Addr;
+
+use super::port::PortId;
+
+/// Number of a next hop; it keeps its meaning while the process lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AdjacencyId(pub u32);
+
+impl AdjacencyId {
+    /// The node's own stack: always the first.
+    pub const HOST: Self = Self(0);
+}
+
+/// What identifies a next hop.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HopKey {
+    /// The node's own stack.
+    Host,
+    /// The pod behind a port.
+    Pod(PortId),
+    /// A neighbour on an uplink.
+    Neighbour(PortId, Addr),
+    /// Whoever the packet is addressed to, on an uplink's own network: never reachable itself, but
+    /// asking for the neighbour makes it one.
+    Link(PortId),
+    /// An IPIP tunnel to the named node.
+    Ipip(Arc<str>),
+    /// A VXLAN tunnel to the named node; whether the underlay is IPv6.
+    Vxlan(Arc<str>, bool),
+}
+
+/// Whether frames can be sent to a next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Its Ethernet address is known.
+    Reachable,
+    /// The kernel has been asked for its Ethernet address.
+    Unresolved,
+    /// There is no way to it.
+    Gone,
+}
+
+/// The outer headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outer {
+    /// None: routed as it is.
+    None,
+    /// RFC 2003.
+    Ipip {
+        /// Outer source.
+        src: [u8; 4],
+        /// Outer destination.
+        dst: [u8; 4],
+    },
+    /// RFC 7348.
+    Vxlan {
+        /// Outer source; its family is the underlay's.
+        src: Addr,
+        /// Outer destination.
+        dst: Addr,
+        /// UDP destination port.
+        port: u16,
+        /// Network identifier.
+        vni: u32,
+        /// Inner Ethernet source: our VTEP.
+        inner_src: [u8; 6],
+        /// Inner Ethernet destination: the other VTEP.
+        inner_dst: [u8; 6],
+    },
+}
+
+/// A next hop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adjacency {
+    /// What it is.
+    pub key: HopKey,
+    /// The port to leave by.
+    pub port: PortId,
+    /// The neighbour whose Ethernet address is wanted; `None` for a link: it is the packet's
+    /// destination.
+    pub neighbour: Option<Addr>,
+    /// Whether frames can be sent.
+    pub state: State,
+    /// Ethernet source.
+    pub src_mac: [u8; 6],
+    /// Ethernet destination.
+    pub dst_mac: [u8; 6],
+    /// What is put around the packet.
+    pub outer: Outer,
+    /// Largest inner IP packet that passes, in bytes.
+    pub mtu: u16,
+}

@@ -1,0 +1,320 @@
+//! From what the control plane and the kernel say to a [`Snapshot`].
+//!
+//! The assembler keeps what must not change its meaning (numbers of next hops) and what is costly
+//! to make (policies, services), and renews only what a change concerns.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use ipnet::IpNet;
+use margay_model::{Encap, Pool, RemoteNode, RouteTarget, State, Update};
+use margay_tables::addr::{Addr, Prefix};
+use margay_tables::classifier::PolicyBook;
+use margay_tables::lpm::Lpm;
+use margay_tables::service::ServiceTable;
+
+use super::adjacency::{Adjacency, AdjacencyId, HopKey, Outer, State as HopState};
+use super::port::{DeviceId, POD_GATEWAY_MAC, Port, PortId, PortKind, trunk_mac};
+use super::resolve::{Inputs, on_link, resolve, underlay_hop, underlay_v6};
+use super::underlay::{KernelRoute, NextHop, Underlay};
+use super::{Place, Snapshot, Workload};
+
+/// Assembles snapshots, one after the other.
+pub struct Assembler {
+    generation: u32,
+    ready: bool,
+    policies: PolicyBook,
+    services: ServiceTable,
+    adjacencies: Vec<Adjacency>,
+    numbers: HashMap<HopKey, AdjacencyId>,
+}
+
+// === impl Assembler ===
+
+impl Assembler {
+    /// An assembler whose first snapshot has the generation after `generation`: one that no flow
+    /// that was taken over can have been decided by.
+    pub fn new(generation: u32) -> Self {
+        let mut assembler = Self {
+            generation,
+            ready: false,
+            policies: PolicyBook::default(),
+            services: ServiceTable::default(),
+            adjacencies: Vec::new(),
+            numbers: HashMap::new(),
+        };
+        assembler.number(HopKey::Host);
+        assembler
+    }
+
+    /// Notes a change of the control plane's state; it is in the next snapshot.
+    pub fn note(&mut self, update: &Update) {
+        self.services.note(update);
+        self.policies.note(update);
+    }
+
+    /// Says that the control plane's state is complete: packets are decided from now on.
+    pub fn set_ready(&mut self) {
+        self.ready = true;
+    }
+
+    /// The generation of the last snapshot.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Assembles a snapshot with a generation of its own.
+    pub fn assemble(&mut self, state: &State, underlay: &Underlay) -> Snapshot {
+        self.generation = self.generation.checked_add(1).unwrap_or(1);
+        let inputs = Inputs::new(state, underlay);
+        let workloads = self.workloads(&inputs);
+        let (places, routes) = self.routes(&inputs, &workloads);
+        let snapshot = Snapshot {
+            generation: self.generation,
+            ready: self.ready,
+            ports: ports(&inputs, &workloads),
+            trunk: trunk(underlay),
+            places: places.into(),
+            routes: Arc::new(routes),
+            pools: Arc::new(pools(state)),
+            endpoints: workloads.into(),
+            classifier: self.policies.classifier(),
+            services: self.services.clone(),
+            tunnel_peers: Arc::new(tunnel_peers(state)),
+            tunnel_ends: own_underlay(state).collect(),
+            node_v4: state.node.v4.map(|(a, _)| a.into()),
+            node_v6: state.node.v6.map(|(a, _)| a.into()),
+            settings: state.node.settings.clone(),
+            adjacencies: Arc::default(),
+        };
+        Snapshot { adjacencies: self.adjacencies(&inputs), ..snapshot }
+    }
+
+    /// The last snapshot with its next hops as the kernel sees them now: no decision changes, so
+    /// the generation stays.
+    pub fn refresh_hops(&mut self, last: &Snapshot, state: &State, underlay: &Underlay) -> Snapshot {
+        let inputs = Inputs::new(state, underlay);
+        last.with_adjacencies(self.adjacencies(&inputs))
+    }
+
+    /// The number of a next hop; a new one gets the next free number.
+    fn number(&mut self, key: HopKey) -> AdjacencyId {
+        if let Some(id) = self.numbers.get(&key) {
+            return *id;
+        }
+        let id = AdjacencyId(self.adjacencies.len() as u32);
+        self.adjacencies.push(Adjacency {
+            key: key.clone(),
+            port: PortId::HOST,
+            neighbour: None,
+            state: HopState::Gone,
+            src_mac: [0; 6],
+            dst_mac: [0; 6],
+            outer: Outer::None,
+            mtu: 0,
+        });
+        self.numbers.insert(key, id);
+        id
+    }
+
+    /// Pods whose interface is there, with their policies.
+    fn workloads(&mut self, inputs: &Inputs<'_>) -> Vec<Workload> {
+        let mut out = Vec::with_capacity(inputs.state.endpoints.len());
+        for endpoint in inputs.state.endpoints.values() {
+            let Some(port) = inputs.port(&endpoint.interface) else { continue };
+            out.push(Workload {
+                endpoint: endpoint.clone(),
+                port: port.id,
+                adjacency: self.number(HopKey::Pod(port.id)),
+                policy: self.policies.endpoint(endpoint),
+            });
+        }
+        out
+    }
+
+    /// All places and the way to them. Of equal prefixes the node's own address wins, then a pod,
+    /// then the control plane's route, then the kernel's.
+    fn routes(&mut self, inputs: &Inputs<'_>, workloads: &[Workload]) -> (Vec<Place>, Lpm) {
+        let mut places = Vec::new();
+        let mut routes: HashMap<Prefix, u32> = HashMap::new();
+        let mut add = |prefix: Prefix, place: Place| {
+            let next = places.len() as u32;
+            routes.insert(prefix, next);
+            places.push(place);
+        };
+        for route in &inputs.underlay.routes {
+            let hops = self.kernel_hops(route);
+            if !hops.is_empty() {
+                add(route.dst.into(), Place::Hops { hops, source: None });
+            }
+        }
+        for (port, neighbour) in inputs.underlay.neighbours.keys() {
+            if on_link(inputs, *port, (*neighbour).into()) {
+                let hop = self.number(HopKey::Neighbour(*port, (*neighbour).into()));
+                let place = Place::Hops { hops: Box::new([hop]), source: None };
+                add(Addr::from(*neighbour).into(), place);
+            }
+        }
+        for range in &inputs.state.node.settings.service_ranges {
+            add((*range).into(), Place::ServiceRange);
+        }
+        for addr in self.services.addresses() {
+            add(addr.into(), Place::ServiceRange);
+        }
+        for (dst, target) in &inputs.state.routes {
+            match target {
+                RouteTarget::LocalBlock => add((*dst).into(), Place::Unused),
+                RouteTarget::Node { node, encap } => {
+                    if let Some(hops) = self.node_hops(inputs, node, *encap, dst) {
+                        let source = tunnel_source(inputs.state, dst, *encap);
+                        add((*dst).into(), Place::Hops { hops, source });
+                    }
+                }
+            }
+        }
+        for (addr, index) in owners(workloads) {
+            add(addr.into(), Place::Pod(index));
+        }
+        for addr in own_addresses(inputs) {
+            add(addr.into(), Place::Host);
+        }
+        (places, routes.into_iter().collect())
+    }
+
+    fn kernel_hops(&mut self, route: &KernelRoute) -> Box<[AdjacencyId]> {
+        let key = |hop: &NextHop| match hop.gateway {
+            Some(gateway) => HopKey::Neighbour(hop.port, gateway.into()),
+            None => HopKey::Link(hop.port),
+        };
+        route.hops.iter().map(|hop| self.number(key(hop))).collect()
+    }
+
+    /// The way to another node: through a tunnel, or by whatever way its address has.
+    fn node_hops(
+        &mut self,
+        inputs: &Inputs<'_>,
+        name: &Arc<str>,
+        encap: Encap,
+        dst: &IpNet,
+    ) -> Option<Box<[AdjacencyId]>> {
+        let remote = inputs.state.remotes.get(name)?;
+        let key = match encap {
+            Encap::Ipip => HopKey::Ipip(name.clone()),
+            Encap::Vxlan => HopKey::Vxlan(name.clone(), underlay_v6(inputs.state, remote, dst)?),
+            Encap::None => {
+                let address = match dst {
+                    IpNet::V4(_) => IpAddr::from(remote.v4?),
+                    IpNet::V6(_) => IpAddr::from(remote.v6?),
+                };
+                let (port, neighbour) = underlay_hop(inputs, address.into())?;
+                HopKey::Neighbour(port, neighbour)
+            }
+        };
+        Some(Box::new([self.number(key)]))
+    }
+
+    /// Every next hop as things stand.
+    fn adjacencies(&mut self, inputs: &Inputs<'_>) -> Arc<[Adjacency]> {
+        for hop in &mut self.adjacencies {
+            *hop = resolve(inputs, hop.key.clone());
+        }
+        self.adjacencies.as_slice().into()
+    }
+}
+
+/// Every port; a pod's interface without endpoint is an orphan.
+fn ports(inputs: &Inputs<'_>, workloads: &[Workload]) -> Vec<Option<Port>> {
+    let count = inputs.underlay.ports.iter().map(|p| usize::from(p.id.0) + 1).max().unwrap_or(1);
+    let mut ports = vec![None; count];
+    ports[0] = Some(Port {
+        id: PortId::HOST,
+        name: "margay0".into(),
+        kind: PortKind::Host,
+        device: DeviceId::TRUNK,
+        mac: trunk_mac(0),
+        sources: Default::default(),
+        mtu: inputs.underlay.trunk_mtu,
+    });
+    for info in &inputs.underlay.ports {
+        let workload = workloads.iter().position(|w| w.port == info.id);
+        let (kind, sources) = match workload.and_then(|i| Some((i, workloads.get(i)?))) {
+            Some((index, workload)) => (PortKind::Pod(index as u32), sources(workload)),
+            None if info.uplink => (PortKind::Uplink, Default::default()),
+            None => (PortKind::Orphan, Default::default()),
+        };
+        let mac = match (info.uplink, info.device) {
+            (true, _) => info.mac.0,
+            (false, DeviceId::TRUNK) => trunk_mac(info.ifindex),
+            (false, _) => POD_GATEWAY_MAC,
+        };
+        let Some(slot) = ports.get_mut(usize::from(info.id.0)) else { continue };
+        let (id, name, device, mtu) = (info.id, info.name.clone(), info.device, info.mtu);
+        *slot = Some(Port { id, name, kind, device, mac, sources, mtu });
+    }
+    ports
+}
+
+/// The addresses that most of a pod's packets come from: its first of either family.
+fn sources(workload: &Workload) -> [Addr; 2] {
+    let first = |v4: bool| {
+        let addresses = workload.endpoint.addresses.iter();
+        addresses.copied().find(|a| a.is_ipv4() == v4).map(Addr::from).unwrap_or_default()
+    };
+    [first(true), first(false)]
+}
+
+/// Pods on the trunk by the index of their interface.
+fn trunk(underlay: &Underlay) -> HashMap<u32, PortId> {
+    let pods = underlay.ports.iter().filter(|p| !p.uplink && p.device == DeviceId::TRUNK);
+    pods.map(|p| (p.ifindex, p.id)).collect()
+}
+
+/// Who has each address: of several pods the one with the highest priority, then the first name.
+fn owners(workloads: &[Workload]) -> HashMap<Addr, u32> {
+    let mut owners: HashMap<Addr, u32> = HashMap::new();
+    let rank = |index: u32| workloads.get(index as usize).map_or(0, |w| w.endpoint.priority);
+    for (index, workload) in (0u32..).zip(workloads) {
+        for address in &workload.endpoint.addresses {
+            let owner = owners.entry((*address).into()).or_insert(index);
+            if rank(index) > rank(*owner) {
+                *owner = index;
+            }
+        }
+    }
+    owners
+}
+
+/// Every address of the node: as its kernel has them, and as the control plane says.
+fn own_addresses(inputs: &Inputs<'_>) -> impl Iterator<Item = Addr> {
+    let told: Vec<_> = inputs.state.node.addresses().collect();
+    inputs.underlay.addresses.iter().copied().chain(told).map(Addr::from)
+}
+
+fn pools(state: &State) -> Lpm {
+    let bits = |pool: &Pool| 1 | if pool.nat_outgoing { 2 } else { 0 };
+    state.pools.values().map(|pool| (Prefix::from(pool.cidr), bits(pool))).collect()
+}
+
+fn tunnel_peers(state: &State) -> HashMap<Addr, ()> {
+    let addresses = |remote: &Arc<RemoteNode>| {
+        [remote.v4.map(Addr::from), remote.v6.map(Addr::from)].into_iter().flatten()
+    };
+    state.remotes.values().flat_map(addresses).map(|a| (a, ())).collect()
+}
+
+fn own_underlay(state: &State) -> impl Iterator<Item = Addr> + use<> {
+    let node = &state.node;
+    [node.v4.map(|(a, _)| a.into()), node.v6.map(|(a, _)| a.into())].into_iter().flatten()
+}
+
+/// The address that the node's own packets carry into a pool that is always reached by tunnel.
+fn tunnel_source(state: &State, dst: &IpNet, encap: Encap) -> Option<Addr> {
+    let pool = state.pools.values().find(|pool| pool.cidr.contains(dst))?;
+    if !pool.encap_always || encap == Encap::None {
+        return None;
+    }
+    let mut own = state.node.tunnel_addresses.iter();
+    let v4 = matches!(dst, IpNet::V4(_));
+    own.find(|t| t.encap == encap && t.address.is_ipv4() == v4).map(|t| t.address.into())
+}

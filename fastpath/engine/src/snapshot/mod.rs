@@ -1,0 +1,172 @@
+//! The immutable state that workers forward by.
+//!
+//! A snapshot is assembled from what the control plane says ([`margay_model::State`]) and what the
+//! node's kernel says ([`Underlay`]): [`assemble`](assemble::Assembler). Workers hold one snapshot
+//! for a batch; the next one replaces it whole. Numbers of adjacencies and ports keep their
+//! meaning from one snapshot to the next, so that decisions cached in flows survive changes that do
+//! not concern them (a neighbour's new Ethernet address, say).
+
+mod adjacency;
+mod assemble;
+mod port;
+mod resolve;
+mod underlay;
+
+pub use adjacency::{Adjacency, AdjacencyId, HopKey, Outer, State as HopState};
+pub use assemble::Assembler;
+pub use port::{DeviceId, HAIRPIN_V4, HAIRPIN_V6, POD_GATEWAY_MAC, Port, PortId, PortKind, TRUNK_MAC_PREFIX, trunk_mac};
+pub use underlay::{KernelRoute, NextHop, PortInfo, Underlay};
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use margay_model::{Endpoint, Settings, TrafficPolicy};
+use margay_tables::addr::{Addr, Tuple};
+use margay_tables::classifier::{Classifier, EndpointPolicy};
+use margay_tables::lpm::Lpm;
+use margay_tables::service::ServiceTable;
+
+/// Where an address lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It is the node's own.
+    Host,
+    /// A pod of this node has it; index into [`Snapshot::endpoints`].
+    Pod(u32),
+    /// Behind next hops, of which a flow's hash chooses one. `tunnel_always` says that the node's
+    /// own traffic carries the tunnel's address.
+    Hops {
+        /// The next hops; never empty.
+        hops: Box<[AdjacencyId]>,
+        /// Source address for the node's own and masqueraded packets.
+        source: Option<Addr>,
+    },
+    /// In a block of this node that no pod has taken it from.
+    Unused,
+    /// In a service range; no service has it as an address.
+    ServiceRange,
+}
+
+/// A pod of this node.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// What the control plane said.
+    pub endpoint: Arc<Endpoint>,
+    /// Its port.
+    pub port: PortId,
+    /// The way to it.
+    pub adjacency: AdjacencyId,
+    /// The compiled policies of both directions.
+    pub policy: EndpointPolicy,
+}
+
+/// What an address is to pools.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolFacts {
+    /// It lies in a pool.
+    pub pooled: bool,
+    /// Its pool masquerades traffic that leaves all pools.
+    pub nat_outgoing: bool,
+}
+
+/// Everything a worker needs to decide a packet.
+#[derive(Clone)]
+pub struct Snapshot {
+    /// The generation that decisions are stamped with. It grows whenever a cached decision might
+    /// have become wrong.
+    pub generation: u32,
+    /// Whether a complete state of the control plane is in it.
+    pub ready: bool,
+    /// Ports by number.
+    pub ports: Vec<Option<Port>>,
+    /// Ports of the trunk by the index of the pod's interface.
+    pub trunk: HashMap<u32, PortId>,
+    /// Places by number: what [`Self::routes`] leads to.
+    pub places: Arc<[Place]>,
+    /// Routes by longest prefix, to an index into [`Self::places`].
+    pub routes: Arc<Lpm>,
+    /// Pools by longest prefix: bit 0 pooled, bit 1 natOutgoing.
+    pub pools: Arc<Lpm>,
+    /// Next hops by number.
+    pub adjacencies: Arc<[Adjacency]>,
+    /// Pods of this node.
+    pub endpoints: Arc<[Workload]>,
+    /// Policies.
+    pub classifier: Classifier,
+    /// Services.
+    pub services: ServiceTable,
+    /// Nodes whose tunnels are accepted, by outer source.
+    pub tunnel_peers: Arc<HashMap<Addr, ()>>,
+    /// Addresses that tunnels to this node end at.
+    pub tunnel_ends: Vec<Addr>,
+    /// The node's own IPv4 and IPv6 address.
+    pub node_v4: Option<Addr>,
+    /// The node's own IPv6 address.
+    pub node_v6: Option<Addr>,
+    /// Settings.
+    pub settings: Settings,
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// The same with other next hops.
+    fn with_adjacencies(&self, adjacencies: Arc<[Adjacency]>) -> Self {
+        Self { adjacencies, ..self.clone() }
+    }
+
+    /// Where `addr` lives.
+    pub fn place(&self, addr: Addr) -> Option<&Place> {
+        self.places.get(self.routes.lookup(addr)? as usize)
+    }
+
+    /// What `addr` is to pools.
+    pub fn pool(&self, addr: Addr) -> PoolFacts {
+        let bits = self.pools.lookup(addr).unwrap_or(0);
+        PoolFacts { pooled: bits & 1 != 0, nat_outgoing: bits & 2 != 0 }
+    }
+
+    /// The port with this number.
+    pub fn port(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(usize::from(id.0))?.as_ref()
+    }
+
+    /// The next hop with this number.
+    pub fn adjacency(&self, id: AdjacencyId) -> Option<&Adjacency> {
+        self.adjacencies.get(id.0 as usize)
+    }
+
+    /// The pod with this index.
+    pub fn workload(&self, index: u32) -> Option<&Workload> {
+        self.endpoints.get(index as usize)
+    }
+
+    /// The node's own address of the family of `peer`.
+    pub fn node_address(&self, peer: Addr) -> Option<Addr> {
+        if peer.is_v4() { self.node_v4 } else { self.node_v6 }
+    }
+
+    /// Whether the service that `tuple` is addressed to still has this backend, or has none at all
+    /// (what serves nobody ends nothing).
+    pub fn still_serves(&self, tuple: &Tuple, backend: Addr, port: u16) -> bool {
+        let v6 = !tuple.dst.is_v4();
+        let frontend = (self.services)
+            .frontend(tuple.dst, tuple.protocol, tuple.dst_port)
+            .or_else(|| self.services.node_port(v6, tuple.protocol, tuple.dst_port));
+        frontend.is_some_and(|frontend| {
+            let entry = frontend.service;
+            !entry.has_backends(TrafficPolicy::Cluster) || entry.serves(backend, port)
+        })
+    }
+
+    /// Whether `addr` is one of the node's.
+    pub fn is_own(&self, addr: Addr) -> bool {
+        matches!(self.place(addr), Some(Place::Host))
+    }
+
+    /// The port of a pod's or uplink's interface.
+    pub fn port_named(&self, name: &str) -> Option<PortId> {
+        self.ports.iter().flatten().find(|p| &*p.name == name).map(|p| p.id)
+    }
+}
+

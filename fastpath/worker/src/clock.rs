@@ -1,0 +1,17 @@
+//! The dataplane's clock: milliseconds since boot, sleep included, so that a restarted process
+//! goes on with the times in the flow table.
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Milliseconds since boot; wraps after 49 days.
+#[inline]
+pub fn now() -> u32 {
+    now_ms() as u32
+}
+
+/// Milliseconds since boot.
+#[inline]
+pub fn now_ms() -> u64 {
+    let time = clock_gettime(ClockId::Boottime);
+    (time.tv_sec as u64).wrapping_mul(1000).wrapping_add(time.tv_nsec as u64 / 1_000_000)
+}

@@ -1,0 +1,385 @@
+//! One turn of a worker's loop, and the loop.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use arrayvec::ArrayVec;
+use core_affinity::CoreId;
+use margay_engine::snapshot::DeviceId;
+use margay_engine::{BATCH, Batch, Engine, Fate, Frame as Work, Ingress, PortId, Punt, Snapshot};
+use margay_model::DropReason;
+use margay_tables::flow::{FlowTable, Share};
+use margay_xsk::{Frame, HEADROOM, Pool, Region};
+use tracing::{debug, warn};
+
+use crate::clock;
+use crate::device::{Device, Health};
+use crate::link::{Command, Link, Polling, Punted, Punts, Returned};
+use crate::rest::Rest;
+
+/// Free chunks that a worker keeps to itself at most.
+const POOL: usize = 4096;
+/// Without a frame for so many milliseconds a device cools.
+const COOL_MS: u32 = 20;
+/// Cycles between two looks at cool devices, while others are hot.
+const LOOK_EVERY: u32 = 64;
+/// Cycles without work before an adaptive worker sleeps: a few microseconds each.
+const SPIN: u32 = 200;
+/// Longest sleep: the flow table is to be aged.
+const SLEEP_MS: u32 = 50;
+
+/// What a worker is made of.
+pub struct Setup {
+    /// Its number.
+    pub number: usize,
+    /// The core it is pinned to.
+    pub core: Option<CoreId>,
+    /// The queues of all workers; its own is at its number.
+    pub links: Arc<[Link]>,
+    /// The way to the slow path.
+    pub punts: Arc<Punts>,
+    /// The flow table.
+    pub table: &'static Arc<FlowTable>,
+    /// Packet memory.
+    pub region: &'static Region,
+    /// What it forwards by at first.
+    pub snapshot: Arc<Snapshot>,
+    /// How it waits.
+    pub polling: Polling,
+}
+
+/// A worker on its thread.
+pub struct Worker {
+    number: usize,
+    links: Arc<[Link]>,
+    punts: Arc<Punts>,
+    engine: Engine<'static>,
+    pool: Pool,
+    devices: Vec<Device>,
+    /// Which worker sends for a device: index by device.
+    routes: Vec<Option<usize>>,
+    snapshot: Arc<Snapshot>,
+    rest: Rest,
+    polling: Polling,
+    now: u32,
+    aged: u32,
+}
+
+/// Why a worker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// More workers than the flow table was made for.
+    #[error("the flow table has no seat for another worker")]
+    NoSeat,
+    /// Its number names no link.
+    #[error("there is no link for worker {0}")]
+    NoLink(usize),
+    /// No epoll descriptor.
+    #[error("cannot make an epoll descriptor")]
+    Epoll(#[source] rustix::io::Errno),
+}
+
+// === impl Worker ===
+
+impl Worker {
+    /// A worker, to be run on a thread of its own.
+    pub fn new(setup: Setup) -> Result<Self, StartError> {
+        if let Some(core) = setup.core
+            && !core_affinity::set_for_current(core)
+        {
+            warn!(worker = setup.number, core = core.id, "cannot pin the worker to its core");
+        }
+        let link = setup.links.get(setup.number).ok_or(StartError::NoLink(setup.number))?;
+        let engine =
+            Engine::new(setup.table, link.counters.clone()).ok_or(StartError::NoSeat)?;
+        let rest = Rest::new(link).map_err(StartError::Epoll)?;
+        Ok(Self {
+            number: setup.number,
+            links: setup.links,
+            punts: setup.punts,
+            engine,
+            pool: Pool::new(setup.region, POOL),
+            devices: Vec::new(),
+            routes: Vec::new(),
+            snapshot: setup.snapshot,
+            rest,
+            polling: setup.polling,
+            now: clock::now(),
+            aged: clock::now(),
+        })
+    }
+
+    /// Turns until it is told to stop.
+    pub fn run(mut self) {
+        let mut idle = 0u32;
+        let mut turn = 0u32;
+        while self.obey() {
+            self.now = clock::now();
+            let busy = self.turn();
+            idle = if busy { 0 } else { idle.saturating_add(1) };
+            turn = turn.wrapping_add(1);
+            self.age();
+            self.cool();
+            if self.polling == Polling::Adaptive && idle > SPIN {
+                self.sleep();
+                idle = SPIN / 2;
+            } else if turn % LOOK_EVERY == 0 {
+                self.look();
+            }
+        }
+        for device in std::mem::take(&mut self.devices) {
+            self.give_back(device);
+        }
+    }
+
+    /// One turn: receive, decide, send. Whether there was anything to do.
+    fn turn(&mut self) -> bool {
+        let mut busy = self.inject() | self.take_over();
+        for index in 0..self.devices.len() {
+            busy |= self.serve(index);
+        }
+        self.send_all();
+        busy
+    }
+
+    /// Takes one batch from a device through the engine.
+    fn serve(&mut self, index: usize) -> bool {
+        let Some(device) = self.devices.get_mut(index).filter(|device| device.hot) else {
+            return false;
+        };
+        let mut frames = ArrayVec::<Frame, BATCH>::new();
+        device.receive(&mut self.pool, &mut frames, self.now);
+        if frames.is_empty() {
+            return false;
+        }
+        let ingress = self.ingress(index);
+        let outcome: ArrayVec<_, BATCH> = {
+            let mut batch = Batch::default();
+            for frame in &mut frames {
+                let (start, len) = (frame.start(), frame.len());
+                let chunk = frame.chunk_mut();
+                batch.frames.push(Work { chunk, start, len, ingress, reassembled: false });
+            }
+            self.engine.run(&self.snapshot, self.now, &mut batch);
+            let done = batch.frames.iter().zip(&batch.fates);
+            done.map(|(frame, fate)| (frame.start, frame.len, *fate)).collect()
+        };
+        for (mut frame, (start, len, fate)) in frames.into_iter().zip(outcome) {
+            match frame.set_range(start, len) {
+                Ok(()) => self.settle(frame, fate),
+                Err(_) => self.drop_frame(frame, DropReason::Malformed),
+            }
+        }
+        true
+    }
+
+    /// Where frames of a device come from.
+    fn ingress(&self, index: usize) -> Ingress {
+        match self.devices.get(index).map(|device| device.id) {
+            None | Some(DeviceId::TRUNK) => Ingress::Trunk,
+            Some(id) => {
+                let port = self.snapshot.ports.iter().flatten().find(|port| port.device == id);
+                Ingress::Port(port.map_or(PortId(u16::MAX), |port| port.id))
+            }
+        }
+    }
+
+    /// Does with a frame what the engine decided.
+    fn settle(&mut self, frame: Frame, fate: Fate) {
+        match fate {
+            Fate::Forward(port) => self.forward(port, frame),
+            Fate::Drop(reason) => self.drop_frame(frame, reason),
+            Fate::Punt(punt) => self.punt(punt, frame),
+        }
+    }
+
+    /// Hands a frame to the device of its port: this worker's, or the one that has it.
+    fn forward(&mut self, port: PortId, frame: Frame) {
+        let Some(id) = self.snapshot.port(port).map(|port| port.device) else {
+            return self.drop_frame(frame, DropReason::PortDown);
+        };
+        if let Some(device) = self.devices.iter_mut().find(|device| device.id == id) {
+            return device.send(port, frame, &mut self.pool, self.engine.counters());
+        }
+        let owner = self.routes.get(usize::from(id.0)).copied().flatten();
+        let Some(link) = owner.and_then(|owner| self.links.get(owner)) else {
+            return self.drop_frame(frame, DropReason::PortDown);
+        };
+        match link.hand_over(port, id, frame) {
+            Ok(()) => link.wake(),
+            Err(frame) => self.drop_frame(frame, DropReason::HandoffFull),
+        }
+    }
+
+    fn punt(&mut self, punt: Punt, frame: Frame) {
+        let bytes = frame.bytes().to_vec();
+        match self.punts.push(Punted { punt, bytes }) {
+            Ok(()) => {
+                self.engine.counters().punted(punt.why.reason());
+                self.pool.put(frame);
+            }
+            Err(_) => self.drop_frame(frame, DropReason::PuntFull),
+        }
+    }
+
+    fn drop_frame(&mut self, frame: Frame, reason: DropReason) {
+        self.engine.counters().dropped(reason);
+        self.pool.put(frame);
+    }
+
+    /// Sends what the slow path made.
+    fn inject(&mut self) -> bool {
+        let mut any = false;
+        for _ in 0..BATCH {
+            let Some(injected) = self.link().next_injected() else { break };
+            any = true;
+            let Some(mut frame) = self.pool.take() else {
+                self.engine.counters().dropped(DropReason::TxFull);
+                continue;
+            };
+            match frame.write(HEADROOM, &injected.bytes) {
+                Ok(()) => self.forward(injected.port, frame),
+                Err(_) => self.drop_frame(frame, DropReason::TooBig),
+            }
+        }
+        any
+    }
+
+    /// Sends what other workers handed over.
+    fn take_over(&mut self) -> bool {
+        let mut any = false;
+        for _ in 0..BATCH {
+            let Some((port, id, frame)) = self.link().next_handed_over() else { break };
+            any = true;
+            match self.devices.iter_mut().find(|device| device.id == id) {
+                Some(device) => {
+                    device.send(port, frame, &mut self.pool, self.engine.counters());
+                }
+                None => self.drop_frame(frame, DropReason::PortDown),
+            }
+        }
+        any
+    }
+
+    fn send_all(&mut self) {
+        let mut gone = None;
+        for device in &mut self.devices {
+            device.flush(&mut self.pool, self.engine.counters());
+            if device.kick(&mut self.pool) == Health::Gone {
+                gone = Some(device.id);
+            }
+        }
+        if let Some(id) = gone {
+            debug!(worker = self.number, device = id.0, "the interface is gone");
+            self.detach(id);
+        }
+    }
+
+    /// Takes commands; `false` when told to stop.
+    fn obey(&mut self) -> bool {
+        while let Some(command) = self.link().next_command() {
+            match command {
+                Command::Snapshot(snapshot) => self.adopt(snapshot),
+                Command::Attach(id, socket) => self.attach(id, socket),
+                Command::Detach(id) => self.detach(id),
+                Command::Route(id, owner) => self.route(id, owner),
+                Command::Stop => return false,
+            }
+        }
+        true
+    }
+
+    fn adopt(&mut self, snapshot: Arc<Snapshot>) {
+        let generation = snapshot.generation;
+        let old = std::mem::replace(&mut self.snapshot, snapshot);
+        let link = self.link();
+        link.returned.push(Returned::Snapshot(old));
+        link.generation.store(generation, SeqCst);
+        link.adopted.fetch_add(1, SeqCst);
+    }
+
+    fn attach(&mut self, id: DeviceId, socket: Box<margay_xsk::Socket>) {
+        let device = Device::new(id, socket, self.now);
+        if let Err(error) = self.rest.add(device.token(), &*device.socket) {
+            warn!(worker = self.number, device = id.0, %error, "cannot watch a socket");
+        }
+        self.devices.push(device);
+        self.route(id, Some(self.number));
+    }
+
+    fn detach(&mut self, id: DeviceId) {
+        while let Some(index) = self.devices.iter().position(|device| device.id == id) {
+            let device = self.devices.swap_remove(index);
+            self.give_back(device);
+        }
+    }
+
+    fn give_back(&mut self, device: Device) {
+        let id = device.id;
+        self.rest.remove(&*device.socket);
+        let socket = device.close(&mut self.pool, self.engine.counters());
+        self.link().returned.push(Returned::Socket(id, socket));
+    }
+
+    fn route(&mut self, id: DeviceId, owner: Option<usize>) {
+        let index = usize::from(id.0);
+        if self.routes.len() <= index {
+            self.routes.resize(index + 1, None);
+        }
+        if let Some(slot) = self.routes.get_mut(index) {
+            *slot = owner;
+        }
+    }
+
+    fn age(&mut self) {
+        if self.now == self.aged {
+            return;
+        }
+        self.aged = self.now;
+        let share = Share { index: self.number as u32, of: self.links.len() as u32 };
+        self.engine.housekeep(&self.snapshot.settings.timeouts, self.now, share);
+    }
+
+    /// Hands devices without traffic over to epoll.
+    fn cool(&mut self) {
+        for device in &mut self.devices {
+            if device.hot && self.now.wrapping_sub(device.last) > COOL_MS {
+                device.hot = self.rest.arm(device.token(), &*device.socket).is_err();
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let Self { rest, links, devices, number, now, .. } = self;
+        if let Some(link) = links.get(*number)
+            && devices.iter().any(|device| !device.hot)
+        {
+            rest.look(link, |token| warm(devices, token, *now));
+        }
+    }
+
+    /// Sleeps if nothing is hot; otherwise only looks.
+    fn sleep(&mut self) {
+        for device in &mut self.devices {
+            if device.hot && self.rest.arm(device.token(), &*device.socket).is_ok() {
+                device.hot = false;
+            }
+        }
+        self.engine.sleep();
+        let Self { rest, links, devices, number, now, .. } = self;
+        if let Some(link) = links.get(*number) {
+            rest.sleep(link, SLEEP_MS, |token| warm(devices, token, *now));
+        }
+    }
+
+    fn link(&self) -> &Link {
+        &self.links[self.number]
+    }
+}
+
+fn warm(devices: &mut [Device], token: u64, now: u32) {
+    if let Some(device) = devices.iter_mut().find(|device| device.token() == token) {
+        device.hot = true;
+        device.last = now;
+    }
+}

@@ -1,0 +1,121 @@
+//! A socket that this worker drives: what waits to be sent by it, and how warm it is.
+
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use margay_engine::snapshot::DeviceId;
+use margay_engine::{BATCH, Counters, PortId};
+use margay_model::DropReason;
+use margay_xsk::{Frame, Kick, KickError, Pool, Socket};
+
+/// A socket in use.
+pub(crate) struct Device {
+    pub(crate) id: DeviceId,
+    /// One of the device's queues.
+    pub(crate) socket: Box<Socket>,
+    /// Frames that wait for the end of the batch, and how they are counted when sent.
+    outbox: ArrayVec<Frame, BATCH>,
+    ports: ArrayVec<(PortId, usize), BATCH>,
+    /// Frames were put into the ring since the last kick.
+    unsent: bool,
+    /// When it last had a frame.
+    pub(crate) last: u32,
+    /// Whether it is polled; otherwise epoll watches it.
+    pub(crate) hot: bool,
+}
+
+/// Whether the device can go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    Good,
+    /// Its interface is gone.
+    Gone,
+}
+
+// === impl Device ===
+
+impl Device {
+    pub(crate) fn new(id: DeviceId, socket: Box<Socket>, now: u32) -> Self {
+        let (outbox, ports) = (ArrayVec::new(), ArrayVec::new());
+        Self { id, socket, outbox, ports, unsent: false, last: now, hot: true }
+    }
+
+    /// A number for this socket among the worker's.
+    pub(crate) fn token(&self) -> u64 {
+        u64::from(self.id.0) << 32 | u64::from(self.socket.queue())
+    }
+
+    /// Takes frames that the kernel has sent back into the pool, gives it empty ones, and receives.
+    pub(crate) fn receive(&mut self, pool: &mut Pool, into: &mut ArrayVec<Frame, BATCH>, now: u32) {
+        self.socket.complete(pool);
+        self.socket.rx(into);
+        if !into.is_empty() {
+            self.last = now;
+        }
+        self.refill(pool);
+    }
+
+    fn refill(&mut self, pool: &mut Pool) {
+        self.socket.fill(pool);
+        if self.socket.needs_fill_wakeup() {
+            self.socket.wake_rx();
+        }
+    }
+
+    /// Puts a frame into the outbox; a full outbox goes into the ring.
+    pub(crate) fn send(&mut self, port: PortId, frame: Frame, pool: &mut Pool, counters: &Counters) {
+        if self.outbox.is_full() {
+            self.flush(pool, counters);
+        }
+        self.ports.push((port, frame.len()));
+        self.outbox.push(frame);
+    }
+
+    /// Moves the outbox into the ring; what the ring has no room for is dropped and counted.
+    pub(crate) fn flush(&mut self, pool: &mut Pool, counters: &Counters) {
+        if self.outbox.is_empty() {
+            return;
+        }
+        let mut frames = self.outbox.drain(..);
+        let mut taken = self.socket.tx(&mut frames);
+        if frames.len() > 0 {
+            // Completions may have made room meanwhile: kick, collect, and try once more.
+            let _ = self.socket.kick_tx();
+            self.socket.complete(pool);
+            taken += self.socket.tx(&mut frames);
+        }
+        for frame in frames {
+            counters.dropped(DropReason::TxFull);
+            pool.put(frame);
+        }
+        for (port, bytes) in self.ports.drain(..).take(taken) {
+            counters.sent(port, bytes);
+        }
+        self.unsent = true;
+    }
+
+    /// Tells the kernel, once for all frames of a cycle.
+    pub(crate) fn kick(&mut self, pool: &mut Pool) -> Health {
+        if !self.unsent {
+            return Health::Good;
+        }
+        self.unsent = false;
+        match self.socket.kick_tx() {
+            Ok(Kick::Done) => {}
+            Ok(Kick::Pending) => self.unsent = true,
+            Err(KickError::Gone) => return Health::Gone,
+            Err(KickError::Down | KickError::Other(_)) => {}
+        }
+        self.socket.complete(pool);
+        Health::Good
+    }
+
+    /// Ends its use: frames in the outbox are counted as dropped.
+    pub(crate) fn close(mut self, pool: &mut Pool, counters: &Arc<Counters>) -> Box<Socket> {
+        for frame in self.outbox.drain(..) {
+            counters.dropped(DropReason::PortDown);
+            pool.put(frame);
+        }
+        self.socket
+    }
+}

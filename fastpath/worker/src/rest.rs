@@ -1,0 +1,83 @@
+//! When and how a worker sleeps.
+//!
+//! Sockets with traffic are *hot*: polled in every cycle. A socket that had none for a while cools:
+//! epoll watches it, one-shot, and a worker with hot sockets asks epoll only now and then. When all
+//! are cool the worker waits in epoll, with its bell among the descriptors.
+//!
+//! Going to sleep, in this order (the other side is `link::ring_if`): note that it sleeps; look at
+//! the queues once more; wait; take the note back.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::fd::{AsFd, OwnedFd};
+
+use crate::link::Link;
+
+/// The bell's number; the caller's are smaller.
+const BELL: u64 = u64::MAX;
+
+/// Descriptors that a worker waits for.
+pub(crate) struct Rest {
+    epoll: OwnedFd,
+    events: Vec<Event>,
+}
+
+// === impl Rest ===
+
+impl Rest {
+    pub(crate) fn new(link: &Link) -> rustix::io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &link.bell, EventData::new_u64(BELL), EventFlags::IN)?;
+        Ok(Self { epoll, events: Vec::with_capacity(64) })
+    }
+
+    /// Has a descriptor watched under a number of the caller's; it is not armed yet.
+    pub(crate) fn add(&self, token: u64, fd: impl AsFd) -> rustix::io::Result<()> {
+        epoll::add(&self.epoll, fd, EventData::new_u64(token), EventFlags::ONESHOT)
+    }
+
+    /// Arms a descriptor: one event, then it is disarmed.
+    pub(crate) fn arm(&self, token: u64, fd: impl AsFd) -> rustix::io::Result<()> {
+        let flags = EventFlags::IN | EventFlags::ONESHOT;
+        epoll::modify(&self.epoll, fd, EventData::new_u64(token), flags)
+    }
+
+    /// Ends the watch.
+    pub(crate) fn remove(&self, fd: impl AsFd) {
+        // A descriptor that is not watched needs no end of it.
+        let _ = epoll::delete(&self.epoll, fd);
+    }
+
+    /// Which cool devices have something, without waiting.
+    pub(crate) fn look(&mut self, link: &Link, woken: impl FnMut(u64)) {
+        self.wait(link, 0, woken);
+    }
+
+    /// Sleeps until a device has something, the bell rings, or `ms` milliseconds are over.
+    pub(crate) fn sleep(&mut self, link: &Link, ms: u32, woken: impl FnMut(u64)) {
+        link.asleep.store(true, SeqCst);
+        std::sync::atomic::fence(SeqCst);
+        let ms = if link.has_work() { 0 } else { ms };
+        self.wait(link, ms, woken);
+        link.asleep.store(false, SeqCst);
+    }
+
+    fn wait(&mut self, link: &Link, ms: u32, mut woken: impl FnMut(u64)) {
+        let (tv_sec, tv_nsec) = (i64::from(ms / 1000), i64::from(ms % 1000) * 1_000_000);
+        let timeout = Timespec { tv_sec, tv_nsec };
+        self.events.clear();
+        let spare = rustix::buffer::spare_capacity(&mut self.events);
+        // Interrupted means that nothing is there yet: the next cycle asks again.
+        if epoll::wait(&self.epoll, spare, Some(&timeout)).is_err() {
+            return;
+        }
+        for event in &self.events {
+            match event.data.u64() {
+                BELL => drop(rustix::io::read(&link.bell, &mut [0u8; 8])),
+                token => woken(token),
+            }
+        }
+    }
+}
