@@ -226,7 +226,11 @@ impl Control {
         let failed = self.parts.devices.sync_pods(&self.view, &self.state);
         let attached = self.parts.devices.attached();
         let mtu = u16::try_from(self.parts.desired.mtu).unwrap_or(u16::MAX);
-        self.underlay = self.ports.underlay(&self.view, &attached, mtu);
+        let underlay = self.ports.underlay(&self.view, &attached, mtu);
+        for gone in ports_gone(&self.underlay, &underlay) {
+            let _ = self.parts.tell.send(Tell::PortGone(gone));
+        }
+        self.underlay = underlay;
         let snapshot = self.assembler.assemble(&self.state, &self.underlay);
         self.parts.table.set_generation(snapshot.generation.into());
         self.hand_out(snapshot).await;
@@ -441,6 +445,12 @@ impl Control {
             link.command(Command::Stop);
         }
     }
+}
+
+/// Ports that are in the old view and not in the new one.
+fn ports_gone(old: &Underlay, new: &Underlay) -> Vec<PortId> {
+    let there = |id: PortId| new.ports.iter().any(|info| info.id == id);
+    old.ports.iter().map(|info| info.id).filter(|id| !there(*id)).collect()
 }
 
 /// Whether two views differ in nothing but the Ethernet addresses of the same neighbours.
