@@ -47,6 +47,9 @@ pub fn translate(
 ) -> Related {
     let Some(outer) = IpView::parse(bytes) else { return Related::Refused(DropReason::Malformed) };
     let Some(quoted) = quotation(&outer) else { return Related::Refused(DropReason::Malformed) };
+    if !is_intact(&outer) {
+        return Related::Refused(DropReason::Malformed);
+    }
     if let Some(mtu) = tunnel_mtu(&outer, &quoted, vxlan_port) {
         return Related::PathMtu { peer: quoted.dst, mtu };
     }
@@ -80,6 +83,17 @@ fn quotation<'a>(outer: &IpView<'a>) -> Option<IpView<'a>> {
     }
     let quoted = IpView::parse_quoted(outer.payload().get(ICMP_LEN..)?)?;
     (quoted.src.is_ipv4() == outer.src.is_ipv4()).then_some(quoted)
+}
+
+/// Whether the error's checksum is right: one computed anew would hide that it was not (RFC 5508,
+/// section 4.2).
+fn is_intact(outer: &IpView<'_>) -> bool {
+    match (outer.src, outer.dst) {
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            Icmpv6Packet::new_checked(outer.payload()).is_ok_and(|p| p.verify_checksum(&src, &dst))
+        }
+        _ => Icmpv4Packet::new_checked(outer.payload()).is_ok_and(|p| p.verify_checksum()),
+    }
 }
 
 /// The MTU told about the outer packet of an IPIP or VXLAN tunnel.

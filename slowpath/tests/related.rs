@@ -103,6 +103,14 @@ fn what_is_no_error_or_quotes_nothing_readable_is_dropped() {
 }
 
 #[test]
+fn an_error_with_a_wrong_checksum_is_dropped_and_not_mended() {
+    let mut frame = vector("router_says");
+    *frame.last_mut().unwrap() ^= 1;
+    let actions = slow_path().handle(0, punt(POD, frame, Request::IcmpError), &service);
+    assert_eq!(actions, [Action::Dropped(PuntReason::IcmpError, DropReason::Malformed)]);
+}
+
+#[test]
 fn an_error_on_its_last_hop_goes_no_further() {
     let mut frame = vector("router_says");
     frame[14 + 8] = 1;

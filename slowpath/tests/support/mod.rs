@@ -20,20 +20,20 @@ fn bytes(hex: &str) -> Vec<u8> {
 }
 
 /// The packet of this name in `golden/vectors.txt`.
-pub fn vector(name: &str) -> Vec<u8> {
+pub(crate) fn vector(name: &str) -> Vec<u8> {
     VECTORS.get(name).unwrap_or_else(|| panic!("no vector {name}")).clone()
 }
 
 /// All frames and packets of the file.
-pub fn vectors() -> impl Iterator<Item = Vec<u8>> {
+pub(crate) fn vectors() -> impl Iterator<Item = Vec<u8>> {
     VECTORS.values().cloned()
 }
 
-pub const POD_PORT: u32 = 7;
-pub const POD: Ingress = Ingress::Port(POD_PORT);
-pub const TUNNEL: Ingress = Ingress::Tunnel(1, Encap::Ipip);
+pub(crate) const POD_PORT: u32 = 7;
+pub(crate) const POD: Ingress = Ingress::Port(POD_PORT);
+pub(crate) const TUNNEL: Ingress = Ingress::Tunnel(1, Encap::Ipip);
 
-pub fn node() -> LocalNode {
+pub(crate) fn node() -> LocalNode {
     LocalNode {
         v4: Some(("192.0.2.1".parse().unwrap(), 24)),
         v6: Some(("2001:db8::1".parse().unwrap(), 64)),
@@ -45,31 +45,31 @@ pub fn node() -> LocalNode {
     }
 }
 
-pub fn slow_path() -> SlowPath {
+pub(crate) fn slow_path() -> SlowPath {
     with_limits(Limits::default())
 }
 
-pub fn with_limits(limits: Limits) -> SlowPath {
+pub(crate) fn with_limits(limits: Limits) -> SlowPath {
     SlowPath::new(Config { node: Arc::new(node()), limits })
 }
 
 /// A punt of a frame whose IP packet follows the Ethernet header.
-pub fn punt(ingress: Ingress, frame: Vec<u8>, request: Request) -> Punt {
+pub(crate) fn punt(ingress: Ingress, frame: Vec<u8>, request: Request) -> Punt {
     Punt { ingress, frame, ip_start: 14, request }
 }
 
 /// No connection at all.
-pub fn no_flows(_: &FlowTuple) -> Option<FlowTuple> {
+pub(crate) fn no_flows(_: &FlowTuple) -> Option<FlowTuple> {
     None
 }
 
 /// The answer of a fresh slow path to one frame.
-pub fn ask(ingress: Ingress, frame: Vec<u8>, request: Request) -> Vec<Action> {
+pub(crate) fn ask(ingress: Ingress, frame: Vec<u8>, request: Request) -> Vec<Action> {
     slow_path().handle(0, punt(ingress, frame, request), &no_flows)
 }
 
 /// The injections among actions.
-pub fn injected(actions: &[Action]) -> Vec<Injection> {
+pub(crate) fn injected(actions: &[Action]) -> Vec<Injection> {
     let injections = actions.iter().filter_map(|action| match action {
         Action::Inject(_, injection) => Some(injection.clone()),
         _ => None,
@@ -78,13 +78,13 @@ pub fn injected(actions: &[Action]) -> Vec<Injection> {
 }
 
 /// How many punts ended.
-pub fn ended(actions: &[Action]) -> usize {
+pub(crate) fn ended(actions: &[Action]) -> usize {
     let end = |a: &&Action| matches!(a, Action::Consumed(_) | Action::Dropped(..));
     actions.iter().filter(end).count()
 }
 
 /// The one reason of the drops among actions.
-pub fn drop_reason(actions: &[Action]) -> Option<DropReason> {
+pub(crate) fn drop_reason(actions: &[Action]) -> Option<DropReason> {
     actions.iter().find_map(|action| match action {
         Action::Dropped(_, why) => Some(*why),
         _ => None,
