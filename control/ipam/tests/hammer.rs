@@ -19,6 +19,7 @@ type Ledger = Arc<Mutex<HashMap<IpAddr, String>>>;
 
 /// What one node does: pods come and go by a small generator of its own.
 struct Worker {
+    name: String,
     node: String,
     root: PathBuf,
     ledger: Ledger,
@@ -51,7 +52,7 @@ impl Worker {
         let mut doubtful = Vec::new();
         for step in 0..self.steps {
             if random.u8(..10) < 6 || alive.is_empty() {
-                let handle = format!("net.{}-{step}", self.node);
+                let handle = format!("net.{}-{step}", self.name);
                 match self.add(&ipam, &handle, random.usize(1..3)).await {
                     Some(ips) => drop(alive.insert(handle, ips)),
                     None => doubtful.push(handle),
@@ -115,9 +116,9 @@ async fn hammer(root: &Path, nodes: u64, steps: usize, faults: Option<Faults>) -
     let workers: Vec<_> = (0..nodes)
         .map(|seed| {
             // Two workers a node: an agent that was started twice by mistake.
-            let (node, root) = (format!("n{}", seed / 2), root.to_owned());
-            let ledger = ledger.clone();
-            Worker { node: format!("{node}-{seed}"), root, ledger, steps, faults, seed }.start()
+            let (name, node) = (format!("w{seed}"), format!("n{}", seed / 2));
+            let (root, ledger) = (root.to_owned(), ledger.clone());
+            Worker { name, node, root, ledger, steps, faults, seed }.start()
         })
         .collect();
     workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
