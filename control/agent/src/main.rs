@@ -1,6 +1,6 @@
 //! `margay-agent`: the Margay control plane of one node.
 
-use std::io::stderr;
+use std::io::{IsTerminal, stderr};
 
 use anyhow::Context;
 use clap::Parser;
@@ -31,6 +31,8 @@ fn log_to_stderr(given: Option<&str>) -> anyhow::Result<()> {
     let filter = given.map(str::to_owned).or(from_env).unwrap_or_else(|| "info".to_owned());
     let filter = EnvFilter::try_new(&filter)
         .with_context(|| format!("--log {filter:?}: write error, warn, info, debug or trace"))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).init();
+    // Colours are for people; programs look for `file=` and the like.
+    let colours = stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(stderr).init();
     Ok(())
 }
