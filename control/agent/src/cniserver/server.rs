@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use margay_cni_api::wire::Envelope;
 use margay_cni_api::{CniError, Code, MAX_LINE, PROTOCOL, Request, Response};
@@ -9,35 +10,42 @@ use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::backend::CniBackend;
 use super::socket::Socket;
 
+/// After a failure to accept (no file descriptors are left), so that it does not spin.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Serves until the future is dropped; requests under way are dropped with it, and their plugins
 /// answer "try again later".
-///
-/// # Errors
-/// Only when the listener itself fails; a failed connection is logged.
-pub(crate) async fn serve<B: CniBackend>(socket: &Socket, backend: Arc<B>) -> io::Result<()> {
+pub(crate) async fn serve<B: CniBackend>(socket: &Socket, backend: Arc<B>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = socket.listener().accept() => {
-                let (stream, _) = accepted?;
-                let backend = Arc::clone(&backend);
-                connections.spawn(async move {
-                    if let Err(error) = converse(stream, &*backend).await {
-                        debug!(%error, "a CNI plugin's connection ended");
-                    }
-                });
-            }
+            accepted = socket.listener().accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(attend(stream, Arc::clone(&backend)));
+                }
+                Err(error) => {
+                    warn!(%error, "cannot accept a CNI plugin");
+                    sleep(PAUSE).await;
+                }
+            },
             Some(ended) = connections.join_next() => {
                 if let Err(error) = ended {
                     warn!(%error, "a CNI request panicked");
                 }
             }
         }
+    }
+}
+
+async fn attend<B: CniBackend>(stream: UnixStream, backend: Arc<B>) {
+    if let Err(error) = converse(stream, &*backend).await {
+        debug!(%error, "a CNI plugin went away");
     }
 }
 

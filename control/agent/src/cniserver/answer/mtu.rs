@@ -68,7 +68,7 @@ mod tests {
         assert_eq!(mtu(&[plain.clone(), ipip.clone()], none), 1480);
         assert_eq!(mtu(&[ipip, vxlan.clone()], none), 1450);
         assert_eq!(mtu(&[vxlan.clone(), vxlan6], none), 1430);
-        assert_eq!(mtu(&[plain.clone()], Encryption { v4: true, v6: false }), 1440);
+        assert_eq!(mtu(std::slice::from_ref(&plain), Encryption { v4: true, v6: false }), 1440);
         assert_eq!(mtu(&[vxlan], Encryption { v4: true, v6: true }), 1420);
     }
 }

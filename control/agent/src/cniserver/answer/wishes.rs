@@ -143,7 +143,7 @@ impl Wishes {
             None => Self::default(),
         };
         let Some(object) = read(store, Kind::Pod, namespace, pod).await? else {
-            return Ok(namespaces.as_default());
+            return Ok(namespaces.for_pods());
         };
         let mut wishes = Self::of(&object, format!("Pod {namespace}/{pod}"))?;
         if let Resource::Pod(pod) = &object {
@@ -151,7 +151,7 @@ impl Wishes {
             wishes.service_account =
                 account.filter(|name| !name.is_empty()).unwrap_or_else(|| "default".to_owned());
         }
-        Ok(wishes.or(namespaces.as_default()))
+        Ok(wishes.or(namespaces.for_pods()))
     }
 
     fn of(object: &Resource, called: String) -> Result<Self, CniError> {
@@ -161,7 +161,7 @@ impl Wishes {
     }
 
     /// What a Namespace may ask for on behalf of its Pods: pools and families.
-    fn as_default(self) -> Self {
+    fn for_pods(self) -> Self {
         let Self { ipv4_pools, ipv6_pools, families, .. } = self;
         Self { ipv4_pools, ipv6_pools, families, ..Self::default() }
     }
