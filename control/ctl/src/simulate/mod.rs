@@ -89,7 +89,11 @@ pub(crate) fn run(options: &Options, args: &Args) -> Result<ExitCode, SimulateEr
         }
     }
     compiler.flush();
-    answer(&mut World::new(&compiler), input, BufWriter::new(io::stdout().lock()))?;
+    let mut world = World::new(&compiler);
+    answer(&mut world, input, BufWriter::new(io::stdout().lock()))?;
+    // The process ends here; to take a large world to pieces would take as long as many verdicts.
+    std::mem::forget(world);
+    std::mem::forget(compiler);
     Ok(ExitCode::SUCCESS)
 }
 
