@@ -9,7 +9,7 @@ use margay_model::{Encap, State};
 use margay_xsk::program::{AddressClass, UplinkConfig};
 
 /// Address classes, service ports on the node's addresses, and the rest.
-pub struct Classes {
+pub(crate) struct Classes {
     /// Class of each network.
     pub addresses: BTreeMap<IpNet, AddressClass>,
     /// Protocol and port of what answers on the node's addresses.
@@ -20,7 +20,7 @@ pub struct Classes {
 
 impl Classes {
     /// The classes for a state on a node.
-    pub fn new(state: &State, underlay: &Underlay) -> Self {
+    pub(crate) fn new(state: &State, underlay: &Underlay) -> Self {
         let mut addresses = BTreeMap::new();
         for range in &state.node.settings.service_ranges {
             addresses.insert(*range, AddressClass::SERVICE);

@@ -39,7 +39,7 @@ use crate::state_dir::StateDir;
 const ADOPT_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the protocol's server asks of the control task.
-pub enum Request {
+pub(crate) enum Request {
     /// An agent is there; what it is told goes here.
     AgentHere(mpsc::UnboundedSender<DaemonMessage>),
     /// Reconcile with a full state; the answer is the generation in force.
@@ -53,7 +53,7 @@ pub enum Request {
 }
 
 /// What the control task is made of.
-pub struct Parts {
+pub(crate) struct Parts {
     /// The state directory.
     pub dir: StateDir,
     /// Workers.
@@ -83,7 +83,7 @@ pub struct Parts {
 }
 
 /// The task.
-pub struct Control {
+pub(crate) struct Control {
     parts: Parts,
     view: KernelView,
     state: State,
@@ -106,7 +106,7 @@ pub struct Control {
 
 impl Control {
     /// A task that has published nothing yet. Generations go on from the flow table's.
-    pub fn new(parts: Parts, snapshot: Arc<Snapshot>, assembler: Assembler) -> Self {
+    pub(crate) fn new(parts: Parts, snapshot: Arc<Snapshot>, assembler: Assembler) -> Self {
         let view = parts.views.borrow().clone();
         Self {
             parts,
@@ -126,7 +126,7 @@ impl Control {
     }
 
     /// Puts the saved state in force, if there is one, and makes the uplinks ports.
-    pub async fn begin(&mut self) -> Result<(), DeviceError> {
+    pub(crate) async fn begin(&mut self) -> Result<(), DeviceError> {
         if let Some(state) = self.parts.dir.load_state() {
             info!(endpoints = state.endpoints.len(), "going on with the last state");
             self.take(self.state.diff(&state));
@@ -143,7 +143,7 @@ impl Control {
     }
 
     /// Runs until told to stop, or until nobody is left to ask.
-    pub async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
+    pub(crate) async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
         let mut second = tokio::time::interval(Duration::from_secs(1));
         let mut often = tokio::time::interval(Duration::from_millis(50));
         loop {
@@ -255,7 +255,10 @@ impl Control {
         }
         match self.parts.host.apply(&desired).await {
             Ok(_) => self.parts.desired = desired,
-            Err(error) => error!(error = &error as &dyn std::error::Error, "the host port is not as it should be"),
+            Err(error) => error!(
+                error = &error as &dyn std::error::Error,
+                "the host port is not as it should be"
+            ),
         }
         let _ = self.parts.tell.send(Tell::Node(self.state.node.clone()));
     }

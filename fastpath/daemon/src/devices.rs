@@ -23,14 +23,14 @@ use crate::kernel::KernelView;
 use crate::ports::{Attached, TRUNK};
 
 /// The far end of the trunk, where the sockets are.
-pub const TRUNK_FAR: &str = "margay0x";
+pub(crate) const TRUNK_FAR: &str = "margay0x";
 
 /// Frames that a pod's own socket keeps ready: hundreds of quiet pods are not to hold all memory.
 const POD_READY: u32 = 64;
 
 /// Why an interface cannot become a port.
 #[derive(Debug, thiserror::Error)]
-pub enum DeviceError {
+pub(crate) enum DeviceError {
     /// It is not there.
     #[error("there is no interface {0}")]
     Missing(String),
@@ -50,7 +50,7 @@ pub enum DeviceError {
 
 /// How an interface's packets get in, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The interface.
     pub name: Arc<str>,
     /// Its index.
@@ -79,7 +79,7 @@ struct PodPort {
 }
 
 /// All sockets and programs of the daemon.
-pub struct Devices {
+pub(crate) struct Devices {
     binder: Binder,
     links: Arc<[Link]>,
     mode: XdpMode,
@@ -99,7 +99,7 @@ pub struct Devices {
 
 impl Devices {
     /// Makes the trunk, whose ends have these indexes, the first device.
-    pub fn new(
+    pub(crate) fn new(
         binder: Binder,
         links: Arc<[Link]>,
         mode: XdpMode,
@@ -137,12 +137,12 @@ impl Devices {
     }
 
     /// Where flows of the host's own backends are registered.
-    pub fn host_flows(&self) -> Arc<HostFlowProgram> {
+    pub(crate) fn host_flows(&self) -> Arc<HostFlowProgram> {
         self.host_flows.clone()
     }
 
     /// Makes an interface an uplink.
-    pub fn add_uplink(
+    pub(crate) fn add_uplink(
         &mut self,
         view: &KernelView,
         name: &str,
@@ -179,7 +179,7 @@ impl Devices {
     }
 
     /// Tells all uplinks what to redirect.
-    pub fn set_classes(&mut self, classes: &Classes) -> Result<(), DeviceError> {
+    pub(crate) fn set_classes(&mut self, classes: &Classes) -> Result<(), DeviceError> {
         for uplink in self.uplinks.values_mut() {
             uplink.program.set_config(&classes.config)?;
             uplink.program.set_ports(&classes.ports)?;
@@ -190,7 +190,11 @@ impl Devices {
 
     /// Makes the interfaces of endpoints ports as they appear, and lets go of those that vanished.
     /// Returns why an endpoint's interface could not be attached, by interface.
-    pub fn sync_pods(&mut self, view: &KernelView, state: &State) -> BTreeMap<Arc<str>, String> {
+    pub(crate) fn sync_pods(
+        &mut self,
+        view: &KernelView,
+        state: &State,
+    ) -> BTreeMap<Arc<str>, String> {
         let vanished: Vec<_> = (self.pods.iter())
             .filter(|(name, pod)| view.link(name).is_none_or(|link| link.index != pod.ifindex))
             .map(|(name, _)| name.clone())
@@ -215,7 +219,7 @@ impl Devices {
     }
 
     /// The interfaces that are ports.
-    pub fn attached(&self) -> Vec<Attached> {
+    pub(crate) fn attached(&self) -> Vec<Attached> {
         let uplinks = self.uplinks.iter().map(|(name, uplink)| Attached {
             name: name.as_str().into(),
             device: uplink.device,
@@ -230,19 +234,19 @@ impl Devices {
     }
 
     /// How packets get in, the trunk first.
-    pub fn entries(&self) -> Vec<Entry> {
+    pub(crate) fn entries(&self) -> Vec<Entry> {
         let uplinks = self.uplinks.values().map(|uplink| &uplink.entry);
         let native = self.pods.values().filter_map(|pod| Some(&pod.native.as_ref()?.1));
         std::iter::once(&self.trunk_entry).chain(uplinks).chain(native).cloned().collect()
     }
 
     /// Whether an interface is a pod's port behind the trunk.
-    pub fn is_attached(&self, interface: &str) -> bool {
+    pub(crate) fn is_attached(&self, interface: &str) -> bool {
         self.pods.contains_key(interface)
     }
 
     /// Takes all programs off. Sockets end with their workers.
-    pub fn detach_all(&mut self) {
+    pub(crate) fn detach_all(&mut self) {
         let uplinks = self.uplinks.values().flat_map(|uplink| {
             let ifindex = uplink.entry.ifindex;
             [uplink.program.detach(ifindex), self.host_flows.detach(ifindex)]
@@ -277,8 +281,7 @@ impl Devices {
         let options = SocketOptions { ready: POD_READY, ..SocketOptions::default() };
         let sockets = self.sockets(options);
         let preference = Preference::Only(Mode::Copy);
-        let bound =
-            sockets.bind(name, device, 0..1, preference, |s| program.register_socket(s))?;
+        let bound = sockets.bind(name, device, 0..1, preference, |s| program.register_socket(s))?;
         let attached = program.attach(ifindex)?;
         let entry = entry(name, ifindex, bound, &attached);
         Ok(PodPort { ifindex, device, native: Some((program, entry)) })

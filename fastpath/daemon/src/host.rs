@@ -13,7 +13,7 @@ use crate::kernel::{Desired, HostRoute, KernelView, NodePortAccess};
 const NODE_PORTS: (u16, u16) = (30_000, 32_767);
 
 /// The kernel's part for a state; queues and MTU of the trunk stay as they are.
-pub fn desired(state: &State, view: &KernelView, last: &Desired) -> Desired {
+pub(crate) fn desired(state: &State, view: &KernelView, last: &Desired) -> Desired {
     Desired {
         queues: last.queues,
         mtu: last.mtu,
@@ -25,7 +25,7 @@ pub fn desired(state: &State, view: &KernelView, last: &Desired) -> Desired {
 }
 
 /// Nothing but the trunk.
-pub fn nothing(queues: u32) -> Desired {
+pub(crate) fn nothing(queues: u32) -> Desired {
     Desired {
         queues,
         mtu: 1500,

@@ -11,13 +11,13 @@ use crate::kernel::{KernelView, RouteKind};
 /// Which number each interface has. A number is never given to another name, so that counters
 /// keep their meaning; an interface that comes back finds its own.
 #[derive(Debug, Default)]
-pub struct Ports {
+pub(crate) struct Ports {
     numbers: BTreeMap<Arc<str>, PortId>,
 }
 
 /// An interface whose frames come to the dataplane.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attached {
+pub(crate) struct Attached {
     /// Its name.
     pub name: Arc<str>,
     /// What its frames are sent through.
@@ -30,7 +30,7 @@ pub struct Attached {
 
 impl Ports {
     /// The number of an interface.
-    pub fn number(&mut self, name: &Arc<str>) -> PortId {
+    pub(crate) fn number(&mut self, name: &Arc<str>) -> PortId {
         if let Some(id) = self.numbers.get(name) {
             return *id;
         }
@@ -41,13 +41,13 @@ impl Ports {
     }
 
     /// All names and numbers, the host port's first.
-    pub fn all(&self) -> impl Iterator<Item = (&str, PortId)> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, PortId)> {
         let rest = self.numbers.iter().map(|(name, id)| (&**name, *id));
         std::iter::once((TRUNK, PortId::HOST)).chain(rest)
     }
 
     /// What the kernel says about these interfaces, for the engine.
-    pub fn underlay(
+    pub(crate) fn underlay(
         &mut self,
         view: &KernelView,
         attached: &[Attached],
@@ -86,7 +86,7 @@ impl Ports {
 }
 
 /// The kernel end of the trunk: the host port's name.
-pub const TRUNK: &str = "margay0";
+pub(crate) const TRUNK: &str = "margay0";
 
 /// Addresses that packets may be for. Link-local ones are no forwarder's business.
 fn addresses(view: &KernelView) -> Vec<IpAddr> {

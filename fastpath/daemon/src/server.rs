@@ -19,7 +19,7 @@ use crate::show;
 const BACKLOG: usize = 1024;
 
 /// The service.
-pub struct Server {
+pub(crate) struct Server {
     shared: Arc<Shared>,
     control: mpsc::UnboundedSender<Request>,
     /// Number of the agent's stream that counts; it grows with each.
@@ -32,7 +32,7 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Server {
     /// A server that hands changes to the control task. When `current` is closed, streams end.
-    pub fn new(
+    pub(crate) fn new(
         shared: Arc<Shared>,
         control: mpsc::UnboundedSender<Request>,
         current: Arc<watch::Sender<u64>>,

@@ -13,7 +13,7 @@ use crate::devices::Entry;
 
 /// Where the state in force came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// There is none yet.
     #[default]
     None,
@@ -25,7 +25,7 @@ pub enum Origin {
 
 /// What is in force.
 #[derive(Clone, Default)]
-pub struct View {
+pub(crate) struct View {
     /// Ports by name, the host port first.
     pub ports: Vec<(Arc<str>, PortId)>,
     /// How packets get in.
@@ -45,7 +45,7 @@ pub struct View {
 }
 
 /// Shared by all tasks.
-pub struct Shared {
+pub(crate) struct Shared {
     /// When the daemon started.
     pub started: Instant,
     /// Another number in each process.
@@ -65,7 +65,7 @@ pub struct Shared {
 
 impl Shared {
     /// Nothing is in force yet.
-    pub fn new(
+    pub(crate) fn new(
         instance: u64,
         links: Arc<[Link]>,
         cores: Vec<Option<usize>>,
@@ -77,22 +77,22 @@ impl Shared {
     }
 
     /// What is in force now.
-    pub fn view(&self) -> View {
+    pub(crate) fn view(&self) -> View {
         self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Changes what is seen.
-    pub fn update(&self, change: impl FnOnce(&mut View)) {
+    pub(crate) fn update(&self, change: impl FnOnce(&mut View)) {
         change(&mut self.view.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Notes where the state came from.
-    pub fn set_origin(&self, origin: Origin) {
+    pub(crate) fn set_origin(&self, origin: Origin) {
         self.update(|view| view.origin = origin);
     }
 
     /// All counters: the workers' and the slow path's.
-    pub fn counters(&self) -> impl Iterator<Item = &Counters> {
+    pub(crate) fn counters(&self) -> impl Iterator<Item = &Counters> {
         self.links.iter().map(|link| &*link.counters).chain(std::iter::once(&*self.slow))
     }
 }

@@ -12,7 +12,7 @@ use crate::devices::Entry;
 use crate::shared::{Origin, Shared, View};
 
 /// Sums over all workers and the slow path.
-pub struct Totals {
+pub(crate) struct Totals {
     /// Dropped frames by reason.
     pub drops: [u64; DropReason::COUNT],
     /// Punted, injected and consumed frames by reason.
@@ -29,7 +29,7 @@ pub struct Totals {
 
 impl Totals {
     /// The sums now.
-    pub fn new(shared: &Shared) -> Self {
+    pub(crate) fn new(shared: &Shared) -> Self {
         let mut drops = [0; DropReason::COUNT];
         let mut slow = [[0; PuntReason::COUNT]; 3];
         let (mut misses, mut stale, mut evicted, mut expired) = (0, 0, 0, 0);
@@ -47,7 +47,7 @@ impl Totals {
 }
 
 /// Frames and bytes that a port received and sent.
-pub fn port_totals(shared: &Shared, port: PortId) -> [(u64, u64); 2] {
+pub(crate) fn port_totals(shared: &Shared, port: PortId) -> [(u64, u64); 2] {
     let add = |sum: (u64, u64), n: (u64, u64)| (sum.0 + n.0, sum.1 + n.1);
     shared.counters().fold([(0, 0); 2], |[rx, tx], counters| {
         [add(rx, counters.rx(port)), add(tx, counters.tx(port))]
@@ -55,7 +55,7 @@ pub fn port_totals(shared: &Shared, port: PortId) -> [(u64, u64); 2] {
 }
 
 /// All counters.
-pub fn counters(shared: &Shared) -> proto::Counters {
+pub(crate) fn counters(shared: &Shared) -> proto::Counters {
     let totals = Totals::new(shared);
     let view = shared.view();
     let ports = view.ports.iter().map(|(name, id)| {
@@ -86,7 +86,7 @@ fn reason(name: &str, sentence: &str, packets: u64) -> proto::ReasonCounter {
 }
 
 /// What the daemon is and does.
-pub fn status(shared: &Shared) -> proto::Status {
+pub(crate) fn status(shared: &Shared) -> proto::Status {
     let view = shared.view();
     let counts = shared.table.counts();
     proto::Status {
@@ -148,32 +148,39 @@ fn workers(shared: &Shared, view: &View) -> Vec<proto::Worker> {
 
 fn ports(view: &View) -> Vec<proto::Port> {
     let Some(snapshot) = &view.snapshot else { return Vec::new() };
-    snapshot.ports.iter().flatten().map(|port| {
-        let entry = view.entries.iter().find(|entry| entry.name == port.name);
-        let info = view.underlay.ports.iter().find(|info| info.id == port.id);
-        let (role, endpoint) = match port.kind {
-            PortKind::Host => (proto::PortRole::Host, String::new()),
-            PortKind::Uplink => (proto::PortRole::Uplink, String::new()),
-            PortKind::Orphan => (proto::PortRole::Pod, String::new()),
-            PortKind::Pod(index) => (
-                proto::PortRole::Pod,
-                snapshot.workload(index).map(|w| w.endpoint.key.to_string()).unwrap_or_default(),
-            ),
-        };
-        let behind = port.device == DeviceId::TRUNK;
-        proto::Port {
-            name: port.name.to_string(),
-            ifindex: entry.map(|e| e.ifindex).or(info.map(|i| i.ifindex)).unwrap_or(0),
-            role: role.into(),
-            kind: if behind { proto::PortKind::Trunk } else { proto::PortKind::Native }.into(),
-            mode: entry.map_or(proto::XdpMode::Unspecified, mode).into(),
-            queues: entry.map_or(0, |entry| entry.queues),
-            fallbacks: entry.map(fallbacks).unwrap_or_default(),
-            up: port.kind != PortKind::Orphan,
-            endpoint,
-        }
-    })
-    .collect()
+    snapshot
+        .ports
+        .iter()
+        .flatten()
+        .map(|port| {
+            let entry = view.entries.iter().find(|entry| entry.name == port.name);
+            let info = view.underlay.ports.iter().find(|info| info.id == port.id);
+            let (role, endpoint) = match port.kind {
+                PortKind::Host => (proto::PortRole::Host, String::new()),
+                PortKind::Uplink => (proto::PortRole::Uplink, String::new()),
+                PortKind::Orphan => (proto::PortRole::Pod, String::new()),
+                PortKind::Pod(index) => (
+                    proto::PortRole::Pod,
+                    snapshot
+                        .workload(index)
+                        .map(|w| w.endpoint.key.to_string())
+                        .unwrap_or_default(),
+                ),
+            };
+            let behind = port.device == DeviceId::TRUNK;
+            proto::Port {
+                name: port.name.to_string(),
+                ifindex: entry.map(|e| e.ifindex).or(info.map(|i| i.ifindex)).unwrap_or(0),
+                role: role.into(),
+                kind: if behind { proto::PortKind::Trunk } else { proto::PortKind::Native }.into(),
+                mode: entry.map_or(proto::XdpMode::Unspecified, mode).into(),
+                queues: entry.map_or(0, |entry| entry.queues),
+                fallbacks: entry.map(fallbacks).unwrap_or_default(),
+                up: port.kind != PortKind::Orphan,
+                endpoint,
+            }
+        })
+        .collect()
 }
 
 fn mode(entry: &Entry) -> proto::XdpMode {
@@ -193,7 +200,7 @@ fn fallbacks(entry: &Entry) -> Vec<proto::ModeFallback> {
 }
 
 /// The flows that a filter wants, to be called off the runtime's threads: it walks the table.
-pub fn flows(shared: &Shared, filter: &FlowFilter, mut each: impl FnMut(&FlowView) -> bool) {
+pub(crate) fn flows(shared: &Shared, filter: &FlowFilter, mut each: impl FnMut(&FlowView) -> bool) {
     let Some(snapshot) = shared.view().snapshot else { return };
     // A guest at the table keeps what it looks at from being used again.
     let Some(mut guest) = FlowWorker::new(shared.table.clone()) else { return };

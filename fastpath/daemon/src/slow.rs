@@ -31,7 +31,7 @@ const ROUNDS: u32 = 4;
 const BURST: usize = 256;
 
 /// What the control task tells the slow path.
-pub enum Tell {
+pub(crate) enum Tell {
     /// The node changed.
     Node(Arc<LocalNode>),
     /// A next hop is known now.
@@ -45,7 +45,7 @@ pub enum Tell {
 }
 
 /// What the slow path asks of the control task.
-pub struct Ask {
+pub(crate) struct Ask {
     /// The port that the neighbour is behind.
     pub port: PortId,
     /// Its address.
@@ -53,7 +53,7 @@ pub struct Ask {
 }
 
 /// The task.
-pub struct Slow {
+pub(crate) struct Slow {
     pub(crate) machines: SlowPath,
     pub(crate) engine: Engine<'static>,
     pub(crate) table: &'static FlowTable,
@@ -78,7 +78,7 @@ impl AsRawFd for Bell<'_> {
 
 impl Slow {
     /// Runs until the control task is gone.
-    pub async fn run(mut self) -> std::io::Result<()> {
+    pub(crate) async fn run(mut self) -> std::io::Result<()> {
         let punts = self.punts.clone();
         #[expect(deprecated, reason = "its successor needs unsafe; the bell outlives the loop")]
         let bell = AsyncFd::new(Bell(punts.bell()))?;
@@ -156,7 +156,8 @@ impl Slow {
             _ => margay_wire::ethernet::LEN,
         };
         let ours = punt.why == Why::IcmpError && self.for_the_host(&bytes);
-        let copy = ours.then(|| bytes.get(margay_wire::ethernet::LEN..).unwrap_or_default().to_vec());
+        let copy =
+            ours.then(|| bytes.get(margay_wire::ethernet::LEN..).unwrap_or_default().to_vec());
         let table = self.table;
         let flows = |tuple: &FlowTuple| translated(table, tuple);
         let punt = slow::Punt { ingress, frame: bytes, ip_start, request };
@@ -165,10 +166,8 @@ impl Slow {
         if let Some(packet) = copy
             && actions == [Action::Dropped(reason, DropReason::InvalidState)]
         {
-            actions = vec![
-                Action::Inject(reason, Injection::Own { packet }),
-                Action::Consumed(reason),
-            ];
+            actions =
+                vec![Action::Inject(reason, Injection::Own { packet }), Action::Consumed(reason)];
         }
         self.act(actions, round);
     }
@@ -181,9 +180,7 @@ impl Slow {
             Why::Ndisc => Request::Ndisc,
             Why::TtlExpired => Request::TtlExpired,
             Why::TooBig { mtu } => Request::TooBig { mtu },
-            Why::Fragment { egress, mtu, .. } => {
-                Request::Fragment { egress: egress.0.into(), mtu }
-            }
+            Why::Fragment { egress, mtu, .. } => Request::Fragment { egress: egress.0.into(), mtu },
             Why::Reassemble => Request::Reassemble,
             Why::Unreachable { host: true } => Request::Unreachable(slow::Unreachable::Host),
             Why::Unreachable { host: false } => Request::Unreachable(slow::Unreachable::Net),
@@ -319,7 +316,8 @@ impl Slow {
     fn worker_of(&self, port: PortId) -> &Link {
         let snapshot = self.snapshots.borrow();
         let device = snapshot.port(port).map_or(DeviceId::TRUNK, |port| port.device);
-        let number = if device == DeviceId::TRUNK { usize::from(port.0) % self.links.len() } else { 0 };
+        let number =
+            if device == DeviceId::TRUNK { usize::from(port.0) % self.links.len() } else { 0 };
         &self.links[number]
     }
 }
