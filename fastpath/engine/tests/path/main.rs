@@ -1,0 +1,10 @@
+//! The packet path: bytes in, bytes and fate out, one file for each matter.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod same_node;
+mod encap;
+mod decap;
+mod hostile;
+mod services;
