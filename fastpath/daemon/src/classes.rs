@@ -49,7 +49,6 @@ impl Classes {
             vxlan_port: encap(Encap::Vxlan).then_some(settings.vxlan_port),
             ipip: encap(Encap::Ipip),
             snat_ports: Some(settings.snat_ports.0..=settings.snat_ports.1),
-            ..UplinkConfig::default()
         };
         Self { addresses, ports, config }
     }

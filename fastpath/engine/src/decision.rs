@@ -61,10 +61,9 @@ impl Decision {
             _ => return None,
         };
         let verdict = match bits & (FORWARD | DROP) {
-            FORWARD => Verdict::Forward {
-                hop: AdjacencyId(bits & NUMBER),
-                keep_ttl: bits & KEEP_TTL != 0,
-            },
+            FORWARD => {
+                Verdict::Forward { hop: AdjacencyId(bits & NUMBER), keep_ttl: bits & KEEP_TTL != 0 }
+            }
             DROP => Verdict::Drop(DropReason::from_index(bits as u8)?),
             _ => return None,
         };

@@ -123,7 +123,7 @@ impl Worker {
             if self.polling == Polling::Adaptive && idle > SPIN {
                 self.sleep();
                 idle = SPIN / 2;
-            } else if turn % LOOK_EVERY == 0 {
+            } else if turn.is_multiple_of(LOOK_EVERY) {
                 self.look();
             }
         }

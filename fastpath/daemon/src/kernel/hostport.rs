@@ -60,7 +60,7 @@ pub enum Change {
     Parameter(String),
     /// MTU, address or state of one end, by its name.
     Link(String),
-    /// An address of the node out of a pool.
+    /// An address of the trunk, out of a pool or its own.
     AddressAdded(IpAddr),
     /// An address that is no longer wanted.
     AddressRemoved(IpAddr),
@@ -111,8 +111,9 @@ impl HostPort {
         let index = trunk.kernel.index;
         // Addresses before routes, which name them as sources; routes before rules, which lead to
         // them.
-        let addresses = &desired.tunnel_addresses;
-        routes::ensure_addresses(&self.handle, index, addresses, &mut changes).await?;
+        let mut addresses = desired.tunnel_addresses.clone();
+        addresses.insert(trunk::KERNEL_ADDRESS.into());
+        routes::ensure_addresses(&self.handle, index, &addresses, &mut changes).await?;
         let (main, own) = (routes::MAIN_TABLE, rules::TABLE);
         routes::ensure_routes(&self.handle, index, main, &desired.routes, &mut changes).await?;
         let access = desired.node_ports.as_ref();
@@ -288,7 +289,8 @@ mod tests {
             assert!(run("ip route get 10.1.5.5").contains("src 192.0.2.1"));
             assert!(run("ip route show 10.96.0.0/12").contains("mtu 1400"));
             assert!(!run("ip -6 route").contains("fd00:1::"));
-            assert_eq!(run("ip -o addr show dev margay0"), "");
+            let addresses = run("ip -o addr show dev margay0");
+            assert!(addresses.contains("169.254.77.67") && addresses.lines().count() == 1);
             assert!(run("ip rule").starts_with("0:\tfrom all lookup local"));
         });
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use futures::TryStreamExt;
 use ipnet::IpNet;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressScope};
 use netlink_packet_route::route::{
     RouteAttribute, RouteMessage, RouteMetric, RouteScope, RouteType,
 };
@@ -23,8 +23,8 @@ const EXISTS: i32 = 17;
 const NO_SUCH: i32 = 3;
 const NOT_AVAILABLE: i32 = 99;
 
-/// Makes `wanted` the only addresses of global scope on the link, each alone in its network and
-/// without a route of its own.
+/// Makes `wanted` the only addresses on the link, each alone in its network and without a route of
+/// its own.
 pub(super) async fn ensure_addresses(
     handle: &Handle,
     index: u32,
@@ -50,6 +50,9 @@ pub(super) async fn ensure_addresses(
         // The address is alone on its link: nobody to ask whether it is in use.
         let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
         request.message_mut().attributes.push(AddressAttribute::Flags(flags));
+        if matches!(addr, IpAddr::V4(v4) if v4.is_link_local()) {
+            request.message_mut().header.scope = AddressScope::Link;
+        }
         let done = request.execute().await;
         done.or_else(|e| forgive(e, EXISTS)).map_err(refused("add address", addr))?;
         changes.push(Change::AddressAdded(*addr));

@@ -4,6 +4,8 @@
 //! queue of `margay0x`. A trunk that a dead daemon left is taken over as it is: programs on the pods'
 //! interfaces redirect to its index.
 
+use std::net::Ipv4Addr;
+
 use futures::TryStreamExt;
 use margay_model::node::Mac;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage};
@@ -19,6 +21,10 @@ pub const KERNEL_END: &str = "margay0";
 pub const WORKER_END: &str = "margay0x";
 /// Ethernet address of the kernel's end: port number 0 behind the trunk's prefix `02:4d`.
 pub const KERNEL_MAC: Mac = Mac([0x02, 0x4d, 0, 0, 0, 0]);
+/// Link-local address of the kernel's end. Nobody sends to it: an interface without any address is
+/// held against `rp_filter` as if the filter were strict (kernel: `__fib_validate_source`), and the
+/// node's answers to itself would be lost.
+pub(super) const KERNEL_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 67);
 /// Ethernet address of the workers' end. Nobody sends to it; it is fixed so that the trunk is
 /// recognised.
 pub(super) const WORKER_MAC: Mac = Mac([0x02, 0x4d, 0xff, 0xff, 0xff, 0xff]);

@@ -103,10 +103,7 @@ mod tests {
             (false, f::FIN | f::ACK),
             (true, f::ACK),
         ]);
-        assert_eq!(
-            states,
-            [SynSent, SynSent, Established, FinWait, FinWait, Closing, Closing]
-        );
+        assert_eq!(states, [SynSent, SynSent, Established, FinWait, FinWait, Closing, Closing]);
     }
 
     #[test]

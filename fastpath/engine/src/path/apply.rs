@@ -58,9 +58,8 @@ pub(crate) fn translate_body(
     if icmp {
         return translate_query(body, old, new, addresses);
     }
-    let ports = addresses
-        .replace16(old.src_port, new.src_port)
-        .replace16(old.dst_port, new.dst_port);
+    let ports =
+        addresses.replace16(old.src_port, new.src_port).replace16(old.dst_port, new.dst_port);
     if transport::has_ports(old.protocol) {
         let field = at_mut::<4>(body, 0)?;
         let ([s0, s1], [d0, d1]) = (new.src_port.to_be_bytes(), new.dst_port.to_be_bytes());

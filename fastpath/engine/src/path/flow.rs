@@ -43,8 +43,10 @@ pub(crate) fn decide<'t>(
 /// Whether the packet opens a new connection where an old one with the same tuple has ended.
 #[inline]
 fn reopens(packet: &Packet, flow: FlowRef<'_>) -> bool {
-    packet.tcp.is_some_and(|facts| facts.flags & margay_wire::transport::tcp_flags::SYN != 0 && {
-        tcp::reopens(&facts, state(flow))
+    packet.tcp.is_some_and(|facts| {
+        facts.flags & margay_wire::transport::tcp_flags::SYN != 0 && {
+            tcp::reopens(&facts, state(flow))
+        }
     })
 }
 

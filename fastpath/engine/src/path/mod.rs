@@ -100,11 +100,7 @@ fn one(
     let too_big = checks(hop, frame, packet, keep_ttl)?;
     advance(engine, flow, packet);
     write(flow, hop, frame, packet, keep_ttl)?;
-    Continue(if too_big {
-        fragment(hop, frame, packet)
-    } else {
-        Fate::Forward(hop.port)
-    })
+    Continue(if too_big { fragment(hop, frame, packet) } else { Fate::Forward(hop.port) })
 }
 
 /// The next hop, if frames can be sent to it.

@@ -11,7 +11,7 @@ use margay_wire::at;
 use margay_wire::ethernet;
 use margay_wire::ipv4::{self, Ipv4};
 
-use super::{fragment, hop_for, miss, parse, finish};
+use super::{finish, fragment, hop_for, miss, parse};
 use crate::batch::{Fate, Frame, Packet, Side};
 use crate::snapshot::Snapshot;
 

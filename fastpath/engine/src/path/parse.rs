@@ -17,9 +17,7 @@ use margay_wire::{at, protocol};
 
 use super::decap;
 use crate::batch::{Fate, Frame, Ingress, Kind, Packet, Punt, Side, Why};
-use crate::snapshot::{
-    HAIRPIN_V4, HAIRPIN_V6, PortId, PortKind, Snapshot, TRUNK_MAC_PREFIX,
-};
+use crate::snapshot::{HAIRPIN_V4, HAIRPIN_V6, PortId, PortKind, Snapshot, TRUNK_MAC_PREFIX};
 
 /// Parses one frame.
 pub(crate) fn parse(snapshot: &Snapshot, frame: &mut Frame<'_>) -> ControlFlow<Fate, Packet> {
@@ -59,11 +57,7 @@ pub(super) fn port_of(snapshot: &Snapshot, frame: &Frame<'_>) -> ControlFlow<Fat
 
 /// Parses from the Ethernet header on. A tunnel packet is taken out of its tunnel and parsed once
 /// more.
-fn network(
-    snapshot: &Snapshot,
-    frame: &mut Frame<'_>,
-    packet: &mut Packet,
-) -> ControlFlow<Fate> {
+fn network(snapshot: &Snapshot, frame: &mut Frame<'_>, packet: &mut Packet) -> ControlFlow<Fate> {
     let Some(header) = at(frame.bytes(), 0) else { return dropped(DropReason::Malformed) };
     match Ethernet(header).ethertype() {
         ethertype::IPV4 => ipv4(frame, packet)?,

@@ -93,7 +93,12 @@ impl Assembler {
 
     /// The last snapshot with its next hops as the kernel sees them now: no decision changes, so
     /// the generation stays.
-    pub fn refresh_hops(&mut self, last: &Snapshot, state: &State, underlay: &Underlay) -> Snapshot {
+    pub fn refresh_hops(
+        &mut self,
+        last: &Snapshot,
+        state: &State,
+        underlay: &Underlay,
+    ) -> Snapshot {
         let inputs = Inputs::new(state, underlay);
         last.with_adjacencies(self.adjacencies(&inputs))
     }

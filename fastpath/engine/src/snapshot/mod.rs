@@ -14,7 +14,10 @@ mod underlay;
 
 pub use adjacency::{Adjacency, AdjacencyId, HopKey, Outer, State as HopState};
 pub use assemble::Assembler;
-pub use port::{DeviceId, HAIRPIN_V4, HAIRPIN_V6, POD_GATEWAY_MAC, Port, PortId, PortKind, TRUNK_MAC_PREFIX, trunk_mac};
+pub use port::{
+    DeviceId, HAIRPIN_V4, HAIRPIN_V6, POD_GATEWAY_MAC, Port, PortId, PortKind, TRUNK_MAC_PREFIX,
+    trunk_mac,
+};
 pub use underlay::{KernelRoute, NextHop, PortInfo, Underlay};
 
 use std::sync::Arc;
@@ -169,4 +172,3 @@ impl Snapshot {
         self.ports.iter().flatten().find(|p| &*p.name == name).map(|p| p.id)
     }
 }
-

@@ -15,7 +15,8 @@ pub const POD_GATEWAY_MAC: [u8; 6] = [0xee; 6];
 pub const HAIRPIN_V4: [u8; 4] = [169, 254, 77, 68];
 
 /// The same for IPv6, a unique local address (RFC 4193) with the hash of the name in it.
-pub const HAIRPIN_V6: [u8; 16] = [0xfd, 0x4d, 0x61, 0x72, 0x67, 0x61, 0x79, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+pub const HAIRPIN_V6: [u8; 16] =
+    [0xfd, 0x4d, 0x61, 0x72, 0x67, 0x61, 0x79, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
 /// Number of a port; it is never given to another interface while the process lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -126,12 +126,7 @@ fn pod(inputs: &Inputs<'_>, port: PortId, gone: &Adjacency) -> Option<Adjacency>
     })
 }
 
-fn neighbour(
-    inputs: &Inputs<'_>,
-    port: PortId,
-    addr: Addr,
-    gone: &Adjacency,
-) -> Option<Adjacency> {
+fn neighbour(inputs: &Inputs<'_>, port: PortId, addr: Addr, gone: &Adjacency) -> Option<Adjacency> {
     let info = inputs.numbers.get(&port)?;
     let mac = inputs.underlay.neighbours.get(&(port, IpAddr::from(addr)));
     Some(Adjacency {

@@ -52,7 +52,9 @@ pub(super) fn compile<'t>(
             }
             // The tuple is in use, or just being taken: another source port solves it.
             Insert::ReplyTaken | Insert::Contended => {}
-            Insert::Full | Insert::Crowded | Insert::DenialsFull => return dropped(DropReason::FlowTableFull),
+            Insert::Full | Insert::Crowded | Insert::DenialsFull => {
+                return dropped(DropReason::FlowTableFull);
+            }
         }
     }
     dropped(DropReason::SnatExhausted)
@@ -68,7 +70,7 @@ fn translated_source(
     attempt: u16,
 ) -> Option<Tuple> {
     let own = way.to.src_port;
-    let kept = way.to.src == packet.tuple.src && attempt == 0;
+    let kept = way.to.src == packet.tuple.src && !way.fresh_port && attempt == 0;
     let query = matches!(way.to.protocol, protocol::ICMP | protocol::ICMPV6) && own != 0;
     let src_port = if kept || !(transport::has_ports(way.to.protocol) || query) {
         own

@@ -35,11 +35,7 @@ enum Client {
 }
 
 /// Translates the destination if it is a service's.
-pub(super) fn dnat(
-    snapshot: &Snapshot,
-    packet: &Packet,
-    way: &mut Way,
-) -> ControlFlow<Fate> {
+pub(super) fn dnat(snapshot: &Snapshot, packet: &Packet, way: &mut Way) -> ControlFlow<Fate> {
     let Some(frontend) = find(snapshot, packet) else {
         // The wrong port on a live address is refused; what no service has, the route decides.
         let live = snapshot.services.has_address(packet.tuple.dst);

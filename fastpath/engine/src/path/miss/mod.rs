@@ -29,6 +29,8 @@ pub(crate) struct Way {
     pub(crate) to: Tuple,
     /// Whether the source must become the node's.
     pub(crate) masquerade: bool,
+    /// Whether the source port must be one of the range for masquerading.
+    pub(crate) fresh_port: bool,
     /// Whether a service's backend was chosen.
     pub(crate) translated: bool,
     /// The pod that sent it, if it is one of this node.
@@ -78,6 +80,7 @@ impl Way {
         Self {
             to: packet.tuple,
             masquerade: false,
+            fresh_port: false,
             translated: false,
             src_pod: None,
             dst_pod: None,

@@ -12,11 +12,7 @@ use crate::path::parse::{dropped, punt};
 use crate::snapshot::{AdjacencyId, Place, PortKind, Snapshot};
 
 /// Finds where the packet goes and whom it concerns.
-pub(crate) fn route(
-    snapshot: &Snapshot,
-    packet: &Packet,
-    way: &mut Way,
-) -> ControlFlow<Fate> {
+pub(crate) fn route(snapshot: &Snapshot, packet: &Packet, way: &mut Way) -> ControlFlow<Fate> {
     way.src_pod = source_pod(snapshot, packet)?;
     find(snapshot, packet, way)
 }
@@ -37,7 +33,9 @@ pub(crate) fn find(snapshot: &Snapshot, packet: &Packet, way: &mut Way) -> Contr
         }
         Some(Place::Hops { hops, source }) => {
             let nth = packet.hash as usize % hops.len().max(1);
-            let Some(hop) = hops.get(nth) else { return punt(packet, Why::Unreachable { host: false }) };
+            let Some(hop) = hops.get(nth) else {
+                return punt(packet, Why::Unreachable { host: false });
+            };
             way.hop = *hop;
             way.source = *source;
         }

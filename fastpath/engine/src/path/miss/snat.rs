@@ -1,5 +1,5 @@
-//! Arrives: an allowed packet. Leaves: the source address it is to carry; the port is chosen with
-//! the flow, which is what knows the taken ones.
+//! Arrives: an allowed packet. Leaves: the source address it is to carry, and whether its port may
+//! stay; the port is chosen with the flow, which is what knows the taken ones.
 //!
 //! Drops and punts: none.
 
@@ -24,6 +24,8 @@ pub(super) fn snat(snapshot: &Snapshot, packet: &Packet, way: &mut Way) {
     // The node's own packets carry the address that their answers come back to: the tunnel's,
     // where every way between nodes is a tunnel.
     let wrong_end = own && way.source.is_some_and(|tunnel| tunnel != way.to.src);
+    // An answer from outside the pools is told from the node's other traffic by its port alone.
+    way.fresh_port = own && way.translated && !snapshot.pool(way.to.dst).pooled;
     if wrong_end || (way.masquerade && !own) || leaves_pools(snapshot, way) {
         way.to.src = source;
     }
@@ -37,6 +39,5 @@ fn hairpin(dst: Addr) -> Addr {
 
 /// Whether the packet leaves all pools from one with natOutgoing.
 fn leaves_pools(snapshot: &Snapshot, way: &Way) -> bool {
-    snapshot.pool(way.to.src).nat_outgoing
-        && !snapshot.pool(way.to.dst).pooled
+    snapshot.pool(way.to.src).nat_outgoing && !snapshot.pool(way.to.dst).pooled
 }
