@@ -1,21 +1,43 @@
 //! `margayctl`: the operator's tool.
 //!
-//! - [`options`]: what all commands share;
-//! - [`objects`]: reads everything that a datastore holds;
-//! - [`simulate`]: `policy simulate`, the verdict on flows that nobody sends;
-//! - [`validate`]: `validate`, documents checked without a datastore.
+//! - [`options`]: what all commands share; [`output`]: how results are written; [`failure`]: how
+//!   a command fails;
+//! - [`files`]: the documents that people hand over;
+//! - [`resource`]: the verbs for objects of the datastore; [`validate`]: documents checked without
+//!   a datastore;
+//! - [`ipam`]: who has which address;
+//! - [`objects`]: reads everything that a datastore holds; [`simulate`]: `policy simulate`, the
+//!   verdict on flows that nobody sends;
+//! - [`dataplane`]: what a running `margayd` says of itself;
+//! - [`version`] and [`completion`]: of the tool itself.
 
 mod options;
+
+mod output;
+
+mod failure;
+
+mod files;
+
+mod resource;
+mod validate;
+
+mod ipam;
 
 mod objects;
 
 mod simulate;
-mod validate;
+
+mod dataplane;
+
+mod version;
+mod completion;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use failure::{Failure, with_sources};
 use options::Options;
 
 /// Looks into Margay and changes what it is told.
@@ -30,11 +52,22 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Resource(resource::Verb),
+    /// Checks documents without a datastore
+    Validate(validate::Args),
+    /// Who has which address
+    #[command(subcommand)]
+    Ipam(ipam::Command),
     /// What policy would say
     #[command(subcommand)]
     Policy(Policy),
-    /// Checks documents without a datastore
-    Validate(validate::Args),
+    #[command(flatten)]
+    Dataplane(dataplane::Command),
+    /// The releases of this tool, and of the dataplane and the cluster where they can be asked
+    Version,
+    /// Prints the completion script of a shell
+    Completion(completion::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -48,16 +81,46 @@ fn main() -> ExitCode {
     cli.options.start_logging();
     match run(&cli) {
         Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("margayctl: {error:#}");
+            eprintln!("margayctl: {}", with_sources(error.as_ref()));
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
-    Ok(match &cli.command {
-        Command::Policy(Policy::Simulate(args)) => simulate::run(&cli.options, args)?,
-        Command::Validate(args) => validate::run(&cli.options, args)?,
-    })
+    let options = &cli.options;
+    match &cli.command {
+        Command::Resource(verb) => wait(resource::run(options, verb))?,
+        Command::Validate(args) => return Ok(validate::run(options, args)?),
+        Command::Ipam(command) => wait(ipam::run(options, command))?,
+        Command::Policy(Policy::Simulate(args)) => return Ok(simulate::run(options, args)?),
+        Command::Dataplane(command) => wait(dataplane::run(options, command))?,
+        Command::Version => wait(version::run(options))?,
+        Command::Completion(args) => completion::run::<Cli>(args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a command that waits for others.
+fn wait(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(work)
+}
+
+/// Whether whoever read the output has seen enough, as `head` does.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let mut io = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn no_command_has_two_options_of_one_name() {
+        super::Cli::command().debug_assert();
+    }
 }

@@ -1,10 +1,15 @@
 //! Options that all commands share.
 
 use std::io;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use margay_datastore::Url;
+use margay_datastore::{Datastore, Url};
+use margay_protocol::socket::UnixAddress;
+use margay_resources::documents::DocumentReader;
 use tracing_subscriber::EnvFilter;
+
+use crate::failure::Failure;
 
 /// Options that all commands share.
 #[derive(Debug, Args)]
@@ -12,12 +17,12 @@ pub(crate) struct Options {
     /// Datastore, e.g. dir:PATH
     #[arg(long, global = true, env = "MARGAY_DATASTORE", value_name = "URL")]
     pub(crate) datastore: Option<Url>,
-    /// Socket of the agent, unix:PATH
+    /// Socket of the agent [default: unix:/run/margay/agent.sock]
     #[arg(long, global = true, env = "MARGAY_AGENT", value_name = "unix:PATH")]
-    pub(crate) agent: Option<String>,
-    /// Socket of the dataplane, unix:PATH
+    pub(crate) agent: Option<UnixAddress>,
+    /// Socket of the dataplane [default: unix:/run/margay/margayd.sock]
     #[arg(long, global = true, env = "MARGAY_DATAPLANE", value_name = "unix:PATH")]
-    pub(crate) dataplane: Option<String>,
+    pub(crate) dataplane: Option<UnixAddress>,
     /// Form of the output
     #[arg(short, long, global = true, value_enum, value_name = "FORM")]
     pub(crate) output: Option<Form>,
@@ -43,20 +48,25 @@ pub(crate) enum Form {
 
 /// An option that the command needs is missing.
 #[derive(Debug, thiserror::Error)]
-#[error("no {what} is given: use {option} or the environment variable {variable}")]
-pub(crate) struct Missing {
-    what: &'static str,
-    option: &'static str,
-    variable: &'static str,
-}
+#[error("no datastore is given: use --datastore dir:PATH or the variable MARGAY_DATASTORE")]
+pub(crate) struct NoDatastore;
 
 // === impl Options ===
 
 impl Options {
-    /// The datastore.
-    pub(crate) fn datastore(&self) -> Result<&Url, Missing> {
-        let (option, variable) = ("--datastore dir:PATH", "MARGAY_DATASTORE");
-        self.datastore.as_ref().ok_or(Missing { what: "datastore", option, variable })
+    /// The datastore's address.
+    pub(crate) fn datastore(&self) -> Result<&Url, NoDatastore> {
+        self.datastore.as_ref().ok_or(NoDatastore)
+    }
+
+    /// Opens the datastore.
+    pub(crate) async fn open(&self) -> Result<Arc<dyn Datastore>, Failure> {
+        Ok(margay_datastore::open(self.datastore()?, Arc::new(DocumentReader)).await?)
+    }
+
+    /// The form of the output; a table unless another is asked for.
+    pub(crate) fn form(&self) -> Form {
+        self.output.unwrap_or(Form::Table)
     }
 
     /// Sends log lines to standard error; a filter that cannot be read counts as `warn`.

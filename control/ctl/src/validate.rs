@@ -1,14 +1,14 @@
 //! `margayctl validate`: are these documents good?
 
-use std::fs;
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use margay_datastore::Format;
-use margay_resources::documents::{self, Entry, Finding, Outcome};
+use margay_resources::documents::{self, Finding, Outcome};
 use serde::Serialize;
 
+use crate::files::{self, ReadError, Remark, Text};
 use crate::options::{Form, Options};
 
 /// Arguments of `validate`.
@@ -19,34 +19,15 @@ pub(crate) struct Args {
     filename: Vec<PathBuf>,
 }
 
-/// What cannot be read at all.
+/// Nothing could be validated.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ValidateError {
-    /// A file or directory.
-    #[error("cannot read {}", .path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    /// A file or folder.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// Standard output.
     #[error("cannot write the result")]
     Write(#[source] io::Error),
-}
-
-/// Something that is wrong, or that is ignored.
-#[derive(Debug, Serialize)]
-struct Remark {
-    file: String,
-    line: usize,
-    column: usize,
-    kind: Option<&'static str>,
-    namespace: Option<String>,
-    name: Option<String>,
-    field: String,
-    message: String,
 }
 
 /// What came of it.
@@ -65,52 +46,11 @@ struct Report {
 /// Checks the documents; fails if one is bad.
 pub(crate) fn run(options: &Options, args: &Args) -> Result<ExitCode, ValidateError> {
     let mut report = Report::default();
-    for path in &args.filename {
-        if path.as_os_str() == "-" {
-            let mut text = String::new();
-            let read = io::stdin().read_to_string(&mut text);
-            read.map_err(|source| ValidateError::Read { path: path.clone(), source })?;
-            report.add("-", &text, Format::Yaml);
-            continue;
-        }
-        for (path, format) in files(path)? {
-            let text = fs::read_to_string(&path)
-                .map_err(|source| ValidateError::Read { path: path.clone(), source })?;
-            report.add(&path.display().to_string(), &text, format);
-        }
+    for Text { file, text, format } in files::read(&args.filename, true)? {
+        report.add(&file, &text, format);
     }
     report.write(options.output).map_err(ValidateError::Write)?;
     Ok(if report.invalid == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// The documents that a path stands for, in the order of their names. A file that is named is
-/// read whatever it is called, in a directory only YAML and JSON.
-fn files(path: &Path) -> Result<Vec<(PathBuf, Format)>, ValidateError> {
-    let failed = |source| ValidateError::Read { path: path.to_owned(), source };
-    if !fs::metadata(path).map_err(failed)?.is_dir() {
-        return Ok(vec![(path.to_owned(), format_of(path).unwrap_or(Format::Yaml))]);
-    }
-    let entries: Result<Vec<_>, _> = fs::read_dir(path).map_err(failed)?.collect();
-    let mut paths: Vec<_> = entries.map_err(failed)?.iter().map(|e| e.path()).collect();
-    paths.retain(|p| p.file_name().is_some_and(|n| !n.as_encoded_bytes().starts_with(b".")));
-    paths.sort();
-    let mut found = Vec::new();
-    for path in paths {
-        if path.is_dir() {
-            found.extend(files(&path)?);
-        } else if let Some(format) = format_of(&path) {
-            found.push((path, format));
-        }
-    }
-    Ok(found)
-}
-
-fn format_of(path: &Path) -> Option<Format> {
-    match path.extension()?.to_str()? {
-        "yaml" | "yml" => Some(Format::Yaml),
-        "json" => Some(Format::Json),
-        _ => None,
-    }
 }
 
 // === impl Report ===
@@ -155,39 +95,5 @@ impl Report {
             writeln!(out, "{} of other kinds were not checked", self.foreign)?;
         }
         Ok(())
-    }
-}
-
-// === impl Remark ===
-
-impl Remark {
-    fn new(file: &str, entry: &Entry, finding: &Finding) -> Self {
-        let object = entry.object.as_ref();
-        Self {
-            file: file.to_owned(),
-            line: finding.at.line,
-            column: finding.at.column,
-            kind: object.map(|(kind, ..)| kind.kind()),
-            namespace: object.map(|(_, namespace, _)| namespace.clone()),
-            name: object.map(|(.., name)| name.clone()),
-            field: finding.field.clone(),
-            message: finding.message.clone(),
-        }
-    }
-}
-
-impl std::fmt::Display for Remark {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}:{}: ", self.file, self.line, self.column)?;
-        if let (Some(kind), Some(name)) = (self.kind, &self.name) {
-            match self.namespace.as_deref().unwrap_or_default() {
-                "" => write!(f, "{kind} {name}: ")?,
-                namespace => write!(f, "{kind} {namespace}/{name}: ")?,
-            }
-        }
-        if !self.field.is_empty() {
-            write!(f, "{}: ", self.field)?;
-        }
-        f.write_str(&self.message)
     }
 }

@@ -27,94 +27,116 @@ fn after_name(kind: Kind) -> &'static [Column] {
         Kind::NetworkPolicy
         | Kind::GlobalNetworkPolicy
         | Kind::StagedNetworkPolicy
-        | Kind::StagedGlobalNetworkPolicy => &const {
-            [
-                column("TIER", "/spec/tier"),
-                wide("ORDER", "/spec/order"),
-                wide("SELECTOR", "/spec/selector"),
-            ]
-        },
-        Kind::Tier => &const { [column("ORDER", "/spec/order"), wide("DEFAULT", "/spec/defaultAction")] },
-        Kind::IpPool => &const {
-            [
-                column("CIDR", "/spec/cidr"),
-                wide("NAT", "/spec/natOutgoing"),
-                wide("IPIPMODE", "/spec/ipipMode"),
-                wide("VXLANMODE", "/spec/vxlanMode"),
-                wide("DISABLED", "/spec/disabled"),
-                wide("BLOCKSIZE", "/spec/blockSize"),
-                column("SELECTOR", "/spec/nodeSelector"),
-            ]
-        },
-        Kind::Node => &const {
-            [
-                wide("ASN", "/spec/bgp/asNumber"),
-                wide("IPV4", "/spec/bgp/ipv4Address"),
-                wide("IPV6", "/spec/bgp/ipv6Address"),
-            ]
-        },
-        Kind::WorkloadEndpoint => &const {
-            [
-                column("WORKLOAD", "/spec/pod"),
-                column("NODE", "/spec/node"),
-                column("NETWORKS", "/spec/ipNetworks"),
-                column("INTERFACE", "/spec/interfaceName"),
-                wide("PROFILES", "/spec/profiles"),
-            ]
-        },
-        Kind::HostEndpoint => &const {
-            [
-                column("NODE", "/spec/node"),
-                wide("INTERFACE", "/spec/interfaceName"),
-                wide("IPS", "/spec/expectedIPs"),
-                wide("PROFILES", "/spec/profiles"),
-            ]
-        },
+        | Kind::StagedGlobalNetworkPolicy => {
+            &const {
+                [
+                    column("TIER", "/spec/tier"),
+                    wide("ORDER", "/spec/order"),
+                    wide("SELECTOR", "/spec/selector"),
+                ]
+            }
+        }
+        Kind::Tier => {
+            &const { [column("ORDER", "/spec/order"), wide("DEFAULT", "/spec/defaultAction")] }
+        }
+        Kind::IpPool => {
+            &const {
+                [
+                    column("CIDR", "/spec/cidr"),
+                    wide("NAT", "/spec/natOutgoing"),
+                    wide("IPIPMODE", "/spec/ipipMode"),
+                    wide("VXLANMODE", "/spec/vxlanMode"),
+                    wide("DISABLED", "/spec/disabled"),
+                    wide("BLOCKSIZE", "/spec/blockSize"),
+                    column("SELECTOR", "/spec/nodeSelector"),
+                ]
+            }
+        }
+        Kind::Node => {
+            &const {
+                [
+                    wide("ASN", "/spec/bgp/asNumber"),
+                    wide("IPV4", "/spec/bgp/ipv4Address"),
+                    wide("IPV6", "/spec/bgp/ipv6Address"),
+                ]
+            }
+        }
+        Kind::WorkloadEndpoint => {
+            &const {
+                [
+                    column("WORKLOAD", "/spec/pod"),
+                    column("NODE", "/spec/node"),
+                    column("NETWORKS", "/spec/ipNetworks"),
+                    column("INTERFACE", "/spec/interfaceName"),
+                    wide("PROFILES", "/spec/profiles"),
+                ]
+            }
+        }
+        Kind::HostEndpoint => {
+            &const {
+                [
+                    column("NODE", "/spec/node"),
+                    wide("INTERFACE", "/spec/interfaceName"),
+                    wide("IPS", "/spec/expectedIPs"),
+                    wide("PROFILES", "/spec/profiles"),
+                ]
+            }
+        }
         Kind::NetworkSet | Kind::GlobalNetworkSet => &const { [wide("NETS", "/spec/nets")] },
         Kind::Profile => &const { [wide("LABELS", "/spec/labelsToApply")] },
         Kind::IpReservation => &const { [column("CIDRS", "/spec/reservedCIDRs")] },
-        Kind::BgpPeer => &const {
-            [
-                column("PEERIP", "/spec/peerIP"),
-                column("NODE", "/spec/node"),
-                column("ASN", "/spec/asNumber"),
-            ]
-        },
-        Kind::BgpConfiguration => &const {
-            [
-                column("LOGSEVERITY", "/spec/logSeverityScreen"),
-                column("MESHENABLED", "/spec/nodeToNodeMeshEnabled"),
-                column("ASNUMBER", "/spec/asNumber"),
-            ]
-        },
-        Kind::ClusterInformation => &const {
-            [
-                column("READY", "/spec/datastoreReady"),
-                wide("VERSION", "/spec/calicoVersion"),
-                wide("TYPE", "/spec/clusterType"),
-                wide("GUID", "/spec/clusterGUID"),
-            ]
-        },
-        Kind::IpamBlock => &const {
-            [column("CIDR", "/spec/cidr"), column("AFFINITY", "/spec/affinity")]
-        },
-        Kind::BlockAffinity => &const {
-            [
-                column("CIDR", "/spec/cidr"),
-                column("NODE", "/spec/node"),
-                column("STATE", "/spec/state"),
-            ]
-        },
-        Kind::Pod => &const {
-            [
-                column("IP", "/status/podIP"),
-                column("NODE", "/spec/nodeName"),
-                wide("PHASE", "/status/phase"),
-            ]
-        },
-        Kind::Service => &const {
-            [column("TYPE", "/spec/type"), column("CLUSTER-IP", "/spec/clusterIP")]
-        },
+        Kind::BgpPeer => {
+            &const {
+                [
+                    column("PEERIP", "/spec/peerIP"),
+                    column("NODE", "/spec/node"),
+                    column("ASN", "/spec/asNumber"),
+                ]
+            }
+        }
+        Kind::BgpConfiguration => {
+            &const {
+                [
+                    column("LOGSEVERITY", "/spec/logSeverityScreen"),
+                    column("MESHENABLED", "/spec/nodeToNodeMeshEnabled"),
+                    column("ASNUMBER", "/spec/asNumber"),
+                ]
+            }
+        }
+        Kind::ClusterInformation => {
+            &const {
+                [
+                    column("READY", "/spec/datastoreReady"),
+                    wide("VERSION", "/spec/calicoVersion"),
+                    wide("TYPE", "/spec/clusterType"),
+                    wide("GUID", "/spec/clusterGUID"),
+                ]
+            }
+        }
+        Kind::IpamBlock => {
+            &const { [column("CIDR", "/spec/cidr"), column("AFFINITY", "/spec/affinity")] }
+        }
+        Kind::BlockAffinity => {
+            &const {
+                [
+                    column("CIDR", "/spec/cidr"),
+                    column("NODE", "/spec/node"),
+                    column("STATE", "/spec/state"),
+                ]
+            }
+        }
+        Kind::Pod => {
+            &const {
+                [
+                    column("IP", "/status/podIP"),
+                    column("NODE", "/spec/nodeName"),
+                    wide("PHASE", "/status/phase"),
+                ]
+            }
+        }
+        Kind::Service => {
+            &const { [column("TYPE", "/spec/type"), column("CLUSTER-IP", "/spec/clusterIP")] }
+        }
         _ => &[],
     }
 }

@@ -1,9 +1,7 @@
 //! `margayctl delete`.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
 use margay_datastore::{Datastore, Error, Key};
+use std::path::PathBuf;
 
 use super::get::{namespace_of, what};
 use super::input::read_files;
@@ -35,11 +33,7 @@ pub(crate) struct Args {
 }
 
 /// Deletes objects.
-pub(crate) async fn run(
-    store: Arc<dyn Datastore>,
-    form: Form,
-    args: &Args,
-) -> Result<(), Failure> {
+pub(super) async fn run(store: &dyn Datastore, form: Form, args: &Args) -> Result<(), Failure> {
     let mut report = Report::default();
     for key in args.keys()? {
         let result = match store.delete(&key, None).await {
@@ -59,7 +53,8 @@ impl Args {
     /// them.
     fn keys(&self) -> Result<Vec<Key>, Failure> {
         let Some(text) = &self.kind else {
-            let values = read_files(&self.filename, self.recursive)?;
+            let namespace = self.namespace.as_deref().unwrap_or("default");
+            let values = read_files(&self.filename, self.recursive, namespace)?;
             let keys = values.iter().rev().map(|value| Key::of(value).map_err(Error::from));
             return Ok(keys.collect::<Result<_, _>>()?);
         };

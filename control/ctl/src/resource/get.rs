@@ -1,23 +1,24 @@
 //! `margayctl get`: objects as they are.
 
 use std::io;
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use margay_datastore::Datastore;
+use margay_datastore::{Datastore, Error, Key};
 use margay_resources::Kind;
 use serde_json::Value;
 
+use super::input::read_files;
 use super::name::kind;
-use super::print::print;
-use crate::failure::Failure;
+use super::print::{print, print_mixed};
+use crate::failure::{Failure, with_mend};
 use crate::options::Form;
 
 /// Arguments of `get`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Kind, or KIND/NAME
-    #[arg(value_name = "KIND")]
-    kind: String,
+    #[arg(value_name = "KIND", required_unless_present = "filename")]
+    kind: Option<String>,
     /// Names; all without any
     #[arg(value_name = "NAME")]
     names: Vec<String>,
@@ -25,28 +26,56 @@ pub(crate) struct Args {
     #[arg(short, long)]
     namespace: Option<String>,
     /// Objects of all namespaces
-    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    #[arg(short, visible_short_alias = 'A', long, conflicts_with = "namespace")]
     all_namespaces: bool,
+    /// Print the objects that these files or folders name instead; - for standard input
+    #[arg(short, long, value_name = "FILE", conflicts_with = "kind")]
+    filename: Vec<PathBuf>,
+    /// Look into the folders of folders too
+    #[arg(short = 'R', long, requires = "filename")]
+    recursive: bool,
 }
 
-/// Prints the objects.
-pub(crate) async fn run(
-    store: Arc<dyn Datastore>,
-    form: Form,
-    args: &Args,
-) -> Result<(), Failure> {
-    let (kind, names) = what(&args.kind, &args.names)?;
-    let documents = if names.is_empty() {
-        list(&*store, kind, args).await?
-    } else {
-        let namespace = namespace_of(kind, args.namespace.as_deref());
-        let mut documents = Vec::new();
-        for name in &names {
-            documents.push(store.get(&kind.key(namespace, name)).await?.document());
+/// Prints the objects. Those that are missing are told after the others.
+pub(super) async fn run(store: &dyn Datastore, form: Form, args: &Args) -> Result<(), Failure> {
+    let keys = match args.wanted()? {
+        Wanted::All(kind) => {
+            let documents = list(store, kind, args).await?;
+            return Ok(print(&mut io::stdout().lock(), form, kind, &documents, false)?);
         }
-        documents
+        Wanted::These(keys) => keys,
     };
-    Ok(print(&mut io::stdout().lock(), form, kind, &documents, names.len() == 1)?)
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for key in &keys {
+        match store.get(key).await {
+            Ok(object) => found.push((key, object.document())),
+            Err(error) => missing.push(with_mend(&error)),
+        }
+    }
+    let done = found.len();
+    write(form, found, keys.len() == 1)?;
+    if missing.is_empty() { Ok(()) } else { Err(Failure::Partly { done, failed: missing }) }
+}
+
+/// Objects of one kind after the other.
+fn write(form: Form, found: Vec<(&Key, Value)>, one: bool) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    let (keys, documents): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+    let mut rest = documents.as_slice();
+    for (index, same) in keys.chunk_by(|a, b| a.kind == b.kind).enumerate() {
+        let (these, others) = rest.split_at(same.len());
+        rest = others;
+        let Some(kind) = same.first().and_then(|key| Kind::of_stored(&key.kind)) else { continue };
+        match form {
+            Form::Table | Form::Wide if index > 0 => io::Write::write_all(&mut out, b"\n")?,
+            Form::Json | Form::Yaml if same.len() < documents.len() => {
+                return Ok(print_mixed(&mut out, form, &documents)?);
+            }
+            _ => {}
+        }
+        print(&mut out, form, kind, these, one)?;
+    }
+    Ok(())
 }
 
 async fn list(store: &dyn Datastore, kind: Kind, args: &Args) -> Result<Vec<Value>, Failure> {
@@ -70,4 +99,29 @@ pub(super) fn what(text: &str, names: &[String]) -> Result<(Kind, Vec<String>), 
 /// The namespace that objects of the kind are looked for in; empty for what lives in none.
 pub(super) fn namespace_of(kind: Kind, given: Option<&str>) -> &str {
     if kind.is_namespaced() { given.unwrap_or("default") } else { "" }
+}
+
+/// What is to be printed.
+enum Wanted {
+    All(Kind),
+    These(Vec<Key>),
+}
+
+// === impl Args ===
+
+impl Args {
+    fn wanted(&self) -> Result<Wanted, Failure> {
+        let Some(text) = &self.kind else {
+            let namespace = self.namespace.as_deref().unwrap_or("default");
+            let values = read_files(&self.filename, self.recursive, namespace)?;
+            let keys = values.iter().map(|value| Key::of(value).map_err(Error::from));
+            return Ok(Wanted::These(keys.collect::<Result<_, _>>()?));
+        };
+        let (kind, names) = what(text, &self.names)?;
+        if names.is_empty() {
+            return Ok(Wanted::All(kind));
+        }
+        let namespace = namespace_of(kind, self.namespace.as_deref());
+        Ok(Wanted::These(names.iter().map(|name| kind.key(namespace, name)).collect()))
+    }
 }

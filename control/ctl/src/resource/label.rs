@@ -1,12 +1,10 @@
 //! `margayctl label`: one label of one object.
 
-use std::sync::Arc;
-
 use margay_datastore::Datastore;
 use serde_json::{Value, json};
 
 use super::get::{namespace_of, what};
-use super::report::Report;
+use super::write::exchange;
 use crate::failure::Failure;
 use crate::options::Form;
 
@@ -34,29 +32,22 @@ pub(crate) struct Args {
 }
 
 /// Sets or removes a label.
-pub(crate) async fn run(
-    store: Arc<dyn Datastore>,
-    form: Form,
-    args: &Args,
-) -> Result<(), Failure> {
+pub(super) async fn run(store: &dyn Datastore, form: Form, args: &Args) -> Result<(), Failure> {
     let (kind, _) = what(&args.kind, &[])?;
     let key = kind.key(namespace_of(kind, args.namespace.as_deref()), &args.name);
     let found = store.get(&key).await?;
     let mut value = found.value.clone();
     let done = match args.label.split_once('=') {
-        Some((label, text)) if !args.remove => {
-            set(&mut value, label, text, args.overwrite).map_err(Failure::Label)?
+        Some((label, text)) if !args.remove => set(&mut value, label, text, args.overwrite),
+        None if args.remove => remove(&mut value, &args.label),
+        _ => {
+            return Err(Failure::Usage(
+                "write KEY=VALUE to set a label, --remove KEY to remove one",
+            ));
         }
-        None if args.remove => remove(&mut value, &args.label).map_err(Failure::Label)?,
-        _ => return Err(Failure::Usage("write KEY=VALUE to set a label, --remove KEY to remove one")),
     };
-    let mut report = Report::default();
-    if value == found.value {
-        report.note(key, Ok("unchanged"));
-    } else {
-        report.note(key, store.update(value, Some(&found.revision)).await.map(|_| done));
-    }
-    report.finish(form)
+    let done = done.map_err(|reason| Failure::Label { object: Box::new(key), reason })?;
+    exchange(store, form, &found, value, done).await
 }
 
 fn set(
@@ -68,7 +59,9 @@ fn set(
     let labels = labels(document).ok_or("the object has no metadata that labels fit in")?;
     match labels.get(label).and_then(Value::as_str) {
         Some(old) if old != text && !overwrite => {
-            return Err(format!("the label {label} is there with the value {old:?}; use --overwrite"));
+            return Err(format!(
+                "the label {label} is there with the value {old:?}; use --overwrite"
+            ));
         }
         _ => labels.insert(label.to_owned(), text.into()),
     };

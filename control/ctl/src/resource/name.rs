@@ -37,10 +37,10 @@ const SHORT: &[(&str, Kind)] = &[
     ("sa", Kind::ServiceAccount),
     ("eps", Kind::EndpointSlice),
     ("cnp", Kind::ClusterNetworkPolicy),
-    ("knp", Kind::KubernetesNetworkPolicy),
-    ("kubernetesnetworkpolicy", Kind::KubernetesNetworkPolicy),
     ("networkpolicy.networking.k8s.io", Kind::KubernetesNetworkPolicy),
     ("networkpolicies.networking.k8s.io", Kind::KubernetesNetworkPolicy),
+    ("kubernetesnetworkpolicy", Kind::KubernetesNetworkPolicy),
+    ("knp", Kind::KubernetesNetworkPolicy),
     ("kubernetesnode", Kind::KubernetesNode),
     ("kubernetesnodes", Kind::KubernetesNode),
 ];
@@ -53,11 +53,27 @@ pub(super) fn kind(text: &str) -> Result<Kind, Failure> {
     }
     let is_meant = |kind: &&Kind| {
         let name = kind.kind().to_ascii_lowercase();
-        wanted == name || wanted == plural(&name) || wanted == format!("{}.{}", plural(&name), kind.group())
+        wanted == name
+            || wanted == plural(&name)
+            || wanted == format!("{}.{}", plural(&name), kind.group())
     };
     let calico = Kind::ALL.iter().filter(|kind| kind.is_calico());
     let others = Kind::ALL.iter().filter(|kind| !kind.is_calico());
-    calico.chain(others).find(is_meant).copied().ok_or_else(|| Failure::UnknownKind(text.to_owned()))
+    calico
+        .chain(others)
+        .find(is_meant)
+        .copied()
+        .ok_or_else(|| Failure::UnknownKind(text.to_owned()))
+}
+
+/// The word that a kind is written by: its name in lower case, unless that means another.
+pub(crate) fn word(of: Kind) -> String {
+    let name = of.kind().to_ascii_lowercase();
+    if kind(&name).is_ok_and(|found| found == of) {
+        return name;
+    }
+    let short = SHORT.iter().find(|(_, kind)| *kind == of);
+    short.map_or(name, |(short, _)| (*short).to_owned())
 }
 
 /// The plural of a kind's name, as the Kubernetes API writes it.
@@ -74,13 +90,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_but_two_is_found_by_its_name_and_its_plural() {
+    fn every_kind_but_two_is_found_by_its_name_and_plural_and_all_by_their_word() {
         for each in Kind::ALL {
             let (singular, plural) = (each.kind(), plural(each.kind()));
             let shared = [Kind::KubernetesNode, Kind::KubernetesNetworkPolicy].contains(each);
             for name in [singular.to_owned(), plural.clone(), plural.to_uppercase()] {
                 assert_eq!(kind(&name).ok() == Some(*each), !shared, "{name}");
             }
+            assert_eq!(kind(&word(*each)).ok(), Some(*each));
         }
     }
 
@@ -102,6 +119,8 @@ mod tests {
         ] {
             assert_eq!(kind(name).ok(), Some(expected), "{name}");
         }
-        assert!(matches!(kind("deployment"), Err(Failure::UnknownKind(name)) if name == "deployment"));
+        assert!(
+            matches!(kind("deployment"), Err(Failure::UnknownKind(name)) if name == "deployment")
+        );
     }
 }

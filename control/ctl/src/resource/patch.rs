@@ -1,13 +1,11 @@
 //! `margayctl patch`: a few fields of one object.
 
-use std::sync::Arc;
-
 use clap::ValueEnum;
 use margay_datastore::Datastore;
 use serde_json::Value;
 
 use super::get::{namespace_of, what};
-use super::report::Report;
+use super::write::exchange;
 use crate::failure::Failure;
 use crate::options::Form;
 
@@ -24,7 +22,7 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "JSON")]
     patch: String,
     /// What the patch is
-    #[arg(short, long = "type", value_enum, default_value_t = Type::Strategic)]
+    #[arg(short = 't', long = "type", value_enum, default_value_t = Type::Strategic)]
     of_type: Type,
     /// Namespace [default: default]
     #[arg(short, long)]
@@ -42,12 +40,8 @@ enum Type {
     Json,
 }
 
-/// Patches an object. Somebody else's change between reading and writing fails it.
-pub(crate) async fn run(
-    store: Arc<dyn Datastore>,
-    form: Form,
-    args: &Args,
-) -> Result<(), Failure> {
+/// Patches an object.
+pub(super) async fn run(store: &dyn Datastore, form: Form, args: &Args) -> Result<(), Failure> {
     let (kind, names) = what(&args.kind, args.name.as_slice())?;
     let [name] = names.as_slice() else {
         return Err(Failure::Usage("name the object to patch"));
@@ -55,19 +49,13 @@ pub(crate) async fn run(
     let key = kind.key(namespace_of(kind, args.namespace.as_deref()), name);
     let found = store.get(&key).await?;
     let mut value = found.value.clone();
-    apply(&mut value, &args.patch, args.of_type)?;
-    let mut report = Report::default();
-    if value == found.value {
-        report.note(key, Ok("unchanged"));
-    } else {
-        let written = store.update(value, Some(&found.revision)).await;
-        report.note(key, written.map(|_| "patched"));
-    }
-    report.finish(form)
+    apply(&mut value, &args.patch, args.of_type)
+        .map_err(|reason| Failure::Patch { object: Box::new(key), reason })?;
+    exchange(store, form, &found, value, "patched").await
 }
 
-fn apply(value: &mut Value, patch: &str, of_type: Type) -> Result<(), Failure> {
-    let bad = |error: &dyn std::fmt::Display| Failure::Patch(error.to_string());
+fn apply(value: &mut Value, patch: &str, of_type: Type) -> Result<(), String> {
+    let bad = |error: &dyn std::fmt::Display| error.to_string();
     match of_type {
         Type::Strategic | Type::Merge => {
             let patch: Value = serde_json::from_str(patch).map_err(|e| bad(&e))?;
@@ -103,6 +91,6 @@ mod tests {
         let mut value = json!({});
         assert!(apply(&mut value, "{", Type::Merge).is_err());
         let remove = r#"[{"op":"remove","path":"/spec/order"}]"#;
-        assert!(matches!(apply(&mut value, remove, Type::Json), Err(Failure::Patch(_))));
+        assert!(apply(&mut value, remove, Type::Json).is_err());
     }
 }

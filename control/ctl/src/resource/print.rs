@@ -6,6 +6,7 @@ use margay_resources::{Kind, Resource};
 use serde_json::{Value, json};
 
 use super::columns::columns;
+use super::name::word;
 use crate::options::Form;
 use crate::output::{Table, write_json, write_yaml};
 
@@ -38,10 +39,16 @@ pub(super) fn print(
     }
 }
 
-/// `KIND/NAME`, in lower case as `kubectl` writes it.
+/// Writes objects of several kinds as one list, for programs.
+pub(super) fn print_mixed(out: &mut impl Write, form: Form, documents: &[Value]) -> io::Result<()> {
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": documents});
+    if form == Form::Yaml { write_yaml(out, &list) } else { write_json(out, &list) }
+}
+
+/// `KIND/NAME`, as other commands take it.
 fn name(kind: Kind, document: &Value) -> String {
     let name = document.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-    format!("{}/{name}", kind.kind().to_ascii_lowercase())
+    format!("{}/{name}", word(kind))
 }
 
 fn list(kind: Kind, documents: &[Value]) -> Value {

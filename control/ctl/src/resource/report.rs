@@ -3,9 +3,11 @@
 use std::io::{self, Write};
 
 use margay_datastore::Key;
+use margay_resources::Kind;
 use serde_json::{Value, json};
 
-use crate::failure::{Failure, with_sources};
+use super::name::word;
+use crate::failure::{Failure, with_mend};
 use crate::options::Form;
 use crate::output::{write_json, write_yaml};
 
@@ -23,7 +25,7 @@ impl Report {
     pub(super) fn note(&mut self, key: Key, result: Result<&'static str, margay_datastore::Error>) {
         match result {
             Ok(what) => self.done.push((key, what)),
-            Err(error) => self.failed.push(with_sources(&error)),
+            Err(error) => self.failed.push(with_mend(&error)),
         }
     }
 
@@ -53,7 +55,8 @@ impl Report {
             Form::Json => write_json(out, &all()),
             Form::Yaml => write_yaml(out, &all()),
             Form::Name => self.done.iter().try_for_each(|(key, _)| {
-                writeln!(out, "{}/{}", key.kind.kind.to_ascii_lowercase(), key.name)
+                let kind = Kind::of_stored(&key.kind).map(word).unwrap_or_default();
+                writeln!(out, "{kind}/{}", key.name)
             }),
             Form::Table | Form::Wide => {
                 self.done.iter().try_for_each(|(key, what)| writeln!(out, "{key} {what}"))

@@ -1,8 +1,7 @@
 //! `margayctl apply`, `create`, `replace`: objects as documents say.
 
-use std::sync::Arc;
-
-use margay_datastore::{Datastore, Error, Key, Revision};
+use margay_datastore::{Datastore, Error, Key, Object, Revision};
+use margay_resources::Resource;
 use serde_json::Value;
 
 use super::input::Files;
@@ -35,17 +34,13 @@ pub(crate) struct Replace {
 }
 
 /// Makes objects that are missing and replaces those that are there.
-pub(crate) async fn apply(
-    store: Arc<dyn Datastore>,
-    form: Form,
-    args: &Apply,
-) -> Result<(), Failure> {
+pub(super) async fn apply(store: &dyn Datastore, form: Form, args: &Apply) -> Result<(), Failure> {
     let mut report = Report::default();
     for value in args.files.read()? {
         let key = key_of(&value)?;
         let result = match store.get(&key).await {
-            Ok(found) if found.value == value => Ok("unchanged"),
-            Ok(_) => update(&*store, value).await.map(|()| "replaced"),
+            Ok(found) if found.value == value || found.document() == value => Ok("unchanged"),
+            Ok(_) => update(store, value).await.map(|()| "replaced"),
             Err(error) if error.is_not_found() => store.create(value).await.map(|_| "created"),
             Err(error) => Err(error),
         };
@@ -55,8 +50,8 @@ pub(crate) async fn apply(
 }
 
 /// Makes objects, none of which may be there.
-pub(crate) async fn create(
-    store: Arc<dyn Datastore>,
+pub(super) async fn create(
+    store: &dyn Datastore,
     form: Form,
     args: &Create,
 ) -> Result<(), Failure> {
@@ -74,16 +69,42 @@ pub(crate) async fn create(
 }
 
 /// Replaces objects, all of which have to be there.
-pub(crate) async fn replace(
-    store: Arc<dyn Datastore>,
+pub(super) async fn replace(
+    store: &dyn Datastore,
     form: Form,
     args: &Replace,
 ) -> Result<(), Failure> {
     let mut report = Report::default();
     for value in args.files.read()? {
         let key = key_of(&value)?;
-        report.note(key, update(&*store, value).await.map(|()| "replaced"));
+        report.note(key, update(store, value).await.map(|()| "replaced"));
     }
+    report.finish(form)
+}
+
+/// Puts a changed version in the place of the one that was found, and tells what was `done`.
+/// Somebody else's change in between fails it.
+///
+/// # Errors
+/// Also when the new version is not as it should be, or is of another object.
+pub(super) async fn exchange(
+    store: &dyn Datastore,
+    form: Form,
+    found: &Object,
+    value: Value,
+    done: &'static str,
+) -> Result<(), Failure> {
+    let mut report = Report::default();
+    let key = found.key.clone();
+    if value == found.value {
+        report.note(key, Ok("unchanged"));
+        return report.finish(form);
+    }
+    Resource::check(&value)?;
+    if key_of(&value)? != key {
+        return Err(Failure::Renamed(Box::new(key)));
+    }
+    report.note(key, store.update(value, Some(&found.revision)).await.map(|_| done));
     report.finish(form)
 }
 

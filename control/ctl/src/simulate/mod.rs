@@ -21,7 +21,7 @@ use margay_compile::{Compiler, ResourceChange, Scope};
 use margay_resources::Kind;
 
 use crate::objects::{self, ReadError};
-use crate::options::{Missing, Options};
+use crate::options::{NoDatastore, Options};
 use flow::Flow;
 use verdict::Failure;
 use world::World;
@@ -62,7 +62,7 @@ pub(crate) struct Args {
 pub(crate) enum SimulateError {
     /// An option is missing.
     #[error(transparent)]
-    Missing(#[from] Missing),
+    NoDatastore(#[from] NoDatastore),
     /// The datastore cannot be read.
     #[error(transparent)]
     Datastore(#[from] ReadError),

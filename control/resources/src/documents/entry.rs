@@ -49,8 +49,14 @@ pub enum Outcome {
     Bad(Vec<Finding>),
 }
 
-/// Finds and checks the objects of a text. Lists are taken apart.
+/// Finds and checks the objects of a text. Lists are taken apart. What names no namespace and
+/// lives in one is in `default`.
 pub fn read(text: &str, format: Format) -> Vec<Entry> {
+    read_into("default", text, format)
+}
+
+/// As [`read`], but what names no namespace and lives in one is in `namespace`.
+pub fn read_into(namespace: &str, text: &str, format: Format) -> Vec<Entry> {
     let documents = match format {
         Format::Yaml => read_yaml(text),
         Format::Json => vec![read_json(text)],
@@ -58,7 +64,10 @@ pub fn read(text: &str, format: Format) -> Vec<Entry> {
     let mut entries = Vec::new();
     for document in documents {
         match document {
-            Ok(document) => entries.extend(objects(document).into_iter().map(check)),
+            Ok(document) => {
+                let objects = objects(document).into_iter();
+                entries.extend(objects.map(|object| check(put_into(namespace, object))));
+            }
             Err(SyntaxError { at, begin, message }) => {
                 let outcome = Outcome::Bad(vec![Finding { at, field: String::new(), message }]);
                 entries.push(Entry { at: begin, object: None, outcome });
@@ -92,6 +101,21 @@ fn objects(mut document: Document) -> Vec<Document> {
         Document { value, place: place(index) }
     };
     items.into_iter().enumerate().map(item).collect()
+}
+
+/// Names the namespace of an object that lives in one and names none.
+fn put_into(namespace: &str, mut document: Document) -> Document {
+    let text = |key: &str| document.value.get(key).and_then(Value::as_str).unwrap_or_default();
+    let recognised = Kind::recognise(text("apiVersion"), text("kind"));
+    let lives_in_one = matches!(recognised, Recognised::Kind(kind) if kind.is_namespaced());
+    let metadata = document.value.get_mut("metadata").and_then(Value::as_object_mut);
+    if let Some(metadata) = metadata.filter(|_| lives_in_one) {
+        let named = metadata.entry("namespace").or_insert(Value::Null);
+        if named.is_null() || named == "" {
+            *named = namespace.into();
+        }
+    }
+    document
 }
 
 /// Checks an object.

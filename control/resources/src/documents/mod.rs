@@ -13,7 +13,7 @@ mod json;
 mod entry;
 mod reader;
 
-pub use entry::{Entry, Finding, Outcome, read};
+pub use entry::{Entry, Finding, Outcome, read, read_into};
 pub use place::{Place, Position};
 pub use reader::DocumentReader;
 

@@ -105,6 +105,12 @@ impl Protocol {
     /// SCTP by name.
     pub const SCTP: Self = Self::Name(ProtocolName::Sctp);
 
+    /// The protocol of a number, by name where it has one.
+    pub fn of_number(number: u8) -> Self {
+        let name = ProtocolName::ALL.iter().find(|(.., each)| *each == number);
+        name.map_or(Self::Number(number), |(name, ..)| Self::Name(*name))
+    }
+
     /// The protocol number.
     pub fn number(self) -> u8 {
         match self {

@@ -1,0 +1,247 @@
+//! `margayctl flows`.
+
+use std::io::{self, BufWriter, Write};
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use margay_protocol::{FlowFilter, proto};
+use margay_resources::v3::Protocol;
+use serde::Serialize;
+use tonic::Streaming;
+
+use super::{connect, in_time};
+use crate::failure::Failure;
+use crate::options::{Form, Options};
+use crate::output::Table;
+
+/// Arguments of `flows`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// An address of either direction is this one or lies in this network
+    #[arg(long, value_name = "IP|CIDR", value_parser = network)]
+    net: Option<IpNet>,
+    /// Protocol, by name (TCP, UDP, …) or number
+    #[arg(long)]
+    protocol: Option<Protocol>,
+    /// A port of either direction
+    #[arg(long)]
+    port: Option<u16>,
+    /// Allowed connections only
+    #[arg(long)]
+    allowed: bool,
+    /// Denied connections only
+    #[arg(long, conflicts_with = "allowed")]
+    denied: bool,
+    /// At most so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+}
+
+/// A connection.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Flow {
+    orig: Tuple,
+    reply: Tuple,
+    orig_count: Count,
+    reply_count: Count,
+    state: String,
+    idle_ms: u64,
+    verdict: &'static str,
+    egress: Option<Hit>,
+    ingress: Option<Hit>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Tuple {
+    src: IpAddr,
+    dst: IpAddr,
+    protocol: String,
+    src_port: u32,
+    dst_port: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct Count {
+    packets: u64,
+    bytes: u64,
+}
+
+/// The rule that decided.
+#[derive(Debug, Serialize)]
+struct Hit {
+    policy: String,
+    rule: u32,
+}
+
+/// Lists the connections.
+pub(super) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
+    let mut client = connect(options).await?;
+    let answer = in_time(client.list_flows(proto::FlowFilter::from(&args.filter()))).await??;
+    let flows = answer.into_inner();
+    match options.form() {
+        Form::Json => write_json(flows).await,
+        Form::Yaml => write_yaml(flows).await,
+        form @ (Form::Table | Form::Wide) => write_table(flows, form == Form::Wide).await,
+        Form::Name => {
+            Err(Failure::Usage("connections have no names: use -o table, wide, json or yaml"))
+        }
+    }
+}
+
+/// An array with one connection on each line, written as they come: there may be millions.
+async fn write_json(mut flows: Streaming<proto::Flow>) -> Result<(), Failure> {
+    let mut out = BufWriter::new(io::stdout());
+    let mut separator = "[\n";
+    while let Some(flow) = flows.message().await? {
+        out.write_all(separator.as_bytes())?;
+        serde_json::to_writer(&mut out, &Flow::new(flow)?).map_err(io::Error::from)?;
+        separator = ",\n";
+    }
+    out.write_all(if separator == ",\n" { b"\n]\n" } else { b"[]\n" })?;
+    Ok(out.flush()?)
+}
+
+/// A sequence, written as the connections come.
+async fn write_yaml(mut flows: Streaming<proto::Flow>) -> Result<(), Failure> {
+    let mut out = BufWriter::new(io::stdout());
+    let mut any = false;
+    while let Some(flow) = flows.message().await? {
+        serde_yaml_ng::to_writer(&mut out, &[Flow::new(flow)?]).map_err(io::Error::other)?;
+        any = true;
+    }
+    if !any {
+        out.write_all(b"[]\n")?;
+    }
+    Ok(out.flush()?)
+}
+
+async fn write_table(mut flows: Streaming<proto::Flow>, wide: bool) -> Result<(), Failure> {
+    let titles = ["PROTOCOL", "FROM", "TO", "ANSWERED BY", "STATE", "PACKETS", "IDLE"];
+    let more = ["BYTES", "EGRESS", "INGRESS"].into_iter().filter(|_| wide);
+    let mut table = Table::new(titles.into_iter().chain(more));
+    while let Some(flow) = flows.message().await? {
+        table.push(Flow::new(flow)?.row(wide));
+    }
+    Ok(table.write(&mut BufWriter::new(io::stdout()))?)
+}
+
+/// A network, or an address as the network of itself.
+fn network(text: &str) -> Result<IpNet, &'static str> {
+    let address = || text.parse::<IpAddr>().map(IpNet::from);
+    let net = text.parse::<IpNet>().or_else(|_| address());
+    net.map(|net| net.trunc()).map_err(|_| "expected an address or a network, e.g. 10.0.0.0/8")
+}
+
+// === impl Args ===
+
+impl Args {
+    fn filter(&self) -> FlowFilter {
+        FlowFilter {
+            net: self.net,
+            protocol: self.protocol.map(Protocol::number),
+            port: self.port,
+            allowed: (self.allowed || self.denied).then_some(self.allowed),
+            limit: self.limit,
+        }
+    }
+}
+
+// === impl Flow ===
+
+impl Flow {
+    fn new(flow: proto::Flow) -> Result<Self, Failure> {
+        Ok(Self {
+            orig: Tuple::new(flow.orig)?,
+            reply: Tuple::new(flow.reply)?,
+            orig_count: flow.orig_count.unwrap_or_default().into(),
+            reply_count: flow.reply_count.unwrap_or_default().into(),
+            state: flow.state,
+            idle_ms: flow.idle_ms,
+            verdict: if flow.allowed { "allow" } else { "deny" },
+            egress: flow.egress.map(Into::into),
+            ingress: flow.ingress.map(Into::into),
+        })
+    }
+
+    fn row(&self, wide: bool) -> Vec<String> {
+        let Self { orig, reply, orig_count, reply_count, .. } = self;
+        // Only where a service or masquerading stands between is the answer from somebody else.
+        let answers = reply.from();
+        let answered_by = if answers == orig.to() { String::new() } else { answers };
+        let mut row = vec![
+            orig.protocol.clone(),
+            orig.from(),
+            orig.to(),
+            answered_by,
+            self.state.clone(),
+            format!("{}+{}", orig_count.packets, reply_count.packets),
+            format!("{}.{}s", self.idle_ms / 1000, self.idle_ms % 1000 / 100),
+        ];
+        if wide {
+            let hit = |hit: &Option<Hit>| {
+                hit.as_ref().map(|hit| format!("{}#{}", hit.policy, hit.rule)).unwrap_or_default()
+            };
+            row.push(format!("{}+{}", orig_count.bytes, reply_count.bytes));
+            row.extend([hit(&self.egress), hit(&self.ingress)]);
+        }
+        row
+    }
+}
+
+// === impl Tuple ===
+
+impl Tuple {
+    fn new(tuple: Option<proto::FlowTuple>) -> Result<Self, Failure> {
+        let tuple = tuple.ok_or(Failure::Answer("a connection without addresses"))?;
+        Ok(Self {
+            src: address(&tuple.src)?,
+            dst: address(&tuple.dst)?,
+            protocol: protocol_name(tuple.protocol),
+            src_port: tuple.src_port,
+            dst_port: tuple.dst_port,
+        })
+    }
+
+    fn from(&self) -> String {
+        end(self.src, self.src_port)
+    }
+
+    fn to(&self) -> String {
+        end(self.dst, self.dst_port)
+    }
+}
+
+/// An address, with its port where there is one.
+fn end(address: IpAddr, port: u32) -> String {
+    match u16::try_from(port) {
+        Ok(0) | Err(_) => address.to_string(),
+        Ok(port) => SocketAddr::new(address, port).to_string(),
+    }
+}
+
+fn address(bytes: &[u8]) -> Result<IpAddr, Failure> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    let v6 = || <[u8; 16]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| v6()).map_err(|_| Failure::Answer("an address of neither 4 nor 16 bytes"))
+}
+
+/// The name that documents know a protocol by, or its number.
+fn protocol_name(number: u32) -> String {
+    u8::try_from(number).map_or(number.to_string(), |n| Protocol::of_number(n).to_string())
+}
+
+// === impl From ===
+
+impl From<proto::FlowCount> for Count {
+    fn from(count: proto::FlowCount) -> Self {
+        Self { packets: count.packets, bytes: count.bytes }
+    }
+}
+
+impl From<proto::RuleHit> for Hit {
+    fn from(hit: proto::RuleHit) -> Self {
+        Self { policy: hit.policy, rule: hit.rule }
+    }
+}
