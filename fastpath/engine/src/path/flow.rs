@@ -132,20 +132,22 @@ fn judge(
         Some(Place::Host) => way.to_host = true,
         _ => {}
     }
-    let icmp = if flow.dir() == Dir::Orig { packet.icmp } else { icmp_of(&orig) };
+    let icmp = if flow.dir() == Dir::Orig { packet.icmp } else { icmp_of(flow) };
     miss::judge(snapshot, side, &tuple, icmp, &way)
 }
 
-/// The type and code that an ICMP query's flow began with. Only echo is told by its tuple; that
-/// is what policies name.
-fn icmp_of(orig: &Tuple) -> (u8, u8) {
-    match (orig.protocol, orig.src_port) {
-        (protocol::ICMP, 0) => (0, 0),
-        (protocol::ICMP, _) => (8, 0),
-        (protocol::ICMPV6, 0) => (129, 0),
-        (protocol::ICMPV6, _) => (128, 0),
-        _ => (0, 0),
-    }
+/// ICMP types that answer or are answered; a flow's mark is the place of the one that it began
+/// with, which its tuple does not tell: an identifier may be zero.
+const QUERIES: [u8; 10] = [8, 0, 13, 14, 15, 16, 17, 18, 128, 129];
+
+/// The mark of a flow that begins with this packet.
+pub(crate) fn icmp_mark(packet: &Packet) -> u8 {
+    QUERIES.iter().position(|kind| *kind == packet.icmp.0).map_or(0, |nth| nth as u8)
+}
+
+/// The type and code that an ICMP query's flow began with.
+fn icmp_of(flow: FlowRef<'_>) -> (u8, u8) {
+    (QUERIES.get(usize::from(flow.marks())).copied().unwrap_or_default(), 0)
 }
 
 /// Whether a UDP flow was translated to a backend that its service does not have any more: such a

@@ -17,6 +17,7 @@ use crate::Engine;
 use crate::batch::{Fate, Packet, Side};
 use crate::conntrack::tcp;
 use crate::decision::{Decision, Verdict};
+use crate::path::flow::icmp_mark;
 use crate::path::parse::dropped;
 use crate::snapshot::Snapshot;
 
@@ -40,6 +41,7 @@ pub(super) fn compile<'t>(
     let mut flow = NewFlow {
         decisions: [stamped, Stamped::default()],
         rules: way.rules,
+        marks: icmp_mark(packet),
         ..NewFlow::connection(packet.tuple, way.to.reversed(), engine.now)
     };
     for attempt in 0..TRIES {
