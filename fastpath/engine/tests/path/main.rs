@@ -8,3 +8,6 @@ mod encap;
 mod decap;
 mod hostile;
 mod services;
+mod outgoing;
+mod policy;
+mod host;

@@ -10,7 +10,12 @@ const CLIENT: &str = "192.0.2.100";
 /// Sends a request and its answer. The request leaves by `backend` as `expected`; the answer comes
 /// back to `from` as though it were the service's. Hands out the request's source there.
 #[track_caller]
-fn round(node: &mut Node, from: margay_engine::PortId, request: &Ip, to: (margay_engine::PortId, &str)) -> String {
+fn round(
+    node: &mut Node,
+    from: margay_engine::PortId,
+    request: &Ip,
+    to: (margay_engine::PortId, &str),
+) -> String {
     let mut frame = node.send(from, request).by(to.0);
     let seen = frame.split_off(14);
     let src = source_of(&seen, request);
@@ -55,9 +60,10 @@ fn everywhere(backends: &[&str]) -> Service {
 fn a_pod_reaches_a_cluster_address_of_every_protocol_and_sees_it_answer() {
     let [_, b] = pods(true);
     let [a6, b6] = pods(false);
-    for (frontend, backend, src) in
-        [("10.96.0.10:80", at(b, 8080), "10.65.0.2:4000"), ("[fd96::10]:80", at(b6, 8080), &at(a6, 4000))]
-    {
+    for (frontend, backend, src) in [
+        ("10.96.0.10:80", at(b, 8080), "10.65.0.2:4000"),
+        ("[fd96::10]:80", at(b6, 8080), &at(a6, 4000)),
+    ] {
         for (protocol, request) in
             [(6, tcp(src, frontend, SYN)), (17, udp(src, frontend)), (132, sctp(src, frontend))]
         {
@@ -93,12 +99,19 @@ fn connections_spread_over_all_backends_and_stay_where_they_are() {
     let mut node = with([service("s", 17, "10.96.0.10:80", &backends)]);
     let mut first = Vec::new();
     for port in 1..=200 {
-        first.push(node.send(A, &udp(&at("10.65.0.2", port), "10.96.0.10:80")).frame[30..34].to_vec());
+        first.push(
+            node.send(A, &udp(&at("10.65.0.2", port), "10.96.0.10:80")).frame[30..34].to_vec(),
+        );
     }
     let kinds: std::collections::BTreeSet<_> = first.iter().collect();
     assert_eq!(kinds.len(), 4);
     // Another backend moves none of them.
-    node.change(|state| serve(state, service("s", 17, "10.96.0.10:80", &[&backends[..], &["10.65.1.8:80"]].concat())));
+    node.change(|state| {
+        serve(
+            state,
+            service("s", 17, "10.96.0.10:80", &[&backends[..], &["10.65.1.8:80"]].concat()),
+        )
+    });
     for (port, before) in (1..=200).zip(&first) {
         let frame = node.send(A, &udp(&at("10.65.0.2", port), "10.96.0.10:80")).frame;
         assert_eq!(&frame[30..34], before);
@@ -112,7 +125,9 @@ fn affinity_ties_a_client_to_one_backend() {
     let mut node = with([sticky]);
     let mut chosen = std::collections::BTreeSet::new();
     for port in 1..=50 {
-        chosen.insert(node.send(A, &udp(&at("10.65.0.2", port), "10.96.0.10:80")).frame[30..34].to_vec());
+        chosen.insert(
+            node.send(A, &udp(&at("10.65.0.2", port), "10.96.0.10:80")).frame[30..34].to_vec(),
+        );
     }
     assert_eq!(chosen.len(), 1);
 }
@@ -180,7 +195,8 @@ fn a_client_outside_reaches_a_remote_backend_and_its_answer_returns_here() {
 
 #[test]
 fn external_policy_local_uses_this_nodes_backends_and_is_silent_without_one() {
-    let local = |backends: &[&str]| Service { external: TrafficPolicy::Local, ..everywhere(backends) };
+    let local =
+        |backends: &[&str]| Service { external: TrafficPolicy::Local, ..everywhere(backends) };
     let mut node = with([local(&["10.65.1.9:1", "10.65.0.3:1", "10.65.2.9:1"])]);
     for port in 1..=50 {
         let request = tcp(&at(CLIENT, port), "192.0.2.1:30080", SYN);
@@ -198,7 +214,8 @@ fn external_policy_local_uses_this_nodes_backends_and_is_silent_without_one() {
 
 #[test]
 fn internal_policy_local_uses_this_nodes_backends_and_is_silent_without_one() {
-    let local = |backends: &[&str]| Service { internal: TrafficPolicy::Local, ..everywhere(backends) };
+    let local =
+        |backends: &[&str]| Service { internal: TrafficPolicy::Local, ..everywhere(backends) };
     let mut node = with([local(&["10.65.1.9:1", "10.65.0.3:1"])]);
     for port in 1..=50 {
         node.send(A, &tcp(&at("10.65.0.2", port), "10.96.0.10:80", SYN)).by(B);
@@ -329,7 +346,8 @@ fn a_lost_backend_ends_udp_at_once_and_leaves_tcp_to_itself() {
         service("u", 17, "10.96.0.10:53", &["10.65.0.3:53"]),
         service("t", 6, "10.96.0.10:80", &["10.65.0.3:80"]),
     ]);
-    let (query, open) = (udp("10.65.0.2:1", "10.96.0.10:53"), tcp("10.65.0.2:1", "10.96.0.10:80", SYN));
+    let (query, open) =
+        (udp("10.65.0.2:1", "10.96.0.10:53"), tcp("10.65.0.2:1", "10.96.0.10:80", SYN));
     node.send(A, &query).by(B);
     node.send(A, &open).by(B);
     node.change(|state| {

@@ -1,0 +1,181 @@
+//! Masquerading of what leaves the pools, ICMP through it, and errors about it.
+
+use margay_engine::Why;
+use margay_model::DropReason;
+use margay_tables::addr::Tuple;
+
+use crate::support::*;
+
+/// Sends a pod's packet out; it leaves as the node's. Hands out the packet that left.
+#[track_caller]
+fn out(node: &mut Node, packet: &Ip) -> Ip {
+    let frame = node.send(A, packet).by(WIRE);
+    let offset = if packet.src.is_ipv4() { 34 } else { 54 };
+    let id_at = if matches!(packet.body, Body::Icmp { .. }) { 4 } else { 0 };
+    let port = u16::from_be_bytes([frame[offset + id_at], frame[offset + id_at + 1]]);
+    let own = if packet.src.is_ipv4() { "192.0.2.1" } else { "2001:db8:1::1" };
+    let left = packet.clone().from(&at(own, port)).ttl(packet.ttl - 1);
+    let neighbour = if packet.dst == ip("192.0.2.2") { NEAR_MAC } else { GATEWAY_MAC };
+    assert_eq!(frame, to_wire(neighbour, &left));
+    left
+}
+
+#[test]
+fn what_leaves_the_pools_carries_the_nodes_address_and_its_answer_comes_back() {
+    for packet in [
+        tcp("10.65.0.2:4000", "8.8.8.8:443", SYN),
+        udp("10.65.0.2:4000", "192.0.2.2:53"),
+        sctp("10.65.0.2:4000", "8.8.8.8:7"),
+        ping("10.65.0.2", "8.8.8.8", 77),
+        tcp("[fd00:65::2]:4000", "[2001:4860::8888]:443", SYN),
+        udp("[fd00:65::2]:4000", "[2001:4860::8888]:53"),
+        ping("fd00:65::2", "2001:4860::8888", 77),
+    ] {
+        let mut node = Node::default();
+        let left = out(&mut node, &packet);
+        match packet.body {
+            Body::Icmp { .. } => assert_eq!(left.src_port(), 77, "an identifier is kept"),
+            _ => assert!(left.src_port() >= 61_000, "{}", left.src_port()),
+        }
+        let sent = node.send(WIRE, &left.answer()).by(A);
+        assert_eq!(sent, to_pod(A, &packet.answer().ttl(63)));
+        assert_eq!((node.connections(), node.counters.misses.get()), (1, 1));
+    }
+}
+
+#[test]
+fn a_pool_that_does_not_masquerade_and_a_way_between_pools_keep_the_source() {
+    let mut node = Node::default();
+    node.change(|state| {
+        let mut other = state.pools[&"10.65.0.0/16".parse().unwrap()];
+        other.cidr = "172.16.0.0/16".parse().unwrap();
+        state.pools.insert(other.cidr, other);
+    });
+    let between = udp("10.65.0.2:1", "172.16.9.9:2");
+    assert_eq!(node.send(A, &between).by(WIRE), to_wire(GATEWAY_MAC, &between.ttl(63)));
+    node.change(|state| state.pools.values_mut().for_each(|pool| pool.nat_outgoing = false));
+    let outside = udp("10.65.0.2:1", "8.8.8.8:2");
+    assert_eq!(node.send(A, &outside).by(WIRE), to_wire(GATEWAY_MAC, &outside.ttl(63)));
+}
+
+#[test]
+fn no_two_connections_share_a_tuple_and_every_answer_finds_its_own() {
+    let mut node = Node::with_capacity(4096);
+    let mut left = std::collections::BTreeMap::new();
+    for (pod, addr) in [(A, "10.65.0.2"), (B, "10.65.0.3")] {
+        for port in 1..=500 {
+            let packet = udp(&at(addr, port), "8.8.8.8:53");
+            let frame = node.send(pod, &packet).by(WIRE);
+            let source = u16::from_be_bytes([frame[34], frame[35]]);
+            assert!(left.insert(source, (pod, packet)).is_none(), "port {source} twice");
+        }
+    }
+    for (source, (pod, packet)) in left {
+        let answer = packet.clone().from(&at("192.0.2.1", source)).answer();
+        assert_eq!(node.send(WIRE, &answer).by(pod), to_pod(pod, &packet.answer().ttl(63)));
+    }
+}
+
+#[test]
+fn pings_with_one_identifier_from_two_pods_are_told_apart() {
+    let mut node = Node::default();
+    let (a, b) = (ping("10.65.0.2", "8.8.8.8", 5), ping("10.65.0.3", "8.8.8.8", 5));
+    let first = node.send(A, &a).by(WIRE);
+    let second = node.send(B, &b).by(WIRE);
+    let id = |frame: &[u8]| u16::from_be_bytes([frame[38], frame[39]]);
+    assert_ne!(id(&first), id(&second));
+    for (pod, request, frame) in [(A, a, first), (B, b, second)] {
+        let answer = request.clone().from(&at("192.0.2.1", id(&frame))).answer();
+        assert_eq!(node.send(WIRE, &answer).by(pod), to_pod(pod, &request.answer().ttl(63)));
+    }
+}
+
+#[test]
+fn when_every_port_is_taken_the_connection_is_dropped_and_the_others_go_on() {
+    let mut node = Node::default();
+    node.change(|state| {
+        std::sync::Arc::make_mut(&mut state.node).settings.snat_ports = (62_000, 62_007);
+    });
+    let packet = |port| udp(&at("10.65.0.2", port), "8.8.8.8:53");
+    for port in 1..=8 {
+        out(&mut node, &packet(port));
+    }
+    node.send(A, &packet(9)).dropped(DropReason::SnatExhausted);
+    for port in 1..=8 {
+        out(&mut node, &packet(port));
+    }
+    // To somebody else the same ports are free.
+    out(&mut node, &udp("10.65.0.2:9", "8.8.4.4:53"));
+}
+
+#[test]
+fn an_unasked_packet_to_the_nodes_address_is_the_nodes() {
+    let mut node = Node::default();
+    let unasked = udp("8.8.8.8:53", "192.0.2.1:61234");
+    assert_eq!(node.send(WIRE, &unasked).by(HOST), to_host(&unasked));
+}
+
+#[test]
+fn an_error_about_a_translated_packet_is_handed_over_whole_and_its_flow_is_found() {
+    let mut node = Node::default();
+    let request = udp("10.65.0.2:4000", "8.8.8.8:53");
+    let left = out(&mut node, &request);
+    for (kind, code) in [(3, 3), (3, 4), (11, 0)] {
+        let payload = left.bytes()[..28].to_vec();
+        let error = Body::Icmp { kind, code, rest: [0, 0, 5, 0], payload };
+        let error = packet(ip("8.8.8.8"), ip("192.0.2.1"), error);
+        let sent = node.send(WIRE, &error);
+        assert_eq!(sent.frame, frame_from(WIRE, &error));
+        assert_eq!(sent.punted(), Why::IcmpError);
+    }
+    // The slow path asks the table for the answer that the quoted packet would have had.
+    let answer = Tuple {
+        src: request.dst.into(),
+        dst: left.src.into(),
+        src_port: 53,
+        dst_port: left.src_port(),
+        protocol: 17,
+        zone: 0,
+    };
+    let flow = node.table.lookup(&answer, node.table.hash(&answer)).unwrap();
+    assert_eq!((flow.rewrite().dst, flow.rewrite().dst_port), (request.src.into(), 4000));
+    assert_eq!(node.connections(), 1, "an error opens no flow");
+    // And sends what it makes of it in the node's name.
+    let told =
+        Body::Icmp { kind: 3, code: 3, rest: [0; 4], payload: request.bytes()[..28].to_vec() };
+    let told = packet(ip("8.8.8.8"), ip("10.65.0.2"), told);
+    assert_eq!(node.own(&told).by(A), to_pod(A, &told));
+}
+
+#[test]
+fn an_error_from_a_pod_is_handed_over_only_in_its_own_name() {
+    let mut node = Node::default();
+    let quoted = udp("10.65.0.3:1", "10.65.0.2:2").bytes();
+    let error = |src: &str| {
+        let body = Body::Icmp { kind: 3, code: 3, rest: [0; 4], payload: quoted.clone() };
+        packet(ip(src), ip("10.65.0.3"), body)
+    };
+    assert_eq!(node.send(A, &error("10.65.0.2")).punted(), Why::IcmpError);
+    node.send(A, &error("10.65.0.3")).dropped(DropReason::Spoof);
+}
+
+#[test]
+fn packets_of_the_slow_path_go_every_way_without_a_flow() {
+    let mut node = Node::default();
+    let error = |dst: &str| {
+        let body = Body::Icmp { kind: 11, code: 0, rest: [0; 4], payload: vec![0; 28] };
+        packet(ip("192.0.2.1"), ip(dst), body)
+    };
+    let direct = error("10.65.1.5");
+    assert_eq!(node.own(&direct).by(WIRE), to_wire(NEAR_MAC, &direct));
+    assert_eq!(node.own(&error("192.0.2.1")).by(HOST), to_host(&error("192.0.2.1")));
+    let inner = error("10.65.2.5");
+    let outer = packet(ip("192.0.2.1"), ip("198.51.100.2"), Body::Raw(4, inner.bytes()));
+    assert_eq!(node.own(&inner).by(WIRE), to_wire(GATEWAY_MAC, &outer));
+    node.own(&error("224.0.0.1")).dropped(DropReason::Martian);
+    assert_eq!(
+        node.own(&error("192.0.2.77")).punted().reason(),
+        margay_model::PuntReason::Neighbour
+    );
+    assert_eq!(node.connections(), 0);
+}
