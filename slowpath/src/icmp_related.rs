@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use margay_model::flow::FlowTuple;
 use margay_model::reason::DropReason;
+use margay_wire::transport::{IcmpClass, icmp_class};
 use smoltcp::wire::{
     Icmpv4Message, Icmpv4Packet, Icmpv6Message, Icmpv6Packet, IpProtocol, Ipv4Packet, Ipv6Packet,
 };
@@ -136,8 +137,11 @@ fn tuple(quoted: &IpView<'_>) -> Option<FlowTuple> {
     };
     let (src_port, dst_port) = match quoted.protocol {
         TCP | UDP | SCTP | UDP_LITE => (word(0)?, word(2)?),
-        ICMP | ICMPV6 if is_query(quoted) => (word(4)?, 0),
-        ICMP | ICMPV6 => return None,
+        ICMP | ICMPV6 => match icmp_class(quoted.protocol, *quoted.payload().first()?) {
+            IcmpClass::Request => (word(4)?, 0),
+            IcmpClass::Reply => (0, word(4)?),
+            _ => return None,
+        },
         _ => (0, 0),
     };
     let (src, dst, protocol) = (quoted.src, quoted.dst, quoted.protocol);
@@ -147,30 +151,15 @@ fn tuple(quoted: &IpView<'_>) -> Option<FlowTuple> {
 const SCTP: u8 = 132;
 const UDP_LITE: u8 = 136;
 
-fn is_query(view: &IpView<'_>) -> bool {
-    let Some(kind) = view.payload().first() else { return false };
-    match view.protocol {
-        ICMP => matches!(
-            Icmpv4Message::from(*kind),
-            Icmpv4Message::EchoRequest
-                | Icmpv4Message::EchoReply
-                | Icmpv4Message::Timestamp
-                | Icmpv4Message::TimestampReply
-        ),
-        _ => matches!(
-            Icmpv6Message::from(*kind),
-            Icmpv6Message::EchoRequest | Icmpv6Message::EchoReply
-        ),
-    }
-}
-
-/// The tuple of an answer. An ICMP query's identifier is the same both ways.
+/// The tuple of an answer.
 pub fn reversed(tuple: &FlowTuple) -> FlowTuple {
-    let (src_port, dst_port) = match tuple.protocol {
-        ICMP | ICMPV6 => (tuple.src_port, tuple.dst_port),
-        _ => (tuple.dst_port, tuple.src_port),
-    };
-    FlowTuple { src: tuple.dst, dst: tuple.src, protocol: tuple.protocol, src_port, dst_port }
+    FlowTuple {
+        src: tuple.dst,
+        dst: tuple.src,
+        protocol: tuple.protocol,
+        src_port: tuple.dst_port,
+        dst_port: tuple.src_port,
+    }
 }
 
 /// The error with `src` and the quoted packet's sender as addresses, quoting the packet with the
@@ -246,7 +235,8 @@ fn rewrite_quoted(bytes: &mut [u8], quoted: &IpView<'_>, sent: &FlowTuple) -> Op
     };
     let fields: &[(usize, u16)] = match ports {
         2 => &[(0, sent.src_port), (2, sent.dst_port)],
-        1 => &[(4, sent.src_port)],
+        // The identifier: a request has it as its source, a reply as its destination.
+        1 => &[(4, sent.src_port.max(sent.dst_port))],
         _ => &[],
     };
     for (at, value) in fields {

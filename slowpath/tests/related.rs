@@ -26,8 +26,8 @@ fn service(arriving: &FlowTuple) -> Option<FlowTuple> {
 
 /// A pod's ping that left in the node's name.
 fn masqueraded(arriving: &FlowTuple) -> Option<FlowTuple> {
-    let answer = tuple("198.51.100.9", 61001, "192.0.2.1", 0, 1);
-    (*arriving == answer).then(|| tuple("198.51.100.9", 33, "10.1.0.5", 0, 1))
+    let answer = tuple("198.51.100.9", 0, "192.0.2.1", 61001, 1);
+    (*arriving == answer).then(|| tuple("198.51.100.9", 0, "10.1.0.5", 33, 1))
 }
 
 fn service6(arriving: &FlowTuple) -> Option<FlowTuple> {

@@ -13,9 +13,9 @@ pub struct FlowTuple {
     pub dst: IpAddr,
     /// IP protocol number.
     pub protocol: u8,
-    /// Source port in host byte order; the identifier of an ICMP query; 0 without ports.
+    /// Source port in host byte order; the identifier of an ICMP request; 0 without ports.
     pub src_port: u16,
-    /// Destination port in host byte order; 0 without ports.
+    /// Destination port in host byte order; the identifier of an ICMP reply; 0 without ports.
     pub dst_port: u16,
 }
 

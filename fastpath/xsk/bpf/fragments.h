@@ -16,23 +16,23 @@ struct datagram {
 	__u32 protocol;
 };
 
+/* The value is the program's own note about the datagram. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 4096);
 	__type(key, struct datagram);
-	__type(value, __u8);
+	__type(value, __u32);
 } datagrams SEC(".maps");
 
-static __always_inline void remember_datagram(const struct datagram *datagram)
+static __always_inline void remember_datagram(const struct datagram *datagram, __u32 note)
 {
-	__u8 yes = 1;
-
-	bpf_map_update_elem(&datagrams, datagram, &yes, BPF_ANY);
+	bpf_map_update_elem(&datagrams, datagram, &note, BPF_ANY);
 }
 
-static __always_inline bool is_remembered(const struct datagram *datagram)
+/* NULL where the first fragment has not been seen. */
+static __always_inline const __u32 *remembered(const struct datagram *datagram)
 {
-	return bpf_map_lookup_elem(&datagrams, datagram) != NULL;
+	return bpf_map_lookup_elem(&datagrams, datagram);
 }
 
 #endif

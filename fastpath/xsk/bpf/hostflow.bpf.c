@@ -46,11 +46,11 @@ static __always_inline bool is_ours(const struct packet *packet)
 	};
 
 	if (packet->later_fragment)
-		return is_remembered(&datagram);
+		return remembered(&datagram) != NULL;
 	if (!bpf_map_lookup_elem(&flows, &flow))
 		return false;
 	if (packet->first_fragment)
-		remember_datagram(&datagram);
+		remember_datagram(&datagram, 0);
 	return true;
 }
 

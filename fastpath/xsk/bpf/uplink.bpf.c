@@ -127,26 +127,44 @@ static __always_inline bool is_our_port(const struct packet *packet)
 	return bpf_map_lookup_elem(&ports, &key) != NULL;
 }
 
-/* Addressed to the node, and surely ours. */
-static __always_inline bool is_ours_at_node(const struct packet *packet)
+/* Nothing of a packet to the node is for the dataplane. */
+#define NOT_OURS XDP_ABORTED
+
+/*
+ * What becomes of a packet to the node that is for the dataplane when that is dead: XDP_DROP of
+ * what is surely ours, XDP_PASS of what may be the node's. Otherwise NOT_OURS.
+ */
+static __always_inline __u32 fallback_by_header(const struct packet *packet)
 {
 	__u32 zero = 0;
 	const struct config *config = bpf_map_lookup_elem(&configs, &zero);
+
+	if (config && (is_tunnel(config, packet) || is_our_port(packet) ||
+		       is_in_snat_range(config, packet)))
+		return XDP_DROP;
+	return is_icmp_answer(packet) ? XDP_PASS : NOT_OURS;
+}
+
+/* The same for fragments too: later ones go the way of their first. */
+static __always_inline __u32 fallback_at_node(const struct packet *packet)
+{
 	struct datagram datagram = {
 		.source = packet->source,
 		.destination = packet->destination,
 		.identification = packet->identification,
 		.protocol = packet->protocol,
 	};
+	__u32 fallback;
 
-	if (packet->later_fragment)
-		return is_remembered(&datagram);
-	if (!config || !(is_tunnel(config, packet) || is_our_port(packet) ||
-			 is_in_snat_range(config, packet)))
-		return false;
-	if (packet->first_fragment)
-		remember_datagram(&datagram);
-	return true;
+	if (packet->later_fragment) {
+		const __u32 *note = remembered(&datagram);
+
+		return note ? *note : NOT_OURS;
+	}
+	fallback = fallback_by_header(packet);
+	if (packet->first_fragment && fallback != NOT_OURS)
+		remember_datagram(&datagram, fallback);
+	return fallback;
 }
 
 SEC("xdp")
@@ -163,10 +181,10 @@ int uplink(struct xdp_md *ctx)
 	if (class & (CLASS_POOL | CLASS_SERVICE))
 		return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP);
 	if (class & CLASS_NODE) {
-		if (is_ours_at_node(&packet))
-			return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP);
-		if (is_icmp_answer(&packet))
-			return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);
+		__u32 fallback = fallback_at_node(&packet);
+
+		if (fallback != NOT_OURS)
+			return bpf_redirect_map(&sockets, ctx->rx_queue_index, fallback);
 	}
 	if (class_of(&packet, &packet.source) & CLASS_POOL)
 		return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);

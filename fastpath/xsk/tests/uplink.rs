@@ -214,6 +214,18 @@ fn later_fragments_follow_the_first() {
     };
     assert_eq!(site.fate(&v6(1, 0, true, &ports(9, 30_053))), Redirected);
     assert_eq!(site.fate(&v6(1, 8, false, &later)), Redirected);
+
+    let echo = |kind, identification, fragment| {
+        let fields = V4 { protocol: ICMP, identification, fragment };
+        ipv4(OUTSIDE, NODE, fields, &icmp(kind))
+    };
+    assert_eq!(site.fate(&echo(8, 3, 0x2000)), Passed, "a large echo request");
+    assert_eq!(site.fate(&echo(0, 3, 1)), Passed, "what follows it has no type");
+    assert_eq!(site.fate(&echo(0, 4, 0x2000)), Redirected, "a large echo answer");
+    assert_eq!(site.fate(&echo(0, 4, 1)), Redirected);
+    site.socket = None;
+    assert_eq!(site.fate(&echo(0, 4, 2)), Passed, "its dataplane has died");
+    assert_eq!(site.fate(&v4(1, 2, &later)), Dropped, "a node port's");
     assert_eq!(site.fate(&v6(2, 8, false, &later)), Passed, "another datagram");
 }
 

@@ -1,6 +1,6 @@
 //! `port.bpf.c`: every frame of an interface to the dataplane.
 
-use super::{Attached, ProgramError, object::Loaded, object_file, sockets, xdp};
+use super::{Attached, ProgramError, XdpMode, object::Loaded, object_file, sockets, xdp};
 use crate::Socket;
 
 /// The XDP program of an interface whose every frame is the dataplane's: the trunk's far end, the
@@ -38,6 +38,15 @@ impl PortProgram {
     /// [`ProgramError::Attach`] if neither native nor generic XDP is possible.
     pub fn attach(&self, ifindex: u32) -> Result<Attached, ProgramError> {
         xdp::attach(&self.loaded, ifindex)
+    }
+
+    /// Attaches it in this mode only. Generically it also sees what the kernel redirects to the
+    /// interface, which a veth's native program does not.
+    ///
+    /// # Errors
+    /// [`ProgramError::Attach`].
+    pub fn attach_as(&self, ifindex: u32, mode: XdpMode) -> Result<Attached, ProgramError> {
+        xdp::attach_as(&self.loaded, ifindex, mode)
     }
 
     /// Takes it off again, unless a successor is there already.

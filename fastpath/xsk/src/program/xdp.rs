@@ -64,6 +64,18 @@ pub(super) fn attach(loaded: &Loaded, ifindex: u32) -> Result<Attached, ProgramE
         .map_err(|source| ProgramError::Attach { program: loaded.name(), ifindex, source })
 }
 
+/// Attaches in this mode, and in no other. A program that is there in the same mode is replaced.
+pub(super) fn attach_as(
+    loaded: &Loaded,
+    ifindex: u32,
+    mode: XdpMode,
+) -> Result<Attached, ProgramError> {
+    Xdp::new(loaded.as_fd())
+        .attach(ifindex as i32, mode.flags())
+        .map(|()| Attached { mode, fallback: None })
+        .map_err(|source| ProgramError::Attach { program: loaded.name(), ifindex, source })
+}
+
 /// Takes the program off if it, and not a successor, is there. An interface that is gone is no
 /// error.
 pub(super) fn detach(loaded: &Loaded, ifindex: u32) -> Result<(), ProgramError> {
