@@ -44,6 +44,7 @@ reasons! {
         NotIp "not_ip" "The frame carries no IPv4, IPv6 or ARP.",
         NotForUs "not_for_us" "The frame's Ethernet destination is not ours, or nobody here owns the address.",
         Spoof "spoof" "The source address does not belong to the port the packet came from.",
+        LinkLocal "link_local" "A pod's word to its own link (multicast listener reports and the like): nobody there listens.",
         Martian "martian" "The address may not be forwarded (loopback, link-local, multicast, reserved, broadcast).",
         UnknownPort "unknown_port" "The frame came from an interface that is no port.",
         UnknownTunnelPeer "unknown_tunnel_peer" "The tunnel packet is not from a node of the cluster.",

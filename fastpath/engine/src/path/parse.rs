@@ -2,7 +2,8 @@
 //! behind its Ethernet header, out of its tunnel, with every length checked, and the facts of its
 //! [`Packet`].
 //!
-//! Drops: malformed, checksum, not_ip, unknown_port, spoof, martian, tunnel_*, unknown_tunnel_peer.
+//! Drops: malformed, checksum, not_ip, unknown_port, spoof, link_local, martian, tunnel_*,
+//! unknown_tunnel_peer.
 //! Punts: arp, ndisc, reassemble.
 
 use std::ops::ControlFlow::{self, Break, Continue};
@@ -228,7 +229,8 @@ fn icmp(body: &[u8], packet: &mut Packet) -> ControlFlow<Fate> {
 fn sources(snapshot: &Snapshot, packet: &mut Packet) -> ControlFlow<Fate> {
     let Tuple { src, dst, .. } = packet.tuple;
     if packet.side == Side::Pod && !pod_may_send_from(snapshot, packet.port, src) {
-        return dropped(DropReason::Spoof);
+        let mumbles = keeps_to_its_link(src, dst);
+        return dropped(if mumbles { DropReason::LinkLocal } else { DropReason::Spoof });
     }
     let hairpin = packet.side == Side::Host && is_hairpin(dst);
     if is_martian(src) || (is_martian(dst) && !hairpin) {
@@ -255,6 +257,15 @@ fn pod_may_send_from(snapshot: &Snapshot, port: PortId, src: Addr) -> bool {
         workload.endpoint.addresses.contains(&src)
             || workload.endpoint.allowed_sources.iter().any(|net| net.contains(&src))
     })
+}
+
+/// Whether neither address leaves the link (RFC 4291 §2.5.6, §2.7): what every IPv6 stack says by
+/// itself, MLD (RFC 3810) above all. IPv4 has no such source without configuring it.
+fn keeps_to_its_link(src: Addr, dst: Addr) -> bool {
+    let unicast = |bytes: [u8; 16]| bytes[0] == 0xfe && bytes[1] & 0xc0 == 0x80;
+    let (src, dst) = (src.to_v6_bytes(), dst.to_v6_bytes());
+    let multicast = dst[0] == 0xff && dst[1] & 0x0f == 2;
+    (unicast(src) || src == [0; 16]) && (unicast(dst) || multicast)
 }
 
 fn tunnels_itself(snapshot: &Snapshot, tuple: &Tuple) -> bool {

@@ -210,6 +210,19 @@ fn a_pod_sends_from_its_own_addresses_only() {
 }
 
 #[test]
+fn what_an_ipv6_stack_says_to_its_link_is_no_spoofing() {
+    let mut node = Node::default();
+    let report = Body::Icmp { kind: 143, code: 0, rest: [0; 4], payload: vec![0; 20] };
+    for (src, dst) in [("::", "ff02::16"), ("fe80::1", "ff02::16"), ("fe80::1", "fe80::2")] {
+        let packet = packet(ip(src), ip(dst), report.clone());
+        node.send(A, &packet).dropped(DropReason::LinkLocal);
+    }
+    for dst in ["fd00:65::3", "ff0e::1"] {
+        node.send(A, &packet(ip("fe80::1"), ip(dst), report.clone())).dropped(DropReason::Spoof);
+    }
+}
+
+#[test]
 fn martians_are_never_forwarded() {
     let mut node = Node::default();
     for dst in ["127.0.0.1", "0.0.0.0", "169.254.1.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"]
