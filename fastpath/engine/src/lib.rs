@@ -29,7 +29,7 @@ use std::sync::Arc;
 use margay_model::node::Timeouts;
 use margay_tables::addr::Tuple;
 use margay_tables::flow::{
-    FlowId, FlowRef, FlowTable, FlowWorker, Insert, NewFlow, Share, Stamped, Worth,
+    FlowId, FlowRef, FlowTable, FlowWorker, Insert, NewFlow, Share, Worth,
 };
 
 /// Records that one step of housekeeping looks at.
@@ -134,9 +134,9 @@ impl<'t> Engine<'t> {
         self.flows.insert(new)
     }
 
-    fn insert_denial(&mut self, tuple: &Tuple, decision: Stamped, rule: u32) {
+    fn insert_denial(&mut self, denial: &NewFlow) {
         // Without a record the next packet is judged once more, no worse.
-        let _ = self.flows.insert(&NewFlow::denial(*tuple, self.now, decision, rule));
+        let _ = self.flows.insert(denial);
     }
 
     fn remove(&mut self, flow: FlowRef<'_>) {

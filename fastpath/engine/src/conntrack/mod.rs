@@ -4,6 +4,7 @@
 //! A pure machine: flags in, state out; [`tcp`] follows RFC 9293 as far as an observer can.
 
 pub mod tcp;
+pub mod icmp;
 mod timeouts;
 
 pub use timeouts::timeout;

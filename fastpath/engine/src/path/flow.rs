@@ -4,10 +4,11 @@
 //! packets from another side, is made anew from what the flow remembers: its translation stays,
 //! its route and verdict are judged again. A packet without flow goes through the miss walk.
 //!
-//! Drops and punts: those of the miss walk.
+//! Drops: invalid_state; drops and punts of the miss walk.
 
 use std::ops::ControlFlow::{self, Continue};
 
+use margay_model::DropReason;
 use margay_tables::addr::Tuple;
 use margay_tables::flow::{Dir, FlowRef, Stamped};
 use margay_wire::protocol;
@@ -15,7 +16,7 @@ use margay_wire::protocol;
 use super::miss::{self, Way};
 use crate::Engine;
 use crate::batch::{Fate, Packet, Side};
-use crate::conntrack::{self, tcp};
+use crate::conntrack::{self, icmp, tcp};
 use crate::decision::{Decision, Verdict};
 use crate::snapshot::{Place, Snapshot};
 
@@ -34,6 +35,7 @@ pub(crate) fn decide<'t>(
         && let Some(decision) = Decision::unpack(action)
         && decision.side == packet.side
         && !reopens(packet, flow)
+        && is_its_own(packet, flow)
     {
         return Continue((flow, decision));
     }
@@ -48,6 +50,15 @@ fn reopens(packet: &Packet, flow: FlowRef<'_>) -> bool {
             tcp::reopens(&facts, state(flow))
         }
     })
+}
+
+/// Whether the packet is of the flow that has its tuple. Of ICMP another query may have the same
+/// identifier, and policies tell them apart.
+#[inline]
+fn is_its_own(packet: &Packet, flow: FlowRef<'_>) -> bool {
+    let ip_protocol = packet.tuple.protocol;
+    !icmp::is_icmp(ip_protocol)
+        || icmp::is_same_exchange(flow.marks(), icmp::mark(ip_protocol, packet.icmp.0))
 }
 
 /// The connection's state.
@@ -78,7 +89,7 @@ fn make<'t>(
     let flow = miss::miss(engine, snapshot, packet)?;
     match Decision::unpack(flow.decision().action) {
         Some(decision) => Continue((flow, decision)),
-        None => super::parse::dropped(margay_model::DropReason::FlowTableFull),
+        None => super::parse::dropped(DropReason::FlowTableFull),
     }
 }
 
@@ -93,10 +104,13 @@ fn again<'t>(
         engine.remove(flow);
         return make(engine, snapshot, packet);
     }
+    if !is_its_own(packet, flow) {
+        return super::parse::dropped(DropReason::InvalidState);
+    }
     engine.counters.stale.add(1);
     let mut way = Way { to: rewritten(flow, &packet.tuple), ..Way::new(packet) };
     miss::route(snapshot, packet, &mut way)?;
-    let verdict = match judge(snapshot, packet, flow) {
+    let verdict = match judged(snapshot, packet, flow) {
         Err(reason) if snapshot.settings.cut_flows_on_policy_change => Verdict::Drop(reason),
         _ => {
             let keep_ttl = way.to_host || packet.side == Side::Host;
@@ -108,13 +122,24 @@ fn again<'t>(
     Continue((flow, decision))
 }
 
+/// Whether the connection is allowed: as the other direction was told by this very generation, or
+/// judged now.
+fn judged(snapshot: &Snapshot, packet: &Packet, flow: FlowRef<'_>) -> Result<(), DropReason> {
+    let Stamped { generation, action } = flow.peer().decision();
+    if generation == snapshot.generation
+        && let Some(decision) = Decision::unpack(action)
+    {
+        return match decision.verdict {
+            Verdict::Drop(reason) => Err(reason),
+            Verdict::Forward { .. } => Ok(()),
+        };
+    }
+    judge(snapshot, packet, flow)
+}
+
 /// Judges the connection as its first packet was: its source as it came, its destination
 /// translated, whichever direction the packet at hand has.
-fn judge(
-    snapshot: &Snapshot,
-    packet: &Packet,
-    flow: FlowRef<'_>,
-) -> Result<[u32; 2], margay_model::DropReason> {
+fn judge(snapshot: &Snapshot, packet: &Packet, flow: FlowRef<'_>) -> Result<(), DropReason> {
     let (orig, reply) = match flow.dir() {
         Dir::Orig => (packet.tuple, flow.peer().tuple()),
         Dir::Reply => (flow.peer().tuple(), packet.tuple),
@@ -132,22 +157,8 @@ fn judge(
         Some(Place::Host) => way.to_host = true,
         _ => {}
     }
-    let icmp = if flow.dir() == Dir::Orig { packet.icmp } else { icmp_of(flow) };
-    miss::judge(snapshot, side, &tuple, icmp, &way)
-}
-
-/// ICMP types that answer or are answered; a flow's mark is the place of the one that it began
-/// with, which its tuple does not tell: an identifier may be zero.
-const QUERIES: [u8; 10] = [8, 0, 13, 14, 15, 16, 17, 18, 128, 129];
-
-/// The mark of a flow that begins with this packet.
-pub(crate) fn icmp_mark(packet: &Packet) -> u8 {
-    QUERIES.iter().position(|kind| *kind == packet.icmp.0).map_or(0, |nth| nth as u8)
-}
-
-/// The type and code that an ICMP query's flow began with.
-fn icmp_of(flow: FlowRef<'_>) -> (u8, u8) {
-    (QUERIES.get(usize::from(flow.marks())).copied().unwrap_or_default(), 0)
+    let icmp = if flow.dir() == Dir::Orig { packet.icmp } else { (icmp::kind(flow.marks()), 0) };
+    miss::judge(snapshot, side, &tuple, icmp, &way).map(|_| ())
 }
 
 /// Whether a UDP flow was translated to a backend that its service does not have any more: such a

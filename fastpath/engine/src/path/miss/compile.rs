@@ -15,9 +15,8 @@ use margay_wire::{protocol, transport};
 use super::Way;
 use crate::Engine;
 use crate::batch::{Fate, Packet, Side};
-use crate::conntrack::tcp;
+use crate::conntrack::{icmp, tcp};
 use crate::decision::{Decision, Verdict};
-use crate::path::flow::icmp_mark;
 use crate::path::parse::dropped;
 use crate::snapshot::Snapshot;
 
@@ -41,7 +40,7 @@ pub(super) fn compile<'t>(
     let mut flow = NewFlow {
         decisions: [stamped, Stamped::default()],
         rules: way.rules,
-        marks: icmp_mark(packet),
+        marks: icmp::mark(packet.tuple.protocol, packet.icmp.0),
         ..NewFlow::connection(packet.tuple, way.to.reversed(), engine.now)
     };
     for attempt in 0..TRIES {
@@ -98,5 +97,7 @@ pub(crate) fn compile_denial(
 ) {
     let decision = Decision { side: packet.side, verdict: Verdict::Drop(reason) };
     let stamped = Stamped { generation: snapshot.generation, action: decision.pack() };
-    engine.insert_denial(&packet.tuple, stamped, 0);
+    let marks = icmp::mark(packet.tuple.protocol, packet.icmp.0);
+    engine
+        .insert_denial(&NewFlow { marks, ..NewFlow::denial(packet.tuple, engine.now, stamped, 0) });
 }
