@@ -280,7 +280,7 @@ fn tunnels_itself(snapshot: &Snapshot, tuple: &Tuple) -> bool {
 }
 
 /// The node answers itself through a service.
-fn is_hairpin(addr: Addr) -> bool {
+pub(crate) fn is_hairpin(addr: Addr) -> bool {
     addr == Addr::from(HAIRPIN_V4) || addr == Addr::from(HAIRPIN_V6)
 }
 

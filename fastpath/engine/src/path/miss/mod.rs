@@ -15,7 +15,7 @@ use margay_tables::flow::FlowRef;
 
 use crate::Engine;
 use crate::batch::{Fate, Packet, Side, Why};
-use crate::path::parse::punt;
+use crate::path::parse::{dropped, is_hairpin, punt};
 use crate::snapshot::{AdjacencyId, Snapshot};
 
 pub(crate) use compile::compile_denial;
@@ -56,6 +56,10 @@ pub(crate) fn miss<'t>(
     engine.counters.misses.add(1);
     if !snapshot.ready {
         return ControlFlow::Break(Fate::Drop(DropReason::NotReady));
+    }
+    if is_hairpin(packet.tuple.dst) {
+        // An answer of the node to itself whose flow has ended; nobody outside is to see it.
+        return dropped(DropReason::InvalidState);
     }
     let mut way = Way::new(packet);
     // Services first: everything behind judges what the packet is really meant for.
