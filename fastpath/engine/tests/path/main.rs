@@ -11,3 +11,5 @@ mod services;
 mod outgoing;
 mod policy;
 mod host;
+mod properties;
+mod verdict;

@@ -103,6 +103,22 @@ fn the_answer_to_a_timestamp_is_judged_as_its_question() {
 }
 
 #[test]
+fn another_query_does_not_ride_on_a_ping_with_its_identifier() {
+    let mut node = isolated("b", Some(vec![allow_icmp(8)]), None);
+    let message = |kind| Body::Icmp { kind, code: 0, rest: [0, 9, 0, 0], payload: vec![0; 12] };
+    let timestamp = packet(ip("10.65.0.2"), ip("10.65.0.3"), message(13));
+    // A denial of the one is none of the other.
+    node.send(A, &timestamp).dropped(DropReason::Policy);
+    node.send(A, &ping("10.65.0.2", "10.65.0.3", 9)).by(B);
+    node.send(A, &timestamp).dropped(DropReason::InvalidState);
+    // A message without answers, whose type and code are the identifier in disguise.
+    let disguised = Body::Icmp { kind: 0x28, code: 1, rest: [0; 4], payload: vec![] };
+    node.send(A, &ping("10.65.0.2", "10.65.0.3", 0x2801)).by(B);
+    node.send(A, &packet(ip("10.65.0.2"), ip("10.65.0.3"), disguised))
+        .dropped(DropReason::InvalidState);
+}
+
+#[test]
 fn a_set_decides_and_its_members_come_and_go() {
     let mut node = isolated("b", Some(vec![allow_set("s:web")]), None);
     let packet = |port| udp(&at("10.65.0.2", port), "10.65.0.3:2");

@@ -135,8 +135,8 @@ impl Ip {
         }
         match &mut self.body {
             Body::Tcp { flags, .. } => *flags = *flags & SYN | ACK,
-            Body::Icmp { kind, .. } if *kind == 8 => *kind = 0,
-            Body::Icmp { kind, .. } if *kind == 128 => *kind = 129,
+            Body::Icmp { kind, .. } if (*kind, self.src.is_ipv4()) == (8, true) => *kind = 0,
+            Body::Icmp { kind, .. } if (*kind, self.src.is_ipv4()) == (128, false) => *kind = 129,
             _ => {}
         }
         self
@@ -159,11 +159,17 @@ impl Ip {
         self
     }
 
-    pub fn src_port(&self) -> u16 {
+    /// Both ports; of ICMP the identifier and 0, of others zeros.
+    pub fn ends(&self) -> (u16, u16) {
         match &self.body {
-            Body::Icmp { rest, .. } => u16::from_be_bytes([rest[0], rest[1]]),
-            body => body.clone().ports_mut().unwrap().0,
+            Body::Tcp { ports, .. } | Body::Udp { ports, .. } | Body::Sctp { ports, .. } => *ports,
+            Body::Icmp { rest, .. } => (u16::from_be_bytes([rest[0], rest[1]]), 0),
+            Body::Raw(..) => (0, 0),
         }
+    }
+
+    pub fn src_port(&self) -> u16 {
+        self.ends().0
     }
 
     pub fn protocol(&self) -> u8 {
