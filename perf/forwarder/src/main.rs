@@ -66,8 +66,10 @@ fn main() -> anyhow::Result<()> {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     if let Some(cpu) = arguments.cpu {
-        let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
-        anyhow::ensure!(pinned, "cannot run on CPU {cpu}");
+        let mut cores = core_affinity::get_core_ids().unwrap_or_default().into_iter();
+        let core = cores.find(|core| core.id == cpu);
+        let pinned = core.is_some_and(core_affinity::set_for_current);
+        anyhow::ensure!(pinned, "--cpu: cannot run on CPU {cpu}");
     }
 
     let chunk_size = ChunkSize::for_frame(arguments.frame)
