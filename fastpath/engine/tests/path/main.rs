@@ -11,5 +11,6 @@ mod services;
 mod outgoing;
 mod policy;
 mod host;
+mod pressure;
 mod properties;
 mod verdict;

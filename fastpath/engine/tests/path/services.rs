@@ -343,10 +343,9 @@ fn the_node_is_its_own_backend_through_an_address_that_is_nobodys() {
 #[test]
 fn the_nodes_word_to_itself_never_reaches_the_wire() {
     let mut node = Node::default();
-    for (own, hairpin) in [
-        ("192.0.2.1:80", "169.254.77.68:9"),
-        ("[2001:db8:1::1]:80", "[fd4d:6172:6761:7900::1]:9"),
-    ] {
+    for (own, hairpin) in
+        [("192.0.2.1:80", "169.254.77.68:9"), ("[2001:db8:1::1]:80", "[fd4d:6172:6761:7900::1]:9")]
+    {
         node.send(HOST, &tcp(own, hairpin, ACK)).dropped(DropReason::InvalidState);
     }
 }
