@@ -109,14 +109,14 @@ impl SetSource {
         }
     }
 
-    /// The members that an item brings.
-    fn of_item(&self, item: &Contribution) -> Vec<Member> {
+    /// Appends the members that an item brings.
+    fn bring(&self, item: &Contribution, members: &mut Vec<Member>) {
         match self {
-            Self::Addresses(_) => item.nets.iter().copied().map(Member::Net).collect(),
+            Self::Addresses(_) => members.extend(item.nets.iter().copied().map(Member::Net)),
             Self::NamedPort { protocol, name, .. } => {
                 let ports =
                     item.ports.iter().filter(|p| p.protocol == *protocol && p.name == *name);
-                let members = ports.flat_map(|p| {
+                members.extend(ports.flat_map(|p| {
                     let addresses =
                         item.nets.iter().filter(|n| n.prefix_len() == n.max_prefix_len());
                     addresses.map(|n| Member::AddrPort {
@@ -124,10 +124,9 @@ impl SetSource {
                         protocol: p.protocol,
                         port: p.port,
                     })
-                });
-                members.collect()
+                }));
             }
-            Self::ServicePorts(_) | Self::ServiceAddresses(_) => Vec::new(),
+            Self::ServicePorts(_) | Self::ServiceAddresses(_) => {}
         }
     }
 
@@ -147,8 +146,8 @@ impl Set {
     fn join(&mut self, member: Member) {
         let count = self.members.entry(member).or_insert(0);
         *count += 1;
-        if *count == 1 && self.delta.remove(&member).is_none() {
-            self.delta.insert(member, true);
+        if *count == 1 {
+            self.note(member, true);
         }
     }
 
@@ -157,9 +156,15 @@ impl Set {
         *count -= 1;
         if *count == 0 {
             self.members.remove(&member);
-            if self.delta.remove(&member).is_none() {
-                self.delta.insert(member, false);
-            }
+            self.note(member, false);
+        }
+    }
+
+    /// Notes that a member came or went, which undoes the reverse. A set that is to be told as a
+    /// whole needs no notes.
+    fn note(&mut self, member: Member, came: bool) {
+        if !self.whole && self.delta.remove(&member).is_none() {
+            self.delta.insert(member, came);
         }
     }
 }
@@ -186,7 +191,7 @@ impl Sets {
             self.by_selector.entry(selector_id).or_default().push(id.clone());
             selector = Some(selector_id);
             let items = self.index.items_of(selector_id).filter_map(|i| self.items.get(&i));
-            members = items.flat_map(|item| source.of_item(item)).collect();
+            items.for_each(|item| source.bring(item, &mut members));
         }
         if let Some(service) = source.service() {
             self.by_service.entry(service.clone()).or_default().push(id.clone());
@@ -197,7 +202,7 @@ impl Sets {
             source,
             selector,
             users: 1,
-            members: HashMap::new(),
+            members: HashMap::with_capacity(members.len()),
             delta: BTreeMap::new(),
             known: self.gone.remove(&id),
             whole: true,
@@ -308,9 +313,12 @@ impl Sets {
     }
 
     fn contribute(&mut self, selector: SelectorId, item: &Contribution, join: bool) {
+        let mut members = Vec::new();
         for id in self.by_selector.get(&selector).into_iter().flatten() {
             let Some(set) = self.sets.get_mut(id) else { continue };
-            for member in set.source.of_item(item) {
+            members.clear();
+            set.source.bring(item, &mut members);
+            for member in members.drain(..) {
                 if join { set.join(member) } else { set.leave(member) }
             }
             self.dirty.insert(id.clone());

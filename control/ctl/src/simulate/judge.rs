@@ -96,8 +96,8 @@ fn decide<'c>(
     if !party.is_pod && is_failsafe(world, party, is_ingress, flow) {
         return Side::without_policy(Fate::Allow);
     }
-    let policy = world.policy(endpoint);
-    let decision = world.classifier.decide(&policy, direction, &facts(flow));
+    let compiler = world.compiler;
+    let decision = world.decide(endpoint, direction, &facts(flow));
     let by_rule = decision.policy.zip(decision.rule);
     Side {
         verdict: match decision.verdict {
@@ -106,7 +106,7 @@ fn decide<'c>(
         },
         tier: decision.tier.cloned(),
         policy: by_rule.map(|(key, _)| key.clone()),
-        rule: by_rule.map(|(key, rule)| world.compiler.rule_number(key, is_ingress, rule)),
+        rule: by_rule.map(|(key, rule)| compiler.rule_number(key, is_ingress, rule)),
     }
 }
 

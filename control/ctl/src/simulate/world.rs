@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use margay_compile::Compiler;
-use margay_model::Endpoint;
+use margay_model::{Endpoint, PolicyKey, TierPolicies};
 use margay_resources::conf::Settings;
-use margay_tables::classifier::{Classifier, EndpointPolicy, PolicyBook};
+use margay_tables::classifier::{
+    Cause, Classifier, Decision, Direction, EndpointPolicy, PacketFacts, PolicyBook,
+};
 
 use super::translate::Services;
 
@@ -15,10 +17,13 @@ use super::translate::Services;
 pub(crate) struct World<'c> {
     pub(crate) compiler: &'c Compiler,
     pub(crate) services: Services<'c>,
-    pub(crate) classifier: Classifier,
+    classifier: Classifier,
     book: PolicyBook,
     parties: HashMap<IpAddr, Party<'c>>,
-    policies: HashMap<&'c str, EndpointPolicy>,
+    /// The tiers of endpoints, by where they lie in memory: endpoints with the same share them.
+    tiers: HashMap<usize, EndpointPolicy>,
+    /// The profiles of endpoints, which differ by namespace and service account.
+    profiles: HashMap<&'c [PolicyKey], EndpointPolicy>,
     settings: HashMap<Arc<str>, Settings>,
 }
 
@@ -64,7 +69,8 @@ impl<'c> World<'c> {
             classifier: book.classifier(),
             book,
             parties,
-            policies: HashMap::new(),
+            tiers: HashMap::new(),
+            profiles: HashMap::new(),
             settings: HashMap::new(),
         }
     }
@@ -74,10 +80,31 @@ impl<'c> World<'c> {
         self.parties.get(&address).copied().unwrap_or_default()
     }
 
-    /// An endpoint's policies, compiled when they are first asked for.
-    pub(crate) fn policy(&mut self, endpoint: &'c Endpoint) -> EndpointPolicy {
-        let policy = self.policies.entry(&endpoint.key);
-        policy.or_insert_with(|| self.book.endpoint(endpoint)).clone()
+    /// What an endpoint's policies say. They are compiled when they are first asked for: the tiers
+    /// apart from the profiles, which are asked where no tier decides, because a policy for many
+    /// endpoints would otherwise be indexed anew for each combination of profiles.
+    pub(crate) fn decide(
+        &mut self,
+        endpoint: &'c Endpoint,
+        direction: Direction,
+        facts: &PacketFacts,
+    ) -> Decision<'_> {
+        let Self { book, tiers, profiles, classifier, .. } = self;
+        // One key for all: what was compiled is kept here, and the book need not remember whom to
+        // tell of changes, of which there are none.
+        let mut part = |tiers: &Arc<[TierPolicies]>, profiles: &Arc<[PolicyKey]>| {
+            let (tiers, profiles, key) = (tiers.clone(), profiles.clone(), Arc::default());
+            book.endpoint(&Endpoint { key, tiers, profiles, ..endpoint.clone() })
+        };
+        let place = endpoint.tiers.as_ptr().addr();
+        let policy = tiers.entry(place).or_insert_with(|| part(&endpoint.tiers, &Arc::default()));
+        let decision = classifier.decide(policy, direction, facts);
+        if decision.cause != Cause::NoProfile {
+            return decision;
+        }
+        let policy = profiles.entry(&*endpoint.profiles);
+        let policy = policy.or_insert_with(|| part(&Arc::default(), &endpoint.profiles));
+        classifier.decide(policy, direction, facts)
     }
 
     /// The settings in force on a node.
