@@ -10,6 +10,9 @@ use crate::addr::Addr;
 pub(super) struct Cursors {
     sweep: [u32; 2],
     evict: [u32; 2],
+    /// Records that evictions have passed since one found something cheaper than an established
+    /// connection.
+    dear: [u32; 2],
 }
 
 /// The records that a worker ages: every `of`-th chunk, beginning with chunk `index`.
@@ -113,8 +116,9 @@ impl FlowWorker {
     }
 
     /// Removes up to `want` (16 at most) of the next 128 records of a family: cached denials
-    /// first, then by `worth`, then the longest idle. They are free after the next quiescent
-    /// points of all workers.
+    /// first, then by `worth`, then the longest idle. Established connections go only when a whole
+    /// round over the records has found nothing cheaper: a flood is not to push out what lies
+    /// where the flood does not. They are free after the next quiescent points of all workers.
     pub fn evict(
         &mut self,
         now: u32,
@@ -132,6 +136,15 @@ impl FlowWorker {
             *at = number + 1;
             let Some(flow) = pool.record(number) else { continue };
             victims.offer_live(&flow, now, &mut worth);
+        }
+        let dear = &mut self.cursors.dear[usize::from(v6)];
+        if victims.list.iter().any(Victim::is_cheap) {
+            *dear = 0;
+        } else {
+            *dear = dear.saturating_add(SAMPLE);
+        }
+        if *dear < fresh {
+            victims.list.retain(|victim| victim.is_cheap());
         }
         let mut evicted = Evicted::default();
         self.take_out(victims, &mut evicted);
@@ -249,6 +262,14 @@ struct Victim {
     worth: Option<Worth>,
     fresh: u32,
     id: FlowId,
+}
+
+// === impl Victim ===
+
+impl Victim {
+    fn is_cheap(&self) -> bool {
+        self.worth != Some(Worth::Established)
+    }
 }
 
 /// The cheapest few of those offered, cheapest first.

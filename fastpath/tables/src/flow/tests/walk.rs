@@ -74,7 +74,10 @@ fn eviction_takes_denials_then_half_open_then_the_longest_idle() {
     let first = worker.evict(100, false, 6, worth);
     assert_eq!(first, Evicted { denials: 4, half_open: 2, established: 0 });
     let second = worker.evict(100, false, 5, worth);
-    assert_eq!(second, Evicted { denials: 0, half_open: 3, established: 2 });
+    assert_eq!(second, Evicted { denials: 0, half_open: 3, established: 0 });
+    // Nothing cheaper is left in the whole table.
+    let third = worker.evict(100, false, 2, worth);
+    assert_eq!(third, Evicted { denials: 0, half_open: 0, established: 2 });
     let alive = |id: FlowId| find(&table, table.flow(id).unwrap().tuple()).is_some();
     assert!(!alive(ids[0]) && !alive(ids[1]) && alive(ids[2]) && !alive(ids[44]));
 }
