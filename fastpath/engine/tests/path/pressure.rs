@@ -52,6 +52,26 @@ fn a_flood_is_counted_and_established_connections_go_on() {
 }
 
 #[test]
+fn where_only_established_connections_lie_the_flood_is_looked_for_elsewhere() {
+    let mut node = Node::with_capacity(2048);
+    (1..=600).for_each(|port| established(&mut node, port));
+    for n in 0..20_000u32 {
+        let client = format!("192.0.2.{}", 100 + n / 10_000);
+        let syn = tcp(&at(&client, (n % 10_000) as u16), "10.65.0.3:80", SYN);
+        let _ = node.send(WIRE, &syn);
+        if n % 8 == 0 {
+            node.now += 1;
+            housekeep(&mut node, 1);
+        }
+    }
+    let before = node.counters.misses.get();
+    for port in 1..=600 {
+        node.send(A, &tcp(&at("10.65.0.2", port), "10.65.0.3:80", ACK)).by(B);
+    }
+    assert_eq!(node.counters.misses.get() - before, 0);
+}
+
+#[test]
 fn a_table_without_housekeeping_drops_the_new_and_keeps_the_old() {
     let mut node = Node::with_capacity(64);
     (1..=10).for_each(|port| established(&mut node, port));
