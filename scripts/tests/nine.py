@@ -6,11 +6,13 @@ is asked twice: with real packets, and of `margayctl policy simulate`.
 
 import json
 import time
+import warnings
 
 from traffic import Attempt, Field
 
 NAMESPACES = "xyz"
 NAMES = "abc"
+IN_FORCE = 0.25  # seconds after which a changed document decides
 PODS = [namespace + name for namespace in NAMESPACES for name in NAMES]
 # Both TCP families and both ports always; the other protocols where they matter little cost little.
 USUAL = (("TCP", 80, 4), ("TCP", 80, 6), ("TCP", 81, 4), ("UDP", 80, 4), ("SCTP", 80, 6))
@@ -73,7 +75,12 @@ class Nine:
             self.rig.store.write("policies", list(documents))
         else:
             self.rig.store.remove("policies")
-        time.sleep(0.25)
+        time.sleep(IN_FORCE)
+
+    def document(self, name, document):
+        """Puts another document in force."""
+        self.rig.store.write(name, document)
+        time.sleep(IN_FORCE)
 
     def check(self, allowed, flavours=USUAL, pairs=None):
         """Asserts that exactly the attempts for which `allowed` holds succeed, live and simulated."""
@@ -85,8 +92,12 @@ class Nine:
             got = self.field.reach(attempts, within)
             if got == want:
                 break
-        self._compare("live", got, want)
-        self._compare("simulated", self.simulate(attempts), want)
+            told = "; ".join(self._differences("live", got, want))
+            warnings.warn(f"within {within} s {told}", stacklevel=2)
+        simulated = self.simulate(attempts)
+        problems = self._differences("live", got, want)
+        problems += self._differences("simulated", simulated, want)
+        assert not problems, "; ".join(problems)
 
     def simulate(self, attempts):
         """Which attempts `policy simulate` allows."""
@@ -108,17 +119,19 @@ class Nine:
         return {one for one, verdict in zip(attempts, verdicts) if verdict == "allow"}
 
     @staticmethod
-    def _compare(how, got, want):
+    def _differences(how, got, want):
         def told(some):
-            listed = sorted(f"{a.source}→{a.target} {a.protocol}/{a.port} v{a.family}" for a in some)
+            listed = sorted(
+                f"{a.source}→{a.target} {a.protocol}/{a.port} v{a.family}" for a in some
+            )
             return f"{len(listed)}: {', '.join(listed[:12])}"
 
-        problem = []
+        problems = []
         if got - want:
-            problem.append(f"{how}: reached, but should not ({told(got - want)})")
+            problems.append(f"{how}: reached, but should not ({told(got - want)})")
         if want - got:
-            problem.append(f"{how}: not reached, but should ({told(want - got)})")
-        assert not problem, "; ".join(problem)
+            problems.append(f"{how}: not reached, but should ({told(want - got)})")
+        return problems
 
     def close(self):
         """Closes the servers; the pods go with the rig."""

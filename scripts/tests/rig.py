@@ -127,7 +127,10 @@ class Rig:
         """Runs `scripts/rig`; its standard output."""
         done = subprocess.run(
             [ROOT / "scripts/rig", *map(str, words)],
-            env=self.env, text=True, capture_output=True, timeout=60,
+            env=self.env,
+            text=True,
+            capture_output=True,
+            timeout=60,
         )
         assert not check or done.returncode == 0, f"rig {words}: {done.stdout}{done.stderr}"
         return done.stdout
@@ -139,6 +142,10 @@ class Rig:
         self.script("down", check=False)
         self.env |= env
         self.script("up", "--mode", mode)
+        for name in ("n1", "n2", "out"):
+            # An address under test for duplicates (RFC 4862) cannot ask for its neighbours yet.
+            tentative = lambda: self.exec(name, "ip", "-6", "addr", "show", "tentative")
+            wait_until(lambda: not tentative(), f"{name} has its IPv6 addresses")
 
     def down(self):
         """Ends every process and namespace of the rig, and what `spawn` started."""
@@ -177,6 +184,37 @@ class Rig:
         self.script("unpod", node, namespace, name)
         self.pods.pop(name, None)
 
+    def cni(self, verb, node, namespace, name, config=None, **env):
+        """Calls the CNI plugin as a runtime does, for the pod's network namespace as it is.
+
+        `config` is laid over the network configuration (or is its text), `env` over the variables;
+        a variable that is None is left out. Returns the completed process.
+        """
+        usual = {
+            "cniVersion": "1.1.0",
+            "name": "margay",
+            "type": "margay-cni",
+            "agentSocket": str(self.run / node / "agent.sock"),
+            "mtu": 0,
+            "ipam": {"type": "margay-ipam", "assign_ipv4": "true", "assign_ipv6": "true"},
+        }
+        config = config if isinstance(config, str) else json.dumps(usual | (config or {}))
+        variables = {
+            "CNI_COMMAND": verb,
+            "CNI_CONTAINERID": f"rig-{name}",
+            "CNI_NETNS": self.netns(name),
+            "CNI_IFNAME": "eth0",
+            "CNI_PATH": str(self.bin),
+            "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}",
+        } | env
+        variables = {key: value for key, value in variables.items() if value is not None}
+        return self.run_in(
+            node,
+            self.bin / "margay-cni",
+            input=config,
+            env={"PATH": os.environ["PATH"]} | variables,
+        )
+
     # --- acting within a namespace ---
 
     @contextlib.contextmanager
@@ -207,8 +245,12 @@ class Rig:
     def run_in(self, name, *words, timeout=30, input=None, env=None):
         """Runs a command in a place; the completed process, whatever its exit code."""
         return subprocess.run(
-            self._into(name, words), text=True, capture_output=True, timeout=timeout,
-            input=input, env=env,
+            self._into(name, words),
+            text=True,
+            capture_output=True,
+            timeout=timeout,
+            input=input,
+            env=env,
         )
 
     def spawn(self, name, *words, **popen):
@@ -237,7 +279,10 @@ class Rig:
         """Runs `margayctl` on the datastore; its standard output."""
         done = subprocess.run(
             [self.bin / "margayctl", "--datastore", f"dir:{self.store.path}", *map(str, words)],
-            text=True, capture_output=True, timeout=30, input=input,
+            text=True,
+            capture_output=True,
+            timeout=30,
+            input=input,
         )
         assert done.returncode == 0, f"margayctl {words}: {done.stdout}{done.stderr}"
         return done.stdout

@@ -1,6 +1,7 @@
 """The upstream Kubernetes NetworkPolicy scenarios: whole reachability matrices of nine pods."""
 
 import pytest
+from documents import among, both, pods, policy, port, spaces
 from nine import EVERY, USUAL, Nine
 
 TCP = (("TCP", 80, 4), ("TCP", 80, 6), ("TCP", 81, 4), ("TCP", 81, 6))
@@ -12,50 +13,6 @@ def nine(rig):
     nine = Nine(rig)
     yield nine
     nine.close()
-
-
-def policy(name, namespace, pods=None, ingress=None, egress=None, types=None):
-    """A NetworkPolicy; `pods` selects by labels, or is a whole selector if it says matchExpressions."""
-    spec = {"podSelector": selector(pods or {})}
-    types = types or [kind for kind, rules in (("Ingress", ingress), ("Egress", egress)) if rules is not None]
-    spec["policyTypes"] = types
-    spec |= {kind: rules for kind, rules in (("ingress", ingress), ("egress", egress)) if rules is not None}
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": spec,
-    }
-
-
-def selector(labels):
-    """Labels as a selector; what already is one stays."""
-    return labels if "matchExpressions" in labels else {"matchLabels": labels} if labels else {}
-
-
-def pods(**labels):
-    """A peer: pods of the policy's namespace."""
-    return {"podSelector": selector(labels)}
-
-
-def spaces(**labels):
-    """A peer: all pods of some namespaces."""
-    return {"namespaceSelector": selector(labels)}
-
-
-def among(key, operator, *values):
-    """A selector of one expression."""
-    return {"matchExpressions": [{"key": key, "operator": operator} | ({"values": list(values)} if values else {})]}
-
-
-def port(number, protocol="TCP", end=None):
-    """A port of a rule."""
-    return {"port": number, "protocol": protocol} | ({"endPort": end} if end else {})
-
-
-def both(namespaces, some):
-    """A peer: some pods of some namespaces."""
-    return {"namespaceSelector": selector(namespaces), "podSelector": selector(some)}
 
 
 DENY_IN = policy("deny-in", "x", types=["Ingress"])
@@ -82,7 +39,11 @@ SCENARIOS = {
     "without_policy_everything_is_open": ([], lambda one: True, EVERY),
     "default_deny_ingress": ([DENY_IN], lambda one: one.target[0] != "x", EVERY),
     "default_deny_egress": ([DENY_OUT], lambda one: one.source[0] != "x", EVERY),
-    "default_deny_of_both": ([DENY_ALL], lambda one: "x" not in (one.source[0], one.target[0]), USUAL),
+    "default_deny_of_both": (
+        [DENY_ALL],
+        lambda one: "x" not in (one.source[0], one.target[0]),
+        USUAL,
+    ),
     "allow_all_ingress": ([ALLOW_IN], lambda one: True, USUAL),
     "allow_all_wins_over_deny": ([DENY_ALL, ALLOW_IN, ALLOW_OUT], lambda one: True, USUAL),
     "pods_of_the_own_namespace_by_label": (
@@ -112,7 +73,14 @@ SCENARIOS = {
         USUAL,
     ),
     "a_label_that_exists": (
-        [to_xa({"namespaceSelector": among("ns", "Exists"), "podSelector": among("pod", "DoesNotExist")})],
+        [
+            to_xa(
+                {
+                    "namespaceSelector": among("ns", "Exists"),
+                    "podSelector": among("pod", "DoesNotExist"),
+                }
+            )
+        ],
         lambda one: one.target != "xa",
         USUAL,
     ),
@@ -148,11 +116,15 @@ SCENARIOS = {
     ),
     "a_port_from_a_namespace": (
         [to_xa(spaces(ns="y"), ports=[port(81)])],
-        lambda one: one.target != "xa" or (one.source[0] == "y" and (one.protocol, one.port) == ("TCP", 81)),
+        lambda one: one.target != "xa"
+        or (one.source[0] == "y" and (one.protocol, one.port) == ("TCP", 81)),
         USUAL,
     ),
     "two_policies_for_two_ports_add_up": (
-        [to_xa(spaces(ns="y"), ports=[port(81)], name="one"), to_xa(spaces(ns="y"), ports=[port(80)], name="two")],
+        [
+            to_xa(spaces(ns="y"), ports=[port(81)], name="one"),
+            to_xa(spaces(ns="y"), ports=[port(80)], name="two"),
+        ],
         lambda one: one.target != "xa" or (one.source[0] == "y" and one.protocol == "TCP"),
         USUAL,
     ),
@@ -204,9 +176,13 @@ SCENARIOS = {
     "egress_and_ingress_together": (
         [
             policy(
-                "both", "x", {"pod": "a"},
+                "both",
+                "x",
+                {"pod": "a"},
                 ingress=[{"from": [spaces(ns="y")]}],
-                egress=[{"to": [spaces(ns="z")], "ports": [port(80), port(80, "UDP"), port(80, "SCTP")]}],
+                egress=[
+                    {"to": [spaces(ns="z")], "ports": [port(80), port(80, "UDP"), port(80, "SCTP")]}
+                ],
             )
         ],
         lambda one: (one.target != "xa" or one.source[0] == "y")
@@ -214,14 +190,18 @@ SCENARIOS = {
         USUAL,
     ),
     "egress_of_one_and_ingress_of_the_other_must_both_allow": (
-        [from_xa(spaces(ns="y")), policy("in", "y", {"pod": "a"}, ingress=[{"from": [spaces(ns="z")]}])],
+        [
+            from_xa(spaces(ns="y")),
+            policy("in", "y", {"pod": "a"}, ingress=[{"from": [spaces(ns="z")]}]),
+        ],
         lambda one: (one.source != "xa" or one.target[0] == "y")
         and (one.target != "ya" or one.source[0] == "z"),
         USUAL,
     ),
     "the_order_of_policies_does_not_matter": (
         [to_xa(spaces(ns="z"), name="a"), DENY_IN, to_xa(pods(pod="c"), name="zz")],
-        lambda one: one.target[0] != "x" or (one.target == "xa" and (one.source[0] == "z" or one.source == "xc")),
+        lambda one: one.target[0] != "x"
+        or (one.target == "xa" and (one.source[0] == "z" or one.source == "xc")),
         USUAL,
     ),
 }

@@ -1,0 +1,118 @@
+"""TCP connections that talk all the time, to see what an event does to them.
+
+`Streams.open` makes a connection to an echo server (`traffic.Field`) and one thread sends a number
+on each, every 20 ms; `Stream.calm` forgets what was, `Stream.stall` is the longest silence since.
+"""
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+
+TCP_INFO_TOTAL_RETRANS = 100  # offset of tcpi_total_retrans in struct tcp_info
+
+
+class Stream:
+    """One connection. `error` stays None as long as it lives."""
+
+    def __init__(self, name, client):
+        self.name = name
+        self.client = client
+        self.error = None
+        self.sent = self.echoed = 0
+        self.buffer = b""
+        self.calm()
+
+    def calm(self):
+        """Starts a new observation."""
+        self.last = time.monotonic()
+        self.longest = 0.0
+        self.retransmitted = self._retransmits()
+
+    def stall(self):
+        """The longest time without an echo since `calm`, in seconds; the present one included."""
+        return max(self.longest, time.monotonic() - self.last)
+
+    def lost(self):
+        """Segments that the client had to send again since `calm`."""
+        return self._retransmits() - self.retransmitted
+
+    def _retransmits(self):
+        info = self.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
+        return struct.unpack_from("I", info, TCP_INFO_TOTAL_RETRANS)[0]
+
+    def goes_on(self, within=8.0):
+        """Whether what is sent from now on is answered, without an error."""
+        target, end = self.sent + 3, time.monotonic() + within
+        while time.monotonic() < end and self.error is None:
+            if self.echoed >= target:
+                return True
+            time.sleep(0.02)
+        return False
+
+    def turn(self):
+        """Sends one number and takes the echoes that have come, which must be in order."""
+        try:
+            with contextlib.suppress(BlockingIOError):
+                self.client.send(struct.pack("!Q", self.sent))
+                self.sent += 1
+            with contextlib.suppress(BlockingIOError):
+                data = self.client.recv(65536)
+                if not data:
+                    raise ConnectionResetError("closed by the peer")
+                self._take(data)
+        except OSError as error:
+            self.error = error
+
+    def _take(self, data):
+        now = time.monotonic()
+        self.longest, self.last = max(self.longest, now - self.last), now
+        self.buffer += data
+        while len(self.buffer) >= 8:
+            (number,) = struct.unpack_from("!Q", self.buffer)
+            if number != self.echoed:
+                raise ConnectionError(f"echo {number} where {self.echoed} was due")
+            self.echoed += 1
+            self.buffer = self.buffer[8:]
+
+
+class Streams:
+    """The connections of a test and the thread that keeps them talking."""
+
+    def __init__(self, rig):
+        self.rig = rig
+        self.all = []
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._talk, daemon=True)
+        self.thread.start()
+
+    def open(self, source, address, port=80, name=None, within=3.0):
+        """A connection from a place; it has been answered once when this returns."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with self.rig.inside(source):
+            client = socket.socket(family, socket.SOCK_STREAM)
+        client.settimeout(within)
+        client.connect((address, port))
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.setblocking(False)
+        stream = Stream(name or f"{source} → {address}:{port}", client)
+        self.all.append(stream)
+        assert stream.goes_on(within), f"{stream.name}: {stream.error}"
+        stream.calm()
+        return stream
+
+    def _talk(self):
+        while not self.ended.wait(0.02):
+            for stream in list(self.all):
+                if stream.error is None:
+                    stream.turn()
+
+    def close(self, *some):
+        """Closes these connections, or all and the thread."""
+        if not some:
+            self.ended.set()
+            self.thread.join(5)
+        for stream in some or list(self.all):
+            self.all.remove(stream)
+            stream.client.close()
