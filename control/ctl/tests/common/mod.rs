@@ -18,7 +18,10 @@ pub(crate) fn datastore(documents: &str) -> TempDir {
 /// Runs `margayctl` with arguments and standard input.
 pub(crate) fn margayctl(arguments: &[&str], input: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_margayctl"));
-    command.args(arguments).env_remove("MARGAY_DATASTORE").env_remove("RUST_LOG");
+    command.args(arguments);
+    for variable in ["MARGAY_DATASTORE", "MARGAY_AGENT", "MARGAY_DATAPLANE", "RUST_LOG"] {
+        command.env_remove(variable);
+    }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -26,6 +29,60 @@ pub(crate) fn margayctl(arguments: &[&str], input: &str) -> Output {
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     child.wait_with_output().unwrap()
+}
+
+/// A datastore that commands are run on.
+pub(crate) struct Store {
+    pub(crate) dir: TempDir,
+}
+
+impl Store {
+    /// With these documents.
+    pub(crate) fn with(documents: &str) -> Self {
+        Self { dir: datastore(documents) }
+    }
+
+    /// Without any.
+    pub(crate) fn empty() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// Runs a command, the words of which no space is in, with standard input.
+    pub(crate) fn run(&self, command: &str, input: &str) -> Output {
+        let url = format!("--datastore=dir:{}", self.dir.path().display());
+        let words: Vec<_> = std::iter::once(&*url).chain(command.split_whitespace()).collect();
+        margayctl(&words, input)
+    }
+
+    /// What a command that succeeds says.
+    pub(crate) fn good(&self, command: &str, input: &str) -> String {
+        let output = self.run(command, input);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command}: {errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What a command that succeeds says, as JSON.
+    pub(crate) fn json(&self, command: &str) -> Value {
+        serde_json::from_str(&self.good(&format!("{command} -o json"), "")).unwrap()
+    }
+
+    /// What a command that fails complains about.
+    pub(crate) fn bad(&self, command: &str, input: &str) -> String {
+        let output = self.run(command, input);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success(), "{command}: {text}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// The names of the files that people could have written.
+    pub(crate) fn files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.dir.path()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.filter(|name| name != "state").collect();
+        names.sort();
+        names
+    }
 }
 
 /// The answers to lines of input, and what was said on standard error.

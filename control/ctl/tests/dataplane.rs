@@ -1,0 +1,315 @@
+//! `node status`, `flows`, `counters` and `version`, asked of a dataplane that is not one.
+
+mod common;
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use common::margayctl;
+use margay_model::flow::{FlowCount, FlowTuple, FlowView};
+use margay_protocol::{Dataplane, FlowFilter, proto, socket};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Answers what it was told.
+struct Told {
+    flows: Vec<FlowView>,
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Dataplane for Told {
+    type SyncStream = Answers<proto::FromDaemon>;
+    type ListFlowsStream = Answers<proto::Flow>;
+
+    async fn sync(
+        &self,
+        _: Request<Streaming<proto::FromAgent>>,
+    ) -> Result<Response<Self::SyncStream>, Status> {
+        Err(Status::unimplemented("nobody's agent"))
+    }
+
+    async fn list_flows(
+        &self,
+        call: Request<proto::FlowFilter>,
+    ) -> Result<Response<Self::ListFlowsStream>, Status> {
+        let filter = FlowFilter::try_from(call.into_inner())?;
+        let limit = filter.limit.map_or(usize::MAX, |limit| limit as usize);
+        let wanted = self.flows.iter().filter(|flow| filter.matches(flow)).take(limit);
+        let answers: Vec<_> = wanted.map(|flow| Ok(proto::Flow::from(flow))).collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(answers))))
+    }
+
+    async fn get_counters(
+        &self,
+        _: Request<proto::GetCountersRequest>,
+    ) -> Result<Response<proto::Counters>, Status> {
+        let reason = |reason: &str, packets| proto::ReasonCounter {
+            reason: reason.into(),
+            packets,
+            sentence: format!("what {reason} means"),
+        };
+        Ok(Response::new(proto::Counters {
+            ports: vec![proto::PortCounters {
+                port: "cali1".into(),
+                rx_packets: 10,
+                rx_bytes: 1000,
+                tx_packets: 7,
+                tx_bytes: 700,
+            }],
+            drops: vec![reason("policy", 3), reason("spoof", 0)],
+            punts: vec![reason("arp", 2)],
+            injected: vec![reason("arp", 2)],
+            consumed: vec![],
+            flow_misses: 4,
+            flow_evictions: 0,
+        }))
+    }
+
+    async fn get_status(
+        &self,
+        _: Request<proto::GetStatusRequest>,
+    ) -> Result<Response<proto::Status>, Status> {
+        let fallback = proto::ModeFallback {
+            mode: proto::XdpMode::Zerocopy.into(),
+            reason: "the driver of eth0 has none".into(),
+        };
+        Ok(Response::new(proto::Status {
+            release: "9.8.7".into(),
+            version: 1,
+            node: "n1".into(),
+            uptime_ms: 61_500,
+            generation: 42,
+            agent_connected: true,
+            state_origin: proto::StateOrigin::Agent.into(),
+            state: Some(proto::StateCounts { endpoints: 2, policies: 5, ..Default::default() }),
+            workers: vec![proto::Worker { index: 0, cpu: Some(3), sleeping: true, packets: 17 }],
+            ports: vec![proto::Port {
+                name: "eth0".into(),
+                ifindex: 4,
+                role: proto::PortRole::Uplink.into(),
+                kind: proto::PortKind::Native.into(),
+                mode: proto::XdpMode::Copy.into(),
+                queues: 1,
+                fallbacks: vec![fallback],
+                up: true,
+                endpoint: String::new(),
+            }],
+            flow_table: Some(proto::FlowTable { capacity: 1000, used: 2, denied: 1 }),
+            endpoints_down: vec![proto::EndpointStatus {
+                key: "x/a/eth0".into(),
+                up: false,
+                reason: "cali9 is gone".into(),
+            }],
+            ..Default::default()
+        }))
+    }
+}
+
+/// A dataplane that runs until it is dropped.
+struct Running {
+    dir: TempDir,
+    _runtime: Runtime,
+}
+
+impl Running {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = Runtime::new().unwrap();
+        let _context = runtime.enter();
+        let (listener, file) = socket::bind(&dir.path().join("margayd.sock")).unwrap();
+        runtime.spawn(async move {
+            let _file = file;
+            socket::serve(listener, Told { flows: flows() }, std::future::pending()).await
+        });
+        drop(_context);
+        Self { dir, _runtime: runtime }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("margayd.sock")
+    }
+
+    fn good(&self, command: &str) -> String {
+        let (dataplane, agent) = (self.socket(), self.dir.path().join("agent.sock"));
+        let options = [
+            format!("--dataplane=unix:{}", dataplane.display()),
+            format!("--agent=unix:{}", agent.display()),
+        ];
+        let words = options.iter().map(String::as_str).chain(command.split_whitespace());
+        let output = margayctl(&words.collect::<Vec<_>>(), "");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command}: {errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, command: &str) -> Value {
+        serde_json::from_str(&self.good(&format!("{command} -o json"))).unwrap()
+    }
+}
+
+/// A connection through a service that is allowed, and one that is denied.
+fn flows() -> Vec<FlowView> {
+    let tuple = |src: &str, dst: &str, protocol, ports: (u16, u16)| FlowTuple {
+        src: src.parse().unwrap(),
+        dst: dst.parse().unwrap(),
+        protocol,
+        src_port: ports.0,
+        dst_port: ports.1,
+    };
+    let allowed = FlowView {
+        orig: tuple("10.0.0.1", "10.96.0.10", 6, (4000, 80)),
+        reply: tuple("10.0.0.2", "10.0.0.1", 6, (8080, 4000)),
+        orig_count: FlowCount { packets: 5, bytes: 500 },
+        reply_count: FlowCount { packets: 4, bytes: 4000 },
+        state: "ESTABLISHED",
+        idle_ms: 1_250,
+        allowed: true,
+        egress: Some((Arc::from("Profile//kns.x"), 0)),
+        ingress: None,
+    };
+    let denied = FlowView {
+        orig: tuple("fd00::1", "fd00::2", 58, (7, 0)),
+        reply: tuple("fd00::2", "fd00::1", 58, (7, 0)),
+        reply_count: FlowCount::default(),
+        state: "DENIED",
+        allowed: false,
+        egress: None,
+        ..allowed.clone()
+    };
+    vec![allowed, denied]
+}
+
+#[test]
+fn node_status_tells_modes_with_their_fallbacks_workers_state_and_what_is_not_up() {
+    let node = Running::start();
+    let text = node.good("node status");
+    for part in [
+        "n1",
+        "margayd 9.8.7, protocol 1, up for 61s",
+        "generation 42, from the agent",
+        "2 endpoints, 5 policies",
+        "2 of 1000 in use, 1 of them denials",
+        "eth0   uplink   native   copy   1        up",
+        "eth0: not zerocopy: the driver of eth0 has none",
+        "0        3     asleep   17",
+        "x/a/eth0          cali9 is gone",
+    ] {
+        assert!(text.contains(part), "{part}:\n{text}");
+    }
+    let status = node.json("node status");
+    assert_eq!(status["ports"][0]["fallbacks"][0]["mode"], "zerocopy");
+    assert_eq!((&status["generation"], &status["agentConnected"]), (&json!(42), &json!(true)));
+    assert_eq!(status["stateOrigin"], "agent");
+}
+
+#[test]
+fn an_agent_that_does_not_answer_is_told_and_fails_nothing() {
+    let node = Running::start();
+    let status = node.json("node status");
+    assert_eq!(status["agent"]["state"], "unreachable");
+    let agent = node.dir.path().join("agent.sock");
+    let listener = std::os::unix::net::UnixListener::bind(agent).unwrap();
+    let agent = std::thread::spawn(move || {
+        use std::io::{BufRead, BufReader, Write};
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
+        stream.write_all(b"{\"ok\":{\"state\":\"notReady\",\"reason\":\"no pool\"}}\n").unwrap();
+    });
+    let status = node.json("node status");
+    agent.join().unwrap();
+    assert_eq!(
+        (&status["agent"]["state"], &status["agent"]["reason"]),
+        (&json!("notReady"), &json!("no pool"))
+    );
+}
+
+#[test]
+fn connections_are_listed_with_both_directions_and_what_decided() {
+    let node = Running::start();
+    let flows = node.json("flows");
+    let expected = json!({
+        "orig": {"src": "10.0.0.1", "dst": "10.96.0.10", "protocol": "TCP", "srcPort": 4000, "dstPort": 80},
+        "reply": {"src": "10.0.0.2", "dst": "10.0.0.1", "protocol": "TCP", "srcPort": 8080, "dstPort": 4000},
+        "origCount": {"packets": 5, "bytes": 500}, "replyCount": {"packets": 4, "bytes": 4000},
+        "state": "ESTABLISHED", "idleMs": 1250, "verdict": "allow",
+        "egress": {"policy": "Profile//kns.x", "rule": 0}, "ingress": null,
+    });
+    assert_eq!(flows[0], expected);
+    assert_eq!(
+        (&flows[1]["verdict"], &flows[1]["orig"]["protocol"]),
+        (&json!("deny"), &json!("ICMPv6"))
+    );
+    let table = node.good("flows -o wide");
+    assert!(table.contains("TCP        10.0.0.1:4000   10.96.0.10:80   10.0.0.2:8080"), "{table}");
+    assert!(table.contains("Profile//kns.x#0") && table.contains("1.2s"), "{table}");
+    assert_eq!(node.good("flows -o yaml").matches("idleMs").count(), 2);
+}
+
+#[test]
+fn connections_are_chosen_by_address_protocol_port_verdict_and_number() {
+    let node = Running::start();
+    for (options, count) in [
+        ("", 2),
+        ("--net 10.0.0.2", 1),
+        ("--net 10.0.0.0/8", 1),
+        ("--net fd00::/16", 1),
+        ("--net 192.0.2.0/24", 0),
+        ("--protocol TCP", 1),
+        ("--protocol 58", 1),
+        ("--port 8080", 1),
+        ("--denied", 1),
+        ("--allowed --protocol ICMPv6", 0),
+        ("--limit 1", 1),
+    ] {
+        let flows = node.json(&format!("flows {options}"));
+        assert_eq!(flows.as_array().unwrap().len(), count, "{options}");
+    }
+    let output = margayctl(&["flows", "--net", "nonsense"], "");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("10.0.0.0/8"));
+}
+
+#[test]
+fn counters_leave_out_what_never_happened_unless_asked() {
+    let node = Running::start();
+    let counters = node.json("counters");
+    let port =
+        json!({"port": "cali1", "rxPackets": 10, "rxBytes": 1000, "txPackets": 7, "txBytes": 700});
+    assert_eq!(counters["ports"], json!([port]));
+    let policy = json!({"reason": "policy", "packets": 3, "sentence": "what policy means"});
+    assert_eq!(counters["drops"], json!([policy]));
+    assert_eq!(counters["flowMisses"], 4);
+    assert_eq!(node.json("counters --all")["drops"][1]["reason"], "spoof");
+    let (table, wide) = (node.good("counters"), node.good("counters -o wide"));
+    assert!(table.contains("drop       policy   3"), "{table}");
+    assert!(!table.contains("what policy means") && wide.contains("what policy means"), "{wide}");
+}
+
+#[test]
+fn versions_are_told_as_far_as_they_are_known() {
+    let node = Running::start();
+    let versions = node.json("version");
+    assert_eq!(versions["client"], env!("CARGO_PKG_VERSION"));
+    assert_eq!((&versions["dataplane"], &versions["cluster"]), (&json!("9.8.7"), &Value::Null));
+    let nowhere = ["--dataplane", "unix:/nowhere/margayd.sock"];
+    let output = margayctl(&[&nowhere[..], &["version"]].concat(), "");
+    let (said, errors) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(!output.status.success() && said.contains(env!("CARGO_PKG_VERSION")), "{said}");
+    assert!(errors.contains("/nowhere/margayd.sock") && errors.contains("running"), "{errors}");
+}
+
+#[test]
+fn a_dataplane_that_is_not_there_is_told_by_every_command() {
+    for command in [&["node", "status"][..], &["flows"], &["counters"]] {
+        let output = margayctl(&[&["--dataplane", "unix:/nowhere/d.sock"], command].concat(), "");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && errors.contains("/nowhere/d.sock"), "{errors}");
+    }
+}
