@@ -6,7 +6,7 @@ export RUSTUP_TOOLCHAIN="${RUSTUP_TOOLCHAIN:-1.95.0}"
 # What building and testing needs from Debian.
 PACKAGES=(
     clang llvm libelf-dev zlib1g-dev libbpf-dev gcc-multilib m4 make pkg-config
-    iproute2 ethtool iperf3 iputils-ping socat tcpdump containernetworking-plugins
+    iproute2 ethtool iperf3 iputils-ping socat tcpdump curl procps containernetworking-plugins
 )
 
 fail() {

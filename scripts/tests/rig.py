@@ -119,6 +119,7 @@ class Rig:
         }
         self.home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self.pods = {}
+        self.bare = {}
         self.children = []
 
     # --- the cluster ---
@@ -141,7 +142,9 @@ class Rig:
             assert (self.bin / name).exists(), f"{self.bin / name} is missing: set MARGAY_BIN"
         self.script("down", check=False)
         self.env |= env
-        self.script("up", "--mode", mode)
+        self.script("cold", "--mode", mode)
+        self.bare = {node: self.kernel_state(node) for node in NODES}
+        self.script("start")
         for name in ("n1", "n2", "out"):
             # An address under test for duplicates (RFC 4862) cannot ask for its neighbours yet.
             tentative = lambda: self.exec(name, "ip", "-6", "addr", "show", "tentative")
@@ -168,9 +171,31 @@ class Rig:
             return bool(os.readlink(f"/proc/{self.pid(node, process)}/exe"))
         return False
 
+    def kill(self, node, process, sig=signal.SIGKILL):
+        """Sends a signal to a node's `daemon` or `agent`; it has ended when this returns."""
+        self.script("stop", node, process, signal.Signals(sig).name.removeprefix("SIG"))
+
+    def start(self, node, process):
+        """Starts it again, without waiting until it is ready."""
+        self.script(process, node)
+
+    def start_as_child(self, node, process, *more, env=None):
+        """Ends it cleanly and starts the same command, with `more` behind it, as a child of ours."""
+        line = pathlib.Path(f"/proc/{self.pid(node, process)}/cmdline").read_bytes()
+        words = [word.decode() for word in line.split(b"\0")[:-1]]
+        self.kill(node, process, signal.SIGTERM)
+        log = "margayd.log" if process == "daemon" else f"{process}.log"
+        with open(self.run / node / log, "a") as stderr:
+            place = ["ip", "netns", "exec", f"{self.tag}-{node}"]
+            child = subprocess.Popen([*place, *words, *more], stderr=stderr, env=env)
+        self.children.append(child)
+        (self.run / node / f"{process}.pid").write_text(f"{child.pid}\n")
+        return child
+
     def log(self, node, process):
-        """What a node's `margayd` or `agent` has logged, without colours."""
-        return re.sub(r"\x1b\[[0-9;]*m", "", (self.run / node / f"{process}.log").read_text())
+        """What a node's `daemon` or `agent` has logged, without colours."""
+        name = "margayd" if process == "daemon" else process
+        return re.sub(r"\x1b\[[0-9;]*m", "", (self.run / node / f"{name}.log").read_text())
 
     def pod(self, node, namespace, name, **labels):
         """Attaches a pod and returns its CNI result; `self.pods[name]` are its addresses (v4, v6)."""
@@ -334,6 +359,31 @@ class Rig:
         count = int(values[heads.index("ForwDatagrams")])
         six = self.exec(node, "cat", "/proc/net/snmp6")
         return count + int(re.search(r"Ip6OutForwDatagrams\s+(\d+)", six)[1])
+
+    def kernel_state(self, node):
+        """What Margay could leave behind in a node's kernel, by kind, as sorted lines.
+
+        Pods' interfaces, what follows from them, and counters that run are left out.
+        """
+        commands = {
+            "rules": "ip rule; ip -6 rule",
+            "routes": "ip route show table all; ip -6 route show table all",
+            "links": "ip -o link show",
+            "addresses": "ip -o addr show",
+            "filters": "for d in $(ls /sys/class/net); do"
+            " tc filter show dev $d ingress; tc filter show dev $d egress; done",
+            "neighbours": "ip neigh show; ip -6 neigh show",
+            "sysctls": "sysctl -a 2>/dev/null | grep -E"
+            " 'rp_filter|accept_local|forwarding|ip_local_|route_localnet|disable_ipv6'",
+        }
+        state = {}
+        for kind, command in commands.items():
+            place = ["ip", "netns", "exec", f"{self.tag}-{node}", "sh", "-c", command]
+            lines = subprocess.check_output(place, text=True, timeout=10).splitlines()
+            state[kind] = sorted(line for line in lines if "cali" not in line)
+        # Entries of their own accord come and go; only those that Margay asked for matter.
+        state["neighbours"] = [line for line in state["neighbours"] if "managed" in line]
+        return state
 
     def books_are_right(self):
         """Asserts on both nodes: packets are conserved, and the kernel forwarded none."""

@@ -14,12 +14,13 @@ TCP_INFO_TOTAL_RETRANS = 100  # offset of tcpi_total_retrans in struct tcp_info
 
 
 class Stream:
-    """One connection. `error` stays None as long as it lives."""
+    """One connection. `error` stays None as long as it lives; while `paused`, nobody talks."""
 
     def __init__(self, name, client):
         self.name = name
         self.client = client
         self.error = None
+        self.paused = False
         self.sent = self.echoed = 0
         self.buffer = b""
         self.calm()
@@ -105,7 +106,7 @@ class Streams:
     def _talk(self):
         while not self.ended.wait(0.02):
             for stream in list(self.all):
-                if stream.error is None:
+                if stream.error is None and not stream.paused:
                     stream.turn()
 
     def close(self, *some):
@@ -116,3 +117,34 @@ class Streams:
         for stream in some or list(self.all):
             self.all.remove(stream)
             stream.client.close()
+
+
+class Pulse:
+    """Datagrams to an echo server every 5 ms, from a thread; what was not answered was an outage."""
+
+    def __init__(self, rig, source, address, port=80):
+        with rig.inside(source):
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            self.client = socket.socket(family, socket.SOCK_DGRAM)
+        self.client.connect((address, port))
+        self.client.setblocking(False)
+        self.heard = [time.monotonic()]
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._beat, daemon=True)
+        self.thread.start()
+
+    def _beat(self):
+        while not self.ended.wait(0.005):
+            with contextlib.suppress(OSError):
+                self.client.send(b"?")
+            with contextlib.suppress(OSError):
+                while self.client.recv(16):
+                    self.heard.append(time.monotonic())
+
+    def stop(self):
+        """Ends it; the longest time without an answer, in seconds, and when it ended."""
+        self.ended.set()
+        self.thread.join(5)
+        self.client.close()
+        gaps = zip(self.heard, self.heard[1:])
+        return max(((after - before, after) for before, after in gaps), default=(0.0, 0.0))

@@ -441,6 +441,7 @@ impl Control {
         info!("stopping");
         self.save();
         self.parts.devices.detach_all();
+        self.parts.keeper.release(&self.view).await;
         if let Err(error) = self.parts.host.remove().await {
             warn!(error = &error as &dyn std::error::Error, "something of the host port stays");
         }

@@ -1,7 +1,8 @@
 //! The dataplane's daemon: wires workers, slow path, kernel and protocol together.
 //!
 //! In the order of use:
-//! - [`config`]: as typed, checked, immutable; [`state_dir`]: what outlives the process;
+//! - [`config`]: as typed, checked, immutable; [`sole`]: one daemon a network namespace;
+//!   [`state_dir`]: what outlives the process;
 //! - [`kernel`]: the node's kernel, watched and asked; [`ports`], [`host`], [`classes`]: its view
 //!   and the agent's state in each other's words;
 //! - [`devices`]: sockets and programs; [`control`]: the one task that changes what is in force;
@@ -9,6 +10,7 @@
 //! - [`shared`], [`show`]: what others may see; [`server`], [`metrics`]: who serves it.
 
 pub mod config;
+mod sole;
 pub mod state_dir;
 
 pub mod kernel;
@@ -57,6 +59,7 @@ const LARGEST: u32 = (4096 - HEADROOM - margay_wire::ethernet::LEN) as u32;
 
 /// Runs the daemon until it is told to stop.
 pub fn run(config: Config) -> anyhow::Result<()> {
+    let _sole = sole::claim("margayd")?;
     let dir = StateDir::open(&config.state_dir)?;
     let flow_config = FlowConfig {
         v4: config.flows.v4,

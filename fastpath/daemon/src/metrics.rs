@@ -79,6 +79,14 @@ impl Collector for Numbers {
         let tx = ports.iter().map(|(name, [_, (_, bytes)])| (*name, *bytes));
         family(&mut encoder, "margay_rx_bytes", "Bytes received by a port.", "port", rx)?;
         family(&mut encoder, "margay_tx_bytes", "Bytes sent by a port.", "port", tx)?;
+        let names: Vec<_> = (0..shared.links.len()).map(|nth| nth.to_string()).collect();
+        let received = shared
+            .links
+            .iter()
+            .map(|link| view.ports.iter().map(|(_, port)| link.counters.rx(*port).0).sum::<u64>());
+        let workers = names.iter().map(String::as_str).zip(received);
+        let help = "Frames received by a worker, on any port.";
+        family(&mut encoder, "margay_worker_rx_packets", help, "worker", workers)?;
         let drops = DropReason::ALL.iter().map(|r| r.name()).zip(totals.drops);
         family(&mut encoder, "margay_drops", "Frames dropped.", "reason", drops)?;
         let [punts, injected, consumed] = totals.slow;

@@ -306,9 +306,14 @@ impl Slow {
         }
     }
 
-    /// Has a frame of the slow path's making sent.
-    fn send(&self, reason: PuntReason, port: PortId, bytes: Vec<u8>) {
+    /// Has a frame of the slow path's making sent, from the address that its port sends by: on the
+    /// trunk that is what names the pod.
+    fn send(&self, reason: PuntReason, port: PortId, mut bytes: Vec<u8>) {
         self.counters().injected(reason);
+        let mac = self.snapshots.borrow().port(port).map(|port| port.mac);
+        if let (Some(mac), Some(source)) = (mac, bytes.get_mut(6..12)) {
+            source.copy_from_slice(&mac);
+        }
         self.give(port, bytes);
     }
 

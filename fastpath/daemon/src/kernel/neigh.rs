@@ -79,7 +79,7 @@ impl Keeper {
     }
 
     /// Lets the kernel forget what was kept.
-    pub async fn release(mut self, view: &KernelView) {
+    pub async fn release(&mut self, view: &KernelView) {
         for hop in std::mem::take(&mut self.kept).into_keys() {
             self.manage(hop, false, view).await;
         }

@@ -1,0 +1,355 @@
+"""The way of single packets: hops, sizes, fragments, translation of sources, errors on their way
+back, and what the node keeps for itself."""
+
+import contextlib
+import re
+import socket
+import struct
+import time
+
+import pytest
+from rig import NODES, wait_until
+from scapy.all import ARP, ICMPv6ND_NS, ICMPv6ND_RS, ICMPv6NDOptSrcLLAddr, Ether, IPv6
+from whoami import REFUSED, SILENT, Whoami, family
+
+MODE = "vxlan"
+OUT = ("172.20.0.100", "fd20::100")
+NODE = {"n1": ("172.20.0.1", "fd20::1"), "n2": ("172.20.0.2", "fd20::2")}
+V4, V6 = 0, 1
+FAMILIES = pytest.mark.parametrize("v", (V4, V6), ids=("v4", "v6"))
+# Largest packet between nodes by mode, for IPv4 and IPv6.
+PATH_MTU = {
+    "none": (1500, 1500),
+    "ipip": (1480, 1500),
+    "vxlan": (1450, 1430),
+    "vxlan-crosssubnet": (1500, 1500),
+}
+
+
+@pytest.fixture(scope="module")
+def who(rig):
+    """Pods a, b (n1) and c (n2); big (n1) and huge (n2) have the wire's own MTU."""
+    for node, name in (("n1", "a"), ("n1", "b"), ("n2", "c")):
+        rig.pod(node, "default", name, app=name)
+    rig.env["POD_MTU"] = "1500"
+    rig.pod("n1", "default", "big")
+    rig.pod("n2", "default", "huge", app="huge")
+    rig.store.write("echo", [service("echo", "10.96.0.10", "fd96::10", {"app": "c"})])
+    who = Whoami(rig)
+    for name in rig.pods:
+        who.serve(name, 7)
+    who.serve("out", 7)
+    for place in (*rig.pods, *NODES, "out"):
+        # Many errors within a second are wanted of the kernels too.
+        rig.exec(place, "sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
+    who.mode = MODE
+    yield who
+    who.close()
+    rig.books_are_right()
+
+
+def service(name, v4, v6, selector, **spec):
+    """A service of both families with UDP and TCP port 70 → 7, and 71 → 71 where nobody listens."""
+    ports = [
+        {"name": f"{protocol.lower()}{port}", "port": port, "targetPort": to, "protocol": protocol}
+        for protocol in ("TCP", "UDP")
+        for port, to in ((70, 7), (71, 71))
+    ]
+    spec = {"ports": ports, "clusterIP": v4, "clusterIPs": [v4, v6], "selector": selector} | spec
+    spec |= {"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack"}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
+
+
+def address(rig, name, v):
+    """The address of a pod, node or the host outside."""
+    return (OUT if name == "out" else NODE.get(name) or rig.pods[name])[v]
+
+
+def tunnel(rig, node, v):
+    """A node's address inside the tunnels."""
+    field = ("ipv4VXLANTunnelAddr", "ipv6VXLANTunnelAddr")[v]
+    text = (rig.store.path / f"state/Node/{node}.json").read_text()
+    return re.search(rf'"{field}": "([^"]+)"', text)[1]
+
+
+def become(rig, who, mode):
+    """Brings the pools into a mode, while everything runs."""
+    if who.mode == mode:
+        return
+    before = {node: rig.metrics(node).total("margay_generation") for node in NODES}
+    rig.script("pools", mode)
+    who.mode = mode
+    for node in NODES:
+        grown = lambda: rig.metrics(node).total("margay_generation") > before[node]  # noqa: E731
+        wait_until(grown, f"{node} knows mode {mode}")
+    # The tunnels' addresses come after the pools, by way of the Node objects.
+    time.sleep(0.7)
+
+
+@FAMILIES
+@pytest.mark.parametrize("source", ("a", "n1", "n2"))
+def test_everybody_is_pinged(rig, who, source, v):
+    become(rig, who, "vxlan")
+    for target in ("a", "b", "c", "n1", "n2", "out"):
+        assert rig.ping(source, address(rig, target, v), 1, 2), target
+
+
+@pytest.mark.parametrize("mode", PATH_MTU)
+@FAMILIES
+def test_large_echoes_are_cut_and_put_together(rig, who, mode, v):
+    become(rig, who, mode)
+    pairs = [("a", target) for target in ("b", "c", "n1", "n2", "out")]
+    for source, target in [*pairs, ("n1", "b"), ("n1", "c"), ("big", "c"), ("big", "huge")]:
+        words = ("ping", "-n", "-c3", "-i0.2", "-W1", "-s4000", address(rig, target, v))
+        got = int(re.search(r"(\d+) received", rig.exec(source, *words, check=False))[1])
+        # Of IPv6, whose senders alone cut, the first may be lost to learn the size.
+        assert got >= (3, 1)[v], f"{source} → {target}: {got} of 3"
+
+
+@pytest.mark.parametrize("mode", PATH_MTU)
+@FAMILIES
+def test_the_path_mtu_is_told(rig, who, mode, v):
+    become(rig, who, mode)
+    for source, target, mtu in (
+        ("big", "huge", PATH_MTU[mode][v]),
+        ("big", "a", 1430),
+        ("big", "c", 1430),
+        ("big", "out", 1500),
+    ):
+        # What was learned in another mode is forgotten.
+        rig.exec(source, "ip", ("-4", "-6")[v], "route", "flush", "cache")
+        said = rig.exec(source, "tracepath", "-n", address(rig, target, v))
+        assert int(re.search(r"Resume: pmtu (\d+)", said)[1]) == mtu, f"{source} → {target}\n{said}"
+
+
+@FAMILIES
+@pytest.mark.parametrize("kind", ("-U", "-I", "-T"), ids=("udp", "icmp", "tcp"))
+def test_traceroute_shows_every_node_once(rig, who, kind, v):
+    become(rig, who, "vxlan")
+    n1, n2, c = NODE["n1"][v], tunnel(rig, "n2", v), address(rig, "c", v)
+    for source, target, hops in (
+        ("a", c, [n1, n2, c]),
+        ("a", address(rig, "b", v), [n1, address(rig, "b", v)]),
+        ("a", OUT[v], [n1, OUT[v]]),
+        ("a", NODE["n2"][v], [n1, NODE["n2"][v]]),
+        ("a", n1, [n1]),
+        ("n1", c, [n2, c]),
+        ("n1", address(rig, "b", v), [address(rig, "b", v)]),
+    ):
+        words = ("traceroute", ("-4", "-6")[v], "-n", "-q1", "-w2", kind, target)
+        told = re.findall(r"^ *\d+ +(\S+)", rig.exec(source, *words), re.M)
+        assert told == hops, f"{source} → {target}"
+
+
+@FAMILIES
+def test_traceroute_through_a_service_names_the_service(rig, who, v):
+    become(rig, who, "vxlan")
+    cluster = ("10.96.0.10", "fd96::10")[v]
+    words = ("traceroute", ("-4", "-6")[v], "-n", "-q1", "-w2", "-U", "-p71", cluster)
+    told = re.findall(r"^ *\d+ +(\S+)", rig.exec("a", *words), re.M)
+    assert told == [NODE["n1"][v], tunnel(rig, "n2", v), cluster]
+
+
+@FAMILIES
+def test_errors_are_translated_back_through_a_service(rig, who, v):
+    cluster = ("10.96.0.10", "fd96::10")[v]
+    for protocol in ("UDP", "TCP"):
+        assert who.ask("a", cluster, 71, protocol) == REFUSED, protocol
+        assert who.ask("a", address(rig, "out", v), 71, protocol) == REFUSED, protocol
+
+
+def arriving_ttl(rig, source, target, v):
+    """The TTL that is left of 10 of a UDP datagram."""
+    # IP_RECVTTL and IPV6_RECVHOPLIMIT
+    told, level = ((12, socket.IPPROTO_IP), (51, socket.IPPROTO_IPV6))[v]
+    mine = (socket.IP_TTL, socket.IPV6_UNICAST_HOPS)[v]
+    to = address(rig, target, v)
+    with contextlib.ExitStack() as stack:
+        with rig.inside(target):
+            there = stack.enter_context(socket.socket(family(to), socket.SOCK_DGRAM))
+        with rig.inside(source):
+            here = stack.enter_context(socket.socket(family(to), socket.SOCK_DGRAM))
+        there.setsockopt(level, told, 1)
+        there.bind((to, 9))
+        there.settimeout(2)
+        here.setsockopt(level, mine, 10)
+        here.sendto(b"?", (to, 9))
+        (_, _, data), *_ = there.recvmsg(16, 64)[1]
+        return struct.unpack("i", data)[0]
+
+
+@FAMILIES
+def test_ttl_is_lowered_once_a_node(rig, who, v):
+    become(rig, who, "vxlan")
+    expected = {
+        ("a", "b"): 9, ("a", "c"): 8, ("a", "n1"): 10, ("a", "n2"): 9, ("a", "out"): 9,
+        ("n1", "b"): 10, ("n1", "c"): 9,
+    }  # fmt: skip
+    assert {pair: arriving_ttl(rig, *pair, v) for pair in expected} == expected
+
+
+@pytest.mark.parametrize("mode", ("none", "ipip", "vxlan"))
+@FAMILIES
+def test_datagrams_of_8_kb_pass_a_service_both_ways(rig, who, mode, v):
+    become(rig, who, mode)
+    cluster, data = ("10.96.0.10", "fd96::10")[v], bytes(range(256)) * 32
+    for source in ("a", "n1"):
+        for _ in range(3):
+            # Twice at most the path's size is learned on the way.
+            answer = who.ask(source, cluster, 70, "UDP", data=data, within=0.7)
+            if answer != SILENT:
+                break
+        assert answer != SILENT and answer.data == data, source
+
+
+@FAMILIES
+def test_fragments_obey_policy(rig, who, v):
+    become(rig, who, "vxlan")
+    rule = {"from": [{"podSelector": {}}], "ports": [{"protocol": "UDP", "port": 7}]}
+    rig.store.write("only-7", {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "only-7"},
+        "spec": {"podSelector": {"matchLabels": {"app": "b"}}, "ingress": [rule]},
+    })  # fmt: skip
+    b, data = address(rig, "b", v), bytes(8000)
+    with rig.inside("b"):
+        closed = socket.socket(family(b), socket.SOCK_DGRAM)
+    with contextlib.closing(closed):
+        closed.bind((b, 8))
+        closed.settimeout(0.5)
+        try:
+            wait_until(
+                lambda: who.ask("a", b, 71, "UDP", within=0.2) == SILENT, "the policy is in force"
+            )
+            before = rig.metrics("n1").drops("policy")
+            assert who.ask("a", b, 7, "UDP", data=data).data == data
+            assert who.ask("a", b, 8, "UDP", data=data, within=0.3) == SILENT
+            with pytest.raises(TimeoutError):
+                closed.recv(1)
+            # It was denied as the one datagram that it is.
+            assert rig.metrics("n1").drops("policy") == before + 1
+        finally:
+            rig.store.remove("only-7")
+
+
+@FAMILIES
+@pytest.mark.parametrize("protocol", ("TCP", "UDP"))
+def test_what_leaves_the_pools_carries_the_node_and_a_port_of_the_range(rig, who, protocol, v):
+    ports = set()
+    for _ in range(40):
+        seen = who.ask("a", OUT[v], 7, protocol)
+        assert (seen.name, seen.address) == ("out", NODE["n1"][v])
+        ports.add(seen.port)
+    assert all(61000 <= port <= 65535 for port in ports)
+    assert len(ports) > 20, "ports are spread"
+    # The same port in two pods is two ports outside.
+    mine = [who.ask(pod, OUT[v], 7, protocol, source_port=33333).port for pod in ("a", "b")]
+    assert mine[0] != mine[1]
+
+
+@FAMILIES
+def test_pods_keep_their_address_towards_pods(rig, who, v):
+    for source, target in (("a", "b"), ("a", "c"), ("c", "a")):
+        seen = who.ask(source, address(rig, target, v), 7)
+        assert seen.address == address(rig, source, v), f"{source} → {target}"
+
+
+@FAMILIES
+def test_the_nodes_own_traffic_never_sees_the_dataplane(rig, who, v):
+    here = NODE["n1"][v]
+    who.serve("n1", 22, 53, addresses=[here], sctp=False)
+    before = rig.metrics("n1")
+    for _ in range(5):
+        assert who.ask("out", here, 22).address == OUT[v]
+        assert who.ask("out", here, 53, "UDP").address == OUT[v]
+        assert who.ask("n1", OUT[v], 7).address == here
+        assert who.ask("n1", OUT[v], 7, "UDP").address == here
+    assert who.ask("out", here, 23) == REFUSED
+    assert rig.ping("out", here)
+    time.sleep(0.15)
+    after = rig.metrics("n1")
+    for name in ("margay_rx_packets_total", "margay_tx_packets_total"):
+        assert after.by(name, "port") == before.by(name, "port")
+
+
+@pytest.mark.parametrize("offloads", ("tx off", "tx on gso off tso off", "tx on gso on tso on"))
+def test_checksums_are_right_whatever_a_pod_does_to_its_offloads(rig, who, offloads):
+    rig.exec("a", "ethtool", "-K", "eth0", *offloads.split(), check=False)
+    for target in ("b", "c", "out"):
+        caught = rig.run / f"{target}.pcap"
+        dump = rig.spawn(target, "tcpdump", "--immediate-mode", "-U", "-s0", "-ni", "eth0", "-Qin", "-w", caught)
+        wait_until(lambda: caught.exists() and caught.stat().st_size, "tcpdump writes")
+        for v in (V4, V6):
+            for protocol in ("TCP", "UDP"):
+                answer = who.ask("a", address(rig, target, v), 7, protocol, data=bytes(1300))
+                assert answer not in (SILENT, REFUSED)
+        time.sleep(0.2)
+        rig.end(dump)
+        said = rig.exec("n1", "tcpdump", "-vvnr", caught, "tcp port 7 or udp port 7 or ip6")
+        assert said.count("cksum 0x") >= 8 and "orrect ->" in said.replace("(correct)", "orrect ->")
+        wrong = [line for line in said.splitlines() if "incorrect" in line or "bad udp" in line]
+        assert not wrong, wrong
+
+
+@contextlib.contextmanager
+def packet_socket(rig, place):
+    """A socket that sends and takes whole frames at a pod's eth0."""
+    with rig.inside(place):
+        raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        raw.bind(("eth0", 3))
+    with contextlib.closing(raw):
+        raw.settimeout(0.3)
+        yield raw
+
+
+def answer_to(raw, frame, wanted):
+    """The first frame that comes back for which `wanted` is true."""
+    raw.send(bytes(frame))
+    with contextlib.suppress(TimeoutError):
+        while True:
+            got = Ether(raw.recv(2048))
+            if wanted(got):
+                return got
+    return None
+
+
+def test_a_pod_that_asks_for_any_address_is_told_its_host(rig, who):
+    mac = rig.exec("a", "cat", "/sys/class/net/eth0/address").strip()
+    v4, v6 = rig.pods["a"]
+    is_reply = lambda got: ARP in got and got[ARP].op == 2  # noqa: E731
+    with packet_socket(rig, "a") as raw:
+        for wanted in ("169.254.1.1", address(rig, "b", V4), "8.8.8.8", "172.20.0.1"):
+            ask = Ether(src=mac, dst="ff:ff:ff:ff:ff:ff") / ARP(hwsrc=mac, psrc=v4, pdst=wanted)
+            assert answer_to(raw, ask, is_reply)[ARP].hwsrc == "ee:ee:ee:ee:ee:ee", wanted
+        # Whether its own address is taken, or an announcement of it, has no answer (RFC 5227).
+        for claimed in ("0.0.0.0", v4):
+            ask = Ether(src=mac, dst="ff:ff:ff:ff:ff:ff") / ARP(hwsrc=mac, psrc=claimed, pdst=v4)
+            assert answer_to(raw, ask, is_reply) is None, claimed
+        for wanted in ("fe80::1", address(rig, "b", V6), "2001:db8::1"):
+            ask = IPv6(src=v6, dst="ff02::1:ff00:1") / ICMPv6ND_NS(tgt=wanted)
+            frame = Ether(src=mac, dst="33:33:ff:00:00:01") / ask / ICMPv6NDOptSrcLLAddr(lladdr=mac)
+            got = answer_to(raw, frame, lambda got: b"\x02\x01" + bytes([0xEE] * 6) in bytes(got))
+            assert got is not None, wanted
+
+
+def test_what_a_pods_stack_says_by_itself_is_no_spoofing(rig, who):
+    """Router solicitation, duplicate address detection, listener reports."""
+    mac = rig.exec("a", "cat", "/sys/class/net/eth0/address").strip()
+    before = rig.metrics("n1")
+    assert before.drops("spoof") == 0
+    rig.pod("n1", "default", "fresh")
+    solicitation = IPv6(src="::", dst="ff02::2") / ICMPv6ND_RS()
+    detection = IPv6(src="::", dst="ff02::1:ff00:1") / ICMPv6ND_NS(tgt="fe80::1")
+    with packet_socket(rig, "a") as raw:
+        for packet in (solicitation, detection):
+            raw.send(bytes(Ether(src=mac, dst="33:33:00:00:00:02") / packet))
+    wait_until(
+        lambda: rig.metrics("n1").drops("link_local") > before.drops("link_local"),
+        "listener reports are counted as link_local",
+    )
+    after = rig.metrics("n1")
+    assert after.drops("spoof") == 0
+    punts = [one.total("margay_consumed_packets_total", reason="ndisc") for one in (before, after)]
+    assert punts[1] >= punts[0] + 2
+    rig.unpod("n1", "default", "fresh")

@@ -1,0 +1,205 @@
+"""Servers that say who they are and whom they see, and clients that note how they were treated.
+
+`Whoami.serve` opens servers in a place; one thread answers for all of them with "NAME ADDRESS PORT"
+of the client as they see it, followed by what they were sent. `Whoami.ask` holds one conversation:
+an `Answer`, or `REFUSED` or `SILENT`. SCTP is spoken on raw sockets, as kernels are built without
+it: an INIT is answered by an INIT ACK (RFC 9260 section 3.3.3) whose cookie holds the text.
+"""
+
+import contextlib
+import dataclasses
+import selectors
+import socket
+import struct
+import threading
+import time
+
+from scapy.layers.sctp import crc32c
+
+SCTP = 132
+INIT, INIT_ACK, COOKIE = 1, 2, 7
+REFUSED, SILENT = "refused", "silent"
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """Who answered, whom it saw, and what came back of the data."""
+
+    name: str
+    address: str
+    port: int
+    data: bytes = b""
+
+
+def family(address):
+    """The socket family of an address."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def sctp_packet(source, target, tag, kind, cookie=b""):
+    """A packet of one INIT or INIT ACK chunk, with its CRC-32C."""
+    body = struct.pack("!IIHHI", 0x4D41524A, 65535, 1, 1, 1)
+    if cookie:
+        padding = bytes(-len(cookie) % 4)
+        body += struct.pack("!HH", COOKIE, 4 + len(cookie)) + cookie + padding
+    chunk = struct.pack("!BBH", kind, 0, 4 + len(body)) + body
+    head = struct.pack("!HHI", source, target, tag)
+    checksum = crc32c(head + bytes(4) + chunk) & 0xFFFFFFFF
+    return head + struct.pack("<I", checksum) + chunk
+
+
+def sctp_is_intact(packet):
+    """Whether the CRC-32C is right."""
+    (told,) = struct.unpack_from("<I", packet, 8)
+    return crc32c(packet[:8] + bytes(4) + packet[12:]) & 0xFFFFFFFF == told
+
+
+def payload(packet, version):
+    """What a raw socket delivered, without IPv4's header."""
+    return packet[(packet[0] & 15) * 4 :] if version == socket.AF_INET else packet
+
+
+def parse(text):
+    """An `Answer` from a server's words."""
+    name, address, port, data = text.split(b" ", 3)
+    return Answer(name.decode(), address.decode(), int(port), data)
+
+
+class Whoami:
+    """The servers of one rig."""
+
+    def __init__(self, rig):
+        self.rig = rig
+        self.selector = selectors.DefaultSelector()
+        self.ended = threading.Event()
+        self.held = []
+        self.sctp_ports = {}
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def close(self):
+        """Closes the servers."""
+        self.ended.set()
+        self.thread.join(5)
+        for key in list(self.selector.get_map().values()):
+            key.fileobj.close()
+
+    def serve(self, place, *ports, addresses=("0.0.0.0", "::"), name=None, sctp=True):
+        """Opens servers of every protocol on the ports of a place."""
+        name = (name or place).encode()
+        with self.rig.inside(place):
+            for address in addresses:
+                for port in ports:
+                    self._open(address, port, socket.SOCK_STREAM, self._accept, name)
+                    self._open(address, port, socket.SOCK_DGRAM, self._datagram, name)
+                if sctp:
+                    about = name, family(address)
+                    self.sctp_ports[about] = ports
+                    raw = socket.socket(family(address), socket.SOCK_RAW, SCTP)
+                    raw.setblocking(False)
+                    self.selector.register(raw, selectors.EVENT_READ, (self._init, about))
+
+    def _open(self, address, port, kind, answer, name):
+        server = socket.socket(family(address), kind)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if server.family == socket.AF_INET6:
+            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        server.bind((address, port))
+        server.setblocking(False)
+        if kind == socket.SOCK_STREAM:
+            server.listen(512)
+        self.selector.register(server, selectors.EVENT_READ, (answer, name))
+
+    # --- the answering thread ---
+
+    def _run(self):
+        while not self.ended.is_set():
+            if not self.selector.get_map():
+                time.sleep(0.02)
+                continue
+            for key, _ in self.selector.select(0.05):
+                answer, about = key.data
+                with contextlib.suppress(OSError):
+                    answer(key.fileobj, about)
+
+    @staticmethod
+    def _words(name, peer, data):
+        return b"%s %s %d %s" % (name, peer[0].encode(), peer[1], data)
+
+    def _accept(self, server, name):
+        connection, peer = server.accept()
+        connection.setblocking(False)
+        self.selector.register(connection, selectors.EVENT_READ, (self._talk, (name, peer)))
+
+    def _talk(self, connection, about):
+        try:
+            data = connection.recv(65536)
+        except OSError:
+            data = b""
+        if data:
+            connection.send(self._words(*about, data))
+        else:
+            self.selector.unregister(connection)
+            connection.close()
+
+    def _datagram(self, server, name):
+        data, peer = server.recvfrom(65536)
+        server.sendto(self._words(name, peer, data), peer)
+
+    def _init(self, raw, about):
+        name, version = about
+        packet, peer = raw.recvfrom(65536)
+        packet = payload(packet, version)
+        if len(packet) < 20 or packet[12] != INIT or not sctp_is_intact(packet):
+            return
+        source, target, tag = *struct.unpack_from("!HH", packet), packet[16:20]
+        if target in self.sctp_ports[about]:
+            cookie = self._words(name, (peer[0], source), b"")
+            (tag,) = struct.unpack("!I", tag)
+            raw.sendto(sctp_packet(target, source, tag, INIT_ACK, cookie), (peer[0], 0))
+
+    # --- the asking side ---
+
+    def ask(self, place, address, port, protocol="TCP", source_port=0, data=b"?", within=1.0):
+        """One conversation from a place: an `Answer`, `REFUSED`, or `SILENT` after `within` s."""
+        if protocol == "SCTP":
+            return self._ask_sctp(place, address, port, source_port, within)
+        kind = socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM
+        with self.rig.inside(place):
+            ask = socket.socket(family(address), kind)
+        with contextlib.closing(ask):
+            ask.settimeout(within)
+            if source_port:
+                ask.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                ask.bind(("", source_port))
+            try:
+                ask.connect((address, port))
+                ask.send(data)
+                return parse(ask.recv(65536))
+            except ConnectionRefusedError:
+                return REFUSED
+            except TimeoutError:
+                return SILENT
+
+    def _ask_sctp(self, place, address, port, source_port, within):
+        source_port = source_port or 20000 + time.monotonic_ns() // 1000 % 20000
+        with self.rig.inside(place):
+            raw = socket.socket(family(address), socket.SOCK_RAW, SCTP)
+        with contextlib.closing(raw):
+            raw.connect((address, 0))
+            end = time.monotonic() + within
+            try:
+                raw.send(sctp_packet(source_port, port, 0, INIT))
+                while time.monotonic() < end:
+                    raw.settimeout(max(end - time.monotonic(), 0.001))
+                    packet = payload(raw.recv(65536), raw.family)
+                    ports = struct.unpack_from("!HH", packet)
+                    if packet[12] == INIT_ACK and ports == (port, source_port):
+                        assert sctp_is_intact(packet), "CRC-32C"
+                        (length,) = struct.unpack_from("!H", packet, 34)
+                        return parse(packet[36 : 32 + length])
+            except ConnectionRefusedError:
+                return REFUSED
+            except TimeoutError:
+                pass
+            return SILENT
