@@ -19,8 +19,6 @@ use crate::rest::Rest;
 
 /// Free chunks that a worker keeps to itself at most.
 const POOL: usize = 4096;
-/// Without a frame for so many milliseconds a device cools.
-const COOL_MS: u32 = 20;
 /// Cycles between two looks at cool devices, while others are hot.
 const LOOK_EVERY: u32 = 64;
 /// Cycles without work before an adaptive worker sleeps: a few microseconds each.
@@ -90,8 +88,7 @@ impl Worker {
             warn!(worker = setup.number, core = core.id, "cannot pin the worker to its core");
         }
         let link = setup.links.get(setup.number).ok_or(StartError::NoLink(setup.number))?;
-        let engine =
-            Engine::new(setup.table, link.counters.clone()).ok_or(StartError::NoSeat)?;
+        let engine = Engine::new(setup.table, link.counters.clone()).ok_or(StartError::NoSeat)?;
         let rest = Rest::new(link).map_err(StartError::Epoll)?;
         Ok(Self {
             number: setup.number,
@@ -152,6 +149,8 @@ impl Worker {
         if frames.is_empty() {
             return false;
         }
+        // Another core wrote them: ask for all, then read the first.
+        frames.iter().for_each(Frame::prefetch);
         let ingress = self.ingress(index);
         let outcome: ArrayVec<_, BATCH> = {
             let mut batch = Batch::default();
@@ -343,7 +342,7 @@ impl Worker {
     /// Hands devices without traffic over to epoll.
     fn cool(&mut self) {
         for device in &mut self.devices {
-            if device.hot && self.now.wrapping_sub(device.last) > COOL_MS {
+            if device.hot && device.is_quiet(self.now) {
                 device.hot = self.rest.arm(device.token(), &*device.socket).is_err();
             }
         }
@@ -379,7 +378,6 @@ impl Worker {
 
 fn warm(devices: &mut [Device], token: u64, now: u32) {
     if let Some(device) = devices.iter_mut().find(|device| device.token() == token) {
-        device.hot = true;
-        device.last = now;
+        device.warm(now);
     }
 }

@@ -8,11 +8,18 @@ use margay_engine::{BATCH, Counters, PortId};
 use margay_model::DropReason;
 use margay_xsk::{Frame, Kick, KickError, Pool, Socket};
 
+/// Without a frame for so many milliseconds a device is quiet.
+const QUIET_MS: u32 = 20;
+/// Frames that a busy socket keeps ready at most: what comes while the worker is elsewhere.
+const BUSY: u32 = 2048;
+
 /// A socket in use.
 pub(crate) struct Device {
     pub(crate) id: DeviceId,
     /// One of the device's queues.
     pub(crate) socket: Box<Socket>,
+    /// Frames that it keeps ready while it is quiet.
+    quiet: u32,
     /// Frames that wait for the end of the batch, and how they are counted when sent.
     outbox: ArrayVec<Frame, BATCH>,
     ports: ArrayVec<(PortId, usize), BATCH>,
@@ -36,8 +43,8 @@ pub(crate) enum Health {
 
 impl Device {
     pub(crate) fn new(id: DeviceId, socket: Box<Socket>, now: u32) -> Self {
-        let (outbox, ports) = (ArrayVec::new(), ArrayVec::new());
-        Self { id, socket, outbox, ports, unsent: false, last: now, hot: true }
+        let (outbox, ports, quiet) = (ArrayVec::new(), ArrayVec::new(), socket.ready());
+        Self { id, socket, quiet, outbox, ports, unsent: false, last: now, hot: true }
     }
 
     /// A number for this socket among the worker's.
@@ -52,7 +59,33 @@ impl Device {
         if !into.is_empty() {
             self.last = now;
         }
+        if into.is_full() || into.len() * 2 >= self.socket.ready() as usize {
+            self.keep_more(pool);
+        }
         self.refill(pool);
+    }
+
+    /// A full batch, or half of what was ready at once: more comes than was expected. More frames are kept ready, as long as packet
+    /// memory has enough for others too.
+    fn keep_more(&mut self, pool: &Pool) {
+        let (ready, region) = (self.socket.ready(), pool.region());
+        if ready < BUSY && region.spare() > region.chunks() as usize / 4 {
+            self.socket.set_ready((ready * 2).min(BUSY));
+        }
+    }
+
+    /// Something came while epoll watched. After a long quiet, few frames are kept ready again.
+    pub(crate) fn warm(&mut self, now: u32) {
+        if self.is_quiet(now) {
+            self.socket.set_ready(self.quiet);
+        }
+        self.hot = true;
+        self.last = now;
+    }
+
+    /// Whether nothing came for a while.
+    pub(crate) fn is_quiet(&self, now: u32) -> bool {
+        now.wrapping_sub(self.last) > QUIET_MS
     }
 
     fn refill(&mut self, pool: &mut Pool) {
@@ -63,7 +96,13 @@ impl Device {
     }
 
     /// Puts a frame into the outbox; a full outbox goes into the ring.
-    pub(crate) fn send(&mut self, port: PortId, frame: Frame, pool: &mut Pool, counters: &Counters) {
+    pub(crate) fn send(
+        &mut self,
+        port: PortId,
+        frame: Frame,
+        pool: &mut Pool,
+        counters: &Counters,
+    ) {
         if self.outbox.is_full() {
             self.flush(pool, counters);
         }

@@ -37,6 +37,18 @@ impl Socket {
         given
     }
 
+    /// How many frames [`Socket::fill`] keeps ready.
+    #[must_use]
+    pub fn ready(&self) -> u32 {
+        self.ready
+    }
+
+    /// Changes that number; at most the fill ring's size. Frames that are ready beyond a lower one
+    /// stay until packets come for them: the kernel gives none back.
+    pub fn set_ready(&mut self, ready: u32) {
+        self.ready = ready.min(self.fill.size());
+    }
+
     /// Whether the driver ran out of chunks and waits for [`Socket::wake_rx`] (or a poll of the
     /// socket). Only zero-copy drivers do.
     #[inline]

@@ -41,6 +41,12 @@ impl Pool {
         self.give(region, frame.into_chunk());
     }
 
+    /// The region that the chunks are of.
+    #[must_use]
+    pub fn region(&self) -> &'static Region {
+        self.region
+    }
+
     /// Free chunks of this worker's own.
     #[must_use]
     pub fn len(&self) -> usize {
