@@ -278,6 +278,7 @@ def test_checksums_are_right_whatever_a_pod_does_to_its_offloads(rig, who, offlo
     rig.exec("a", "ethtool", "-K", "eth0", *offloads.split(), check=False)
     for target in ("b", "c", "out"):
         caught = rig.run / f"{target}.pcap"
+        caught.unlink(missing_ok=True)
         dump = rig.spawn(target, "tcpdump", "--immediate-mode", "-U", "-s0", "-ni", "eth0", "-Qin", "-w", caught)
         wait_until(lambda: caught.exists() and caught.stat().st_size, "tcpdump writes")
         for v in (V4, V6):
@@ -287,7 +288,7 @@ def test_checksums_are_right_whatever_a_pod_does_to_its_offloads(rig, who, offlo
         time.sleep(0.2)
         rig.end(dump)
         said = rig.exec("n1", "tcpdump", "-vvnr", caught, "tcp port 7 or udp port 7 or ip6")
-        assert said.count("cksum 0x") >= 8 and "orrect ->" in said.replace("(correct)", "orrect ->")
+        assert said.count("cksum 0x") >= 4 and said.count("sum ok") >= 2
         wrong = [line for line in said.splitlines() if "incorrect" in line or "bad udp" in line]
         assert not wrong, wrong
 
