@@ -7,10 +7,15 @@
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::time::{Duration, Instant};
+
+/// How long a predecessor may take to die: a killed process keeps its files until its last thread
+/// has ended, and gives up its AF_XDP sockets one after the other.
+const HANDOVER: Duration = Duration::from_secs(2);
 
 /// Why this daemon may not start.
 #[derive(Debug, thiserror::Error)]
-pub enum SoleError {
+pub(crate) enum SoleError {
     /// Another one runs.
     #[error("another margayd runs in this network namespace: stop that one first")]
     Another,
@@ -29,14 +34,24 @@ pub enum SoleError {
 #[derive(Debug)]
 pub(crate) struct Sole(#[expect(dead_code, reason = "held, not used")] UnixListener);
 
-/// Takes the name.
+/// Takes the name, or waits a little for whoever has it.
 pub(crate) fn claim(name: &'static str) -> Result<Sole, SoleError> {
-    let taken =
-        SocketAddr::from_abstract_name(name).and_then(|addr| UnixListener::bind_addr(&addr));
-    match taken {
+    let bind = || UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?);
+    match patiently(bind) {
         Ok(listener) => Ok(Sole(listener)),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(SoleError::Another),
         Err(source) => Err(SoleError::Name { name, source }),
+    }
+}
+
+/// Tries until it succeeds or a dying predecessor would have given way.
+pub(crate) fn patiently<T, E>(mut attempt: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    let begun = Instant::now();
+    loop {
+        match attempt() {
+            Err(_) if begun.elapsed() < HANDOVER => std::thread::sleep(Duration::from_millis(5)),
+            result => return result,
+        }
     }
 }
 

@@ -4,12 +4,13 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use margay_model::State;
 use margay_tables::flow::{FlowConfig, FlowTable, LayoutError, Region};
 use rustix::fs::{FlockOperation, flock};
 use tracing::{info, warn};
+
+use crate::sole::patiently;
 
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -38,10 +39,6 @@ pub enum StateDirError {
     Layout(#[source] LayoutError),
 }
 
-/// How long a predecessor may take to die. A killed process gives up its AF_XDP sockets one after
-/// the other, and the lock after them.
-const HANDOVER: Duration = Duration::from_secs(2);
-
 /// The directory, locked for as long as this lives.
 pub struct StateDir {
     path: PathBuf,
@@ -61,7 +58,8 @@ impl StateDir {
             .truncate(false)
             .open(&file)
             .map_err(failed("open", &file))?;
-        lock_within(&lock, HANDOVER).map_err(|_| StateDirError::InUse { path: path.into() })?;
+        patiently(|| flock(&lock, FlockOperation::NonBlockingLockExclusive))
+            .map_err(|_| StateDirError::InUse { path: path.into() })?;
         Ok(Self { path: path.into(), _lock: lock })
     }
 
@@ -108,17 +106,6 @@ impl StateDir {
     /// A file in it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
-    }
-}
-
-/// Takes the lock, or waits for whoever has it.
-fn lock_within(lock: &File, limit: Duration) -> rustix::io::Result<()> {
-    let begun = Instant::now();
-    loop {
-        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
-            Err(_) if begun.elapsed() < limit => std::thread::sleep(Duration::from_millis(5)),
-            result => return result,
-        }
     }
 }
 
