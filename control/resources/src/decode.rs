@@ -128,9 +128,27 @@ fn attempt<T: DeserializeOwned>(value: &Value) -> Result<(T, Vec<FieldPath>), Pr
         Ok(object) => Ok((object, unknown)),
         Err(error) => {
             let steps = track.path().iter().filter_map(of_tracked).collect();
-            Err(Problem::new(FieldPath(steps), error.to_string()))
+            Err(Problem::new(FieldPath(steps), in_plain_words(&error.to_string())))
         }
     }
+}
+
+/// What serde says, with the words of documents for the types of Rust.
+fn in_plain_words(message: &str) -> String {
+    let Some((found, expected)) = message.rsplit_once("expected ") else {
+        return message.to_owned();
+    };
+    let expected = match expected {
+        "f32" | "f64" => "a number",
+        "i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number",
+        "a sequence" => "a list",
+        "a string" => "a text",
+        "a boolean" => "true or false",
+        "a map" => "an object",
+        other if other.starts_with("struct ") => "an object",
+        other => other,
+    };
+    format!("{found}expected {expected}")
 }
 
 fn of_tracked(segment: &serde_path_to_error::Segment) -> Option<Step> {
