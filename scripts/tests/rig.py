@@ -105,7 +105,9 @@ class Store:
 
 
 class Rig:
-    """A running rig. One at a time for each tag (`MARGAY_RIG_TAG`)."""
+    """A running rig. One at a time for each tag (`MARGAY_RIG_TAG`); `running` is the present one."""
+
+    running = None
 
     def __init__(self):
         self.tag = os.environ.get("MARGAY_RIG_TAG", "mgt")
@@ -141,14 +143,15 @@ class Rig:
         for name in ("margayd", "margay-agent", "margay-cni", "margay-ipam", "margayctl"):
             assert (self.bin / name).exists(), f"{self.bin / name} is missing: set MARGAY_BIN"
         self.script("down", check=False)
+        Rig.running = self
         self.env |= env
         self.script("cold", "--mode", mode)
-        self.bare = {node: self.kernel_state(node) for node in NODES}
-        self.script("start")
         for name in ("n1", "n2", "out"):
             # An address under test for duplicates (RFC 4862) cannot ask for its neighbours yet.
             tentative = lambda: self.exec(name, "ip", "-6", "addr", "show", "tentative")
             wait_until(lambda: not tentative(), f"{name} has its IPv6 addresses")
+        self.bare = {node: self.kernel_state(node) for node in NODES}
+        self.script("start")
 
     def down(self):
         """Ends every process and namespace of the rig, and what `spawn` started."""

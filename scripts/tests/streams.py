@@ -10,7 +10,8 @@ import struct
 import threading
 import time
 
-TCP_INFO_TOTAL_RETRANS = 100  # offset of tcpi_total_retrans in struct tcp_info
+# Offsets of tcpi_total_retrans and tcpi_dsack_dups in struct tcp_info (linux/tcp.h).
+TOTAL_RETRANS, DSACK_DUPS, INFO_SIZE = 100, 216, 232
 
 
 class Stream:
@@ -29,19 +30,25 @@ class Stream:
         """Starts a new observation."""
         self.last = time.monotonic()
         self.longest = 0.0
-        self.retransmitted = self._retransmits()
+        self.lost_before = self._lost_ever()
 
     def stall(self):
         """The longest time without an echo since `calm`, in seconds; the present one included."""
         return max(self.longest, time.monotonic() - self.last)
 
     def lost(self):
-        """Segments that the client had to send again since `calm`."""
-        return self._retransmits() - self.retransmitted
+        """Segments that the client sent since `calm` and that never arrived.
 
-    def _retransmits(self):
-        info = self.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
-        return struct.unpack_from("I", info, TCP_INFO_TOTAL_RETRANS)[0]
+        What was sent again for want of patience arrived twice, as the peer reported (RFC 2883).
+        """
+        return self._lost_ever() - self.lost_before
+
+    def _lost_ever(self):
+        info = self.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, INFO_SIZE)
+        retransmitted, in_vain = (
+            struct.unpack_from("I", info, offset)[0] for offset in (TOTAL_RETRANS, DSACK_DUPS)
+        )
+        return max(0, retransmitted - in_vain)
 
     def goes_on(self, within=8.0):
         """Whether what is sent from now on is answered, without an error."""
