@@ -1,6 +1,7 @@
 //! `margay-agent`: the Margay control plane of one node.
 
 use std::io::{IsTerminal, stderr};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
@@ -9,7 +10,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("margay-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
     let given = Given::parse().with_file()?;
     log_to_stderr(given.log.as_deref())?;
     let config = Config::resolve(given)?;
