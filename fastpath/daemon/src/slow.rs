@@ -195,8 +195,16 @@ impl Slow {
                 Request::Neighbour { egress: hop.port.0.into(), hop: addr }
             }
             Why::IcmpError => Request::IcmpError,
-            Why::HostFlow(tuple) => Request::HostFlow(flow_tuple(&tuple)),
+            Why::HostFlow => Request::HostFlow(flow_tuple(&self.answer_to(punt.port, bytes)?)),
         })
+    }
+
+    /// The tuple of answers to a frame that came from a port.
+    fn answer_to(&self, port: PortId, bytes: &[u8]) -> Option<Tuple> {
+        let mut chunk = bytes.to_vec();
+        let (start, len, ingress) = (0, chunk.len(), From::Port(port));
+        let mut frame = Frame { chunk: &mut chunk, start, len, ingress, reassembled: false };
+        self.engine.answer_to(&self.snapshots.borrow(), &mut frame)
     }
 
     /// Errors about packets out of a tunnel carry the tunnel's address: of the encapsulation that

@@ -110,9 +110,9 @@ pub enum Why {
     Neighbour(AdjacencyId),
     /// An ICMP error.
     IcmpError,
-    /// The first packet of a connection from outside to a backend in the host network; the
-    /// kernel's answers carry this tuple.
-    HostFlow(Tuple),
+    /// The first packet of a connection from outside to a backend in the host network; what tuple
+    /// the kernel's answers carry says [`Engine::answer_to`](crate::Engine::answer_to).
+    HostFlow,
 }
 
 impl Why {
@@ -129,7 +129,7 @@ impl Why {
             Self::Reject => PuntReason::Reject,
             Self::Neighbour(_) => PuntReason::Neighbour,
             Self::IcmpError => PuntReason::IcmpError,
-            Self::HostFlow(_) => PuntReason::HostFlow,
+            Self::HostFlow => PuntReason::HostFlow,
         }
     }
 }

@@ -28,9 +28,7 @@ use std::sync::Arc;
 
 use margay_model::node::Timeouts;
 use margay_tables::addr::Tuple;
-use margay_tables::flow::{
-    FlowId, FlowRef, FlowTable, FlowWorker, Insert, NewFlow, Share, Worth,
-};
+use margay_tables::flow::{FlowId, FlowRef, FlowTable, FlowWorker, Insert, NewFlow, Share, Worth};
 
 /// Records that one step of housekeeping looks at.
 const SWEEP: u32 = 64;
@@ -96,6 +94,14 @@ impl<'t> Engine<'t> {
         self.flows.sleep();
     }
 
+    /// The tuple that answers to a frame arrive with, if it is of a connection. For
+    /// [`Why::HostFlow`]; to be asked while awake.
+    pub fn answer_to(&self, snapshot: &Snapshot, frame: &mut Frame<'_>) -> Option<Tuple> {
+        let tuple = path::tuple(snapshot, frame)?;
+        let flow = self.lookup(&tuple, self.hash(&tuple)).filter(|flow| !flow.is_denial())?;
+        Some(flow.peer().tuple())
+    }
+
     /// Ends every flow of an address: its pod is gone.
     pub fn forget(&mut self, addr: margay_tables::addr::Addr) -> u32 {
         self.flows.quiesce();
@@ -115,10 +121,16 @@ impl<'t> Engine<'t> {
     }
 
     #[inline]
+    fn prefetch_record(&self, hash: u64) {
+        self.table.prefetch_record(hash);
+    }
+
+    #[inline]
     fn lookup(&self, tuple: &Tuple, hash: u64) -> Option<FlowRef<'t>> {
         self.table.lookup(tuple, hash)
     }
 
+    #[inline]
     fn flow(&self, id: FlowId) -> Option<FlowRef<'t>> {
         self.table.flow(id)
     }

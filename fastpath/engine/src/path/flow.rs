@@ -10,7 +10,7 @@ use std::ops::ControlFlow::{self, Continue};
 
 use margay_model::DropReason;
 use margay_tables::addr::Tuple;
-use margay_tables::flow::{Dir, FlowRef, Stamped};
+use margay_tables::flow::{Dir, FlowId, FlowRef, Stamped};
 use margay_wire::protocol;
 
 use super::miss::{self, Way};
@@ -21,14 +21,15 @@ use crate::decision::{Decision, Verdict};
 use crate::snapshot::{Place, Snapshot};
 
 /// Finds or makes the flow and its decision.
-#[inline]
+#[inline(always)]
 pub(crate) fn decide<'t>(
     engine: &mut Engine<'t>,
     snapshot: &Snapshot,
     packet: &Packet,
 ) -> ControlFlow<Fate, (FlowRef<'t>, Decision)> {
     let Some(flow) = engine.lookup(&packet.tuple, packet.hash) else {
-        return make(engine, snapshot, packet);
+        let id = make(engine, snapshot, packet)?;
+        return decided(engine, id);
     };
     let Stamped { generation, action } = flow.decision();
     if generation == snapshot.generation
@@ -39,7 +40,21 @@ pub(crate) fn decide<'t>(
     {
         return Continue((flow, decision));
     }
-    again(engine, snapshot, packet, flow)
+    let id = again(engine, snapshot, packet, flow.id())?;
+    decided(engine, id)
+}
+
+/// The flow and decision that one of the slower ways came to. They hand on no more than a name:
+/// what goes through memory here is loaded again for every packet.
+#[inline]
+fn decided<'t>(engine: &Engine<'t>, id: FlowId) -> ControlFlow<Fate, (FlowRef<'t>, Decision)> {
+    let Some(flow) = engine.flow(id) else {
+        return super::parse::dropped(DropReason::FlowTableFull);
+    };
+    match Decision::unpack(flow.decision().action) {
+        Some(decision) => Continue((flow, decision)),
+        None => super::parse::dropped(DropReason::FlowTableFull),
+    }
 }
 
 /// Whether the packet opens a new connection where an old one with the same tuple has ended.
@@ -81,25 +96,28 @@ pub(crate) fn rewritten(flow: FlowRef<'_>, tuple: &Tuple) -> Tuple {
     Tuple { src: new.src, dst: new.dst, src_port: new.src_port, dst_port: new.dst_port, ..*tuple }
 }
 
-fn make<'t>(
-    engine: &mut Engine<'t>,
+#[cold]
+#[inline(never)]
+fn make(
+    engine: &mut Engine<'_>,
     snapshot: &Snapshot,
     packet: &Packet,
-) -> ControlFlow<Fate, (FlowRef<'t>, Decision)> {
-    let flow = miss::miss(engine, snapshot, packet)?;
-    match Decision::unpack(flow.decision().action) {
-        Some(decision) => Continue((flow, decision)),
-        None => super::parse::dropped(DropReason::FlowTableFull),
-    }
+) -> ControlFlow<Fate, FlowId> {
+    miss::miss(engine, snapshot, packet).map_continue(|flow| flow.id())
 }
 
 /// Decides anew for a flow that is there.
-fn again<'t>(
-    engine: &mut Engine<'t>,
+#[cold]
+#[inline(never)]
+fn again(
+    engine: &mut Engine<'_>,
     snapshot: &Snapshot,
     packet: &Packet,
-    flow: FlowRef<'t>,
-) -> ControlFlow<Fate, (FlowRef<'t>, Decision)> {
+    id: FlowId,
+) -> ControlFlow<Fate, FlowId> {
+    let Some(flow) = engine.flow(id) else {
+        return super::parse::dropped(DropReason::FlowTableFull);
+    };
     if flow.is_denial() || reopens(packet, flow) || lost_backend(snapshot, packet, flow) {
         engine.remove(flow);
         return make(engine, snapshot, packet);
@@ -119,7 +137,7 @@ fn again<'t>(
     };
     let decision = Decision { side: packet.side, verdict };
     flow.set_decision(Stamped { generation: snapshot.generation, action: decision.pack() });
-    Continue((flow, decision))
+    Continue(id)
 }
 
 /// Whether the connection is allowed: as the other direction was told by this very generation, or

@@ -15,7 +15,9 @@ pub(crate) use flow::state;
 
 use std::ops::ControlFlow::{self, Break, Continue};
 
+use arrayvec::ArrayVec;
 use margay_model::DropReason;
+use margay_tables::addr::Tuple;
 use margay_tables::flow::FlowRef;
 use margay_wire::ethernet;
 use margay_wire::transport::TCP_LEN;
@@ -31,21 +33,22 @@ use crate::snapshot::{Adjacency, HopState, PortId, Snapshot};
 /// All frames pass one stage before the first passes the next, as far as memory is concerned: the
 /// index lines of the last packet's flow are on their way while the first is being decided.
 pub(crate) fn run(engine: &mut Engine<'_>, snapshot: &Snapshot, batch: &mut Batch<'_>) {
-    let mut parsed: [ControlFlow<Fate, Packet>; BATCH] = [const { Break(NO_FATE) }; BATCH];
+    let mut parsed: ArrayVec<ControlFlow<Fate, Packet>, BATCH> = ArrayVec::new();
     batch.fates.clear();
-    // What is it, and may it come from there?
-    for (frame, slot) in batch.frames.iter_mut().zip(&mut parsed) {
+    // What is it, and may it come from there? Which flow is it? Ask memory for all of them at once.
+    for frame in &mut batch.frames {
         let port = parse::port_of(snapshot, frame);
         engine.counters.received(port.continue_value().unwrap_or(PortId::HOST), frame.len);
-        *slot = parse::parse(snapshot, frame);
+        parsed.push(parse::parse(snapshot, frame, port));
+        if let Some(Continue(packet)) = parsed.last_mut() {
+            packet.hash = engine.hash(&packet.tuple);
+            engine.prefetch(packet.hash);
+        }
     }
-    // Which flow is it? Ask memory for all of them at once.
-    for packet in parsed.iter_mut().filter_map(|slot| match slot {
-        Continue(packet) => Some(packet),
-        Break(_) => None,
-    }) {
-        packet.hash = engine.hash(&packet.tuple);
-        engine.prefetch(packet.hash);
+    for packet in &parsed {
+        if let Continue(packet) = packet {
+            engine.prefetch_record(packet.hash);
+        }
     }
     // Decide, rewrite, wrap.
     for (frame, slot) in batch.frames.iter_mut().zip(&parsed) {
@@ -66,7 +69,7 @@ pub(crate) fn run_again(
 ) -> Fate {
     let fate = match frame.ingress {
         Ingress::Own => own::own(snapshot, frame),
-        _ => match parse::parse(snapshot, frame) {
+        _ => match parse::parse(snapshot, frame, parse::port_of(snapshot, frame)) {
             Continue(mut packet) => {
                 packet.hash = engine.hash(&packet.tuple);
                 one(engine, snapshot, frame, &packet)
@@ -78,10 +81,17 @@ pub(crate) fn run_again(
     fate
 }
 
-/// What stands in a slot that no frame fills.
+/// What a frame's packet is called.
+pub(crate) fn tuple(snapshot: &Snapshot, frame: &mut Frame<'_>) -> Option<Tuple> {
+    let parsed = parse::parse(snapshot, frame, parse::port_of(snapshot, frame));
+    parsed.continue_value().map(|packet| packet.tuple)
+}
+
+/// A decision that is neither, which cannot be.
 const NO_FATE: Fate = Fate::Drop(DropReason::Malformed);
 
 /// Takes one parsed packet to its fate.
+#[inline]
 fn one(
     engine: &mut Engine<'_>,
     snapshot: &Snapshot,

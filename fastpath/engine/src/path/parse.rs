@@ -20,9 +20,14 @@ use super::decap;
 use crate::batch::{Fate, Frame, Ingress, Kind, Packet, Punt, Side, Why};
 use crate::snapshot::{HAIRPIN_V4, HAIRPIN_V6, PortId, PortKind, Snapshot, TRUNK_MAC_PREFIX};
 
-/// Parses one frame.
-pub(crate) fn parse(snapshot: &Snapshot, frame: &mut Frame<'_>) -> ControlFlow<Fate, Packet> {
-    let mut packet = Packet { port: port_of(snapshot, frame)?, ..Packet::default() };
+/// Parses one frame that came from `port`.
+#[inline]
+pub(crate) fn parse(
+    snapshot: &Snapshot,
+    frame: &mut Frame<'_>,
+    port: ControlFlow<Fate, PortId>,
+) -> ControlFlow<Fate, Packet> {
+    let mut packet = Packet { port: port?, ..Packet::default() };
     let kind = snapshot.port(packet.port).map(|port| port.kind);
     packet.side = match kind {
         Some(PortKind::Host) => Side::Host,

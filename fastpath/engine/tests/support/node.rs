@@ -22,6 +22,7 @@ use margay_model::{
     DropReason, Encap, Endpoint, LocalNode, Mac, Policy, Pool, RemoteNode, Route, RouteTarget,
     State, Update,
 };
+use margay_tables::addr::Tuple;
 use margay_tables::flow::{FlowConfig, FlowTable, Region};
 
 use super::packet::{Ip, ip};
@@ -206,6 +207,14 @@ impl Node {
             Frame { chunk: &mut chunk, start: HEADROOM, len: frame.len(), ingress, reassembled };
         let fate = self.engine.run_again(&self.snapshot, self.now, &mut frame);
         Out { fate, frame: frame.bytes().to_vec() }
+    }
+
+    /// The tuple of answers to a packet from a port.
+    pub fn answer_to(&mut self, from: PortId, packet: &Ip) -> Option<Tuple> {
+        let mut chunk = frame_from(from, packet);
+        let (start, len, ingress) = (0, chunk.len(), Ingress::Port(from));
+        let mut frame = Frame { chunk: &mut chunk, start, len, ingress, reassembled: false };
+        self.engine.answer_to(&self.snapshot, &mut frame)
     }
 
     fn account(&self, out: &Out) {

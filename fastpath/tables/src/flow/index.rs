@@ -90,7 +90,7 @@ impl<'t> Index<'t> {
             .or_else(|| self.find_in(self.second(hash), key, hash, State::Live))
     }
 
-    #[inline]
+    #[inline(always)] // Measured: a result in memory costs a stalled load for each packet.
     fn find_in(&self, bucket: u32, key: &Key, hash: u64, accept: State) -> Option<FlowRef<'t>> {
         let tag = tag(hash);
         for slot in slots(self.bucket(bucket)) {
@@ -187,6 +187,7 @@ impl<'t> Index<'t> {
         None
     }
 
+    #[inline]
     fn flow(&self, entry: u64) -> Option<FlowRef<'t>> {
         FlowRef::new(self.lines, FlowId::from_bits(entry))
     }

@@ -74,7 +74,7 @@ pub(crate) fn miss<'t>(
     let flow = compile::compile(engine, snapshot, packet, &way)?;
     if way.translated && way.to_host && packet.side == Side::Wire {
         // The kernel's answers would leave untranslated: they are to be steered here first.
-        return punt(packet, Why::HostFlow(flow.peer().tuple()));
+        return punt(packet, Why::HostFlow);
     }
     Continue(flow)
 }
