@@ -10,44 +10,18 @@ import types
 
 import pytest
 from rig import wait_until
+from scene import NODE, NODE_PORT, OUTSIDE, SERVICE, Scene
 from streams import Pulse, Streams
-from traffic import Field
 
-NODE_PORT = 30080
-SERVICE = "10.96.0.10"
-NODE = {4: "172.20.0.1", 6: "fd20::1"}
-OUTSIDE = {4: "172.20.0.100", 6: "fd20::100"}
 # Generous: a busy machine, and TCP's own timers behind an outage. What was measured is printed.
 BACK_WITHIN = 10.0
 
 
 @pytest.fixture(scope="module")
 def scene(rig):
-    """Clients on n1, servers on both nodes and outside, one service, and a plain server on n1."""
-    rig.store.write(
-        "service",
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "web", "namespace": "x"},
-            "spec": {
-                "type": "NodePort",
-                "clusterIP": SERVICE,
-                "selector": {"app": "web"},
-                "ports": [{"port": 80, "nodePort": NODE_PORT}],
-            },
-        },
-    )
-    rig.pod("n1", "x", "client")
-    rig.pod("n1", "x", "near")
-    rig.pod("n2", "x", "far", app="web")
-    field = Field(rig)
-    for pod in ("near", "far"):
-        field.join(pod)
-    field.join("out", OUTSIDE.values(), [8080])
-    field.join("n1", NODE.values(), [8022])
-    yield types.SimpleNamespace(rig=rig, field=field, pods=rig.pods)
-    field.close()
+    scene = Scene(rig)
+    yield scene
+    scene.close()
 
 
 @pytest.fixture
