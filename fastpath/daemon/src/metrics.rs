@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
 use crate::shared::{Origin, Shared};
-use crate::show::{Totals, port_totals};
+use crate::show::{Totals, received, traffic};
 
 /// Reads all numbers at the moment they are asked for.
 #[derive(Clone)]
@@ -69,21 +69,17 @@ impl Collector for Numbers {
         let shared = &self.0;
         let totals = Totals::new(shared);
         let view = shared.view();
-        let ports: Vec<_> =
-            view.ports.iter().map(|(name, id)| (&**name, port_totals(shared, *id))).collect();
-        let rx = ports.iter().map(|(name, [(frames, _), _])| (*name, *frames));
-        let tx = ports.iter().map(|(name, [_, (frames, _)])| (*name, *frames));
+        let ports = traffic(shared, &view);
+        let rx = ports.iter().map(|(name, [(frames, _), _])| (&**name, *frames));
+        let tx = ports.iter().map(|(name, [_, (frames, _)])| (&**name, *frames));
         family(&mut encoder, "margay_rx_packets", "Frames received by a port.", "port", rx)?;
         family(&mut encoder, "margay_tx_packets", "Frames sent by a port.", "port", tx)?;
-        let rx = ports.iter().map(|(name, [(_, bytes), _])| (*name, *bytes));
-        let tx = ports.iter().map(|(name, [_, (_, bytes)])| (*name, *bytes));
+        let rx = ports.iter().map(|(name, [(_, bytes), _])| (&**name, *bytes));
+        let tx = ports.iter().map(|(name, [_, (_, bytes)])| (&**name, *bytes));
         family(&mut encoder, "margay_rx_bytes", "Bytes received by a port.", "port", rx)?;
         family(&mut encoder, "margay_tx_bytes", "Bytes sent by a port.", "port", tx)?;
         let names: Vec<_> = (0..shared.links.len()).map(|nth| nth.to_string()).collect();
-        let received = shared
-            .links
-            .iter()
-            .map(|link| view.ports.iter().map(|(_, port)| link.counters.rx(*port).0).sum::<u64>());
+        let received = shared.links.iter().map(|link| received(link, &view));
         let workers = names.iter().map(String::as_str).zip(received);
         let help = "Frames received by a worker, on any port.";
         family(&mut encoder, "margay_worker_rx_packets", help, "worker", workers)?;

@@ -1,18 +1,24 @@
 //! Numbers for interfaces, and the kernel's view in the engine's words.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use margay_engine::Counters;
 use margay_engine::snapshot::{DeviceId, KernelRoute, NextHop, PortId, PortInfo, Underlay};
 
 use crate::kernel::{KernelView, RouteKind};
 
-/// Which number each interface has. A number is never given to another name, so that counters
-/// keep their meaning; an interface that comes back finds its own.
+/// Frames and bytes, received and sent.
+pub(crate) type Traffic = [(u64, u64); 2];
+
+/// Which number each interface has. An interface that comes back finds its own, with its counts;
+/// only when numbers run out do those of interfaces that are gone go to others.
 #[derive(Debug, Default)]
 pub(crate) struct Ports {
     numbers: BTreeMap<Arc<str>, PortId>,
+    /// Numbers that had a name once, and what they had counted when they lost it.
+    given_back: BTreeMap<PortId, Traffic>,
 }
 
 /// An interface whose frames come to the dataplane.
@@ -35,9 +41,29 @@ impl Ports {
             return *id;
         }
         // 0 is the host port.
-        let next = u16::try_from(self.numbers.len() + 1).unwrap_or(u16::MAX);
-        self.numbers.insert(name.clone(), PortId(next));
-        PortId(next)
+        let fresh = (1..u16::MAX).map(PortId).nth(self.numbers.len());
+        let again = || {
+            let used: BTreeSet<_> = self.numbers.values().collect();
+            self.given_back.keys().copied().find(|id| !used.contains(id))
+        };
+        let next = again().or(fresh).unwrap_or(PortId(u16::MAX));
+        self.numbers.insert(name.clone(), next);
+        next
+    }
+
+    /// Takes the numbers of all interfaces that are not attached, if there are not many left.
+    pub(crate) fn make_room(&mut self, attached: &[Attached], count: impl Fn(PortId) -> Traffic) {
+        if self.numbers.len() + 2 < Counters::PORTS {
+            return;
+        }
+        let here: BTreeSet<_> = attached.iter().map(|port| &port.name).collect();
+        let gone = self.numbers.extract_if(.., |name, _| !here.contains(name));
+        self.given_back.extend(gone.map(|(_, id)| (id, count(id))));
+    }
+
+    /// What numbers had counted for interfaces that are gone; it counts for no later one.
+    pub(crate) fn given_back(&self) -> &BTreeMap<PortId, Traffic> {
+        &self.given_back
     }
 
     /// All names and numbers, the host port's first.
@@ -111,4 +137,32 @@ fn routes(view: &KernelView, ports: &BTreeMap<u32, PortId>) -> Vec<KernelRoute> 
             (!hops.is_empty()).then_some(KernelRoute { dst: route.dst, hops, metric })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attached(name: &str) -> Attached {
+        Attached { name: name.into(), device: DeviceId::TRUNK, uplink: false }
+    }
+
+    #[test]
+    fn an_interface_keeps_its_number_until_there_are_none_left() {
+        let mut ports = Ports::default();
+        let first = ports.number(&"first".into());
+        assert_eq!(first, PortId(1));
+        ports.make_room(&[], |_| [(0, 0); 2]);
+        assert_eq!(ports.number(&"first".into()), first);
+
+        for nth in 2..Counters::PORTS - 1 {
+            ports.number(&format!("p{nth}").into());
+        }
+        ports.make_room(&[attached("first")], |id| [(u64::from(id.0), 0); 2]);
+        assert_eq!(ports.number(&"first".into()), first);
+        let again = ports.number(&"new".into());
+        assert_eq!(again, PortId(2), "a number that was given back");
+        assert_eq!(ports.given_back()[&again], [(2, 0); 2]);
+        assert_ne!(ports.number(&"newer".into()), again);
+    }
 }

@@ -10,6 +10,7 @@ use margay_tables::flow::FlowTable;
 use margay_worker::Link;
 
 use crate::devices::Entry;
+use crate::ports::Traffic;
 
 /// Where the state in force came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub(crate) enum Origin {
 pub(crate) struct View {
     /// Ports by name, the host port first.
     pub ports: Vec<(Arc<str>, PortId)>,
+    /// What their numbers had counted for interfaces that are gone.
+    pub given_back: BTreeMap<PortId, Traffic>,
     /// How packets get in.
     pub entries: Vec<Entry>,
     /// The kernel's view.

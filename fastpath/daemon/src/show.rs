@@ -1,14 +1,18 @@
 //! What the daemon says of itself: status, counters and flows, for the protocol.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use margay_engine::PortId;
 use margay_engine::snapshot::{DeviceId, PortKind};
 use margay_model::flow::FlowView;
 use margay_model::{DropReason, PuntReason};
 use margay_protocol::{FlowFilter, proto};
 use margay_tables::flow::{Cursor, FlowWorker};
-use margay_worker::clock;
+use margay_worker::{Link, clock};
 
 use crate::devices::Entry;
+use crate::ports::Traffic;
 use crate::shared::{Origin, Shared, View};
 
 /// Sums over all workers and the slow path.
@@ -46,20 +50,46 @@ impl Totals {
     }
 }
 
-/// Frames and bytes that a port received and sent.
-pub(crate) fn port_totals(shared: &Shared, port: PortId) -> [(u64, u64); 2] {
-    let add = |sum: (u64, u64), n: (u64, u64)| (sum.0 + n.0, sum.1 + n.1);
-    shared.counters().fold([(0, 0); 2], |[rx, tx], counters| {
-        [add(rx, counters.rx(port)), add(tx, counters.tx(port))]
+/// What a number has counted, for whichever interfaces had it.
+pub(crate) fn counted(shared: &Shared, port: PortId) -> Traffic {
+    shared.counters().fold([(0, 0); 2], |sum, counters| {
+        combine(sum, [counters.rx(port), counters.tx(port)], u64::wrapping_add)
     })
+}
+
+/// What each port received and sent; those whose numbers others have got are `gone` together.
+pub(crate) fn traffic(shared: &Shared, view: &View) -> Vec<(Arc<str>, Traffic)> {
+    let mut ports: Vec<_> = (view.ports.iter())
+        .map(|(name, id)| {
+            let before = view.given_back.get(id).copied().unwrap_or_default();
+            (name.clone(), combine(counted(shared, *id), before, u64::saturating_sub))
+        })
+        .collect();
+    if !view.given_back.is_empty() {
+        let sum = |sum, more: &Traffic| combine(sum, *more, u64::wrapping_add);
+        ports.push(("gone".into(), view.given_back.values().fold([(0, 0); 2], sum)));
+    }
+    ports
+}
+
+/// Frames that a worker received, on any port.
+pub(crate) fn received(link: &Link, view: &View) -> u64 {
+    let ids: BTreeSet<PortId> =
+        view.ports.iter().map(|(_, id)| *id).chain(view.given_back.keys().copied()).collect();
+    ids.into_iter().map(|id| link.counters.rx(id).0).sum()
+}
+
+fn combine(a: Traffic, b: Traffic, with: fn(u64, u64) -> u64) -> Traffic {
+    let both = |a: (u64, u64), b: (u64, u64)| (with(a.0, b.0), with(a.1, b.1));
+    [both(a[0], b[0]), both(a[1], b[1])]
 }
 
 /// All counters.
 pub(crate) fn counters(shared: &Shared) -> proto::Counters {
     let totals = Totals::new(shared);
     let view = shared.view();
-    let ports = view.ports.iter().map(|(name, id)| {
-        let [(rx_packets, rx_bytes), (tx_packets, tx_bytes)] = port_totals(shared, *id);
+    let ports = traffic(shared, &view).into_iter().map(|(name, traffic)| {
+        let [(rx_packets, rx_bytes), (tx_packets, tx_bytes)] = traffic;
         proto::PortCounters { port: name.to_string(), rx_packets, tx_packets, rx_bytes, tx_bytes }
     });
     let [punts, injected, consumed] = &totals.slow;
@@ -141,7 +171,7 @@ fn workers(shared: &Shared, view: &View) -> Vec<proto::Worker> {
             index: index as u32,
             cpu: core.map(|core| core as u32),
             sleeping: link.is_asleep(),
-            packets: view.ports.iter().map(|(_, id)| link.counters.rx(*id).0).sum(),
+            packets: received(link, view),
         })
         .collect()
 }

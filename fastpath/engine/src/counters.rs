@@ -55,12 +55,9 @@ pub struct Counters {
     pub expired: Counter,
 }
 
-/// Ports that can be counted: one for each number.
-const PORTS: usize = 1 << 12;
-
 impl Default for Counters {
     fn default() -> Self {
-        let ports = || (0..PORTS).map(|_| PortCount::default()).collect();
+        let ports = || (0..Self::PORTS).map(|_| PortCount::default()).collect();
         Self {
             rx: ports(),
             tx: ports(),
@@ -77,9 +74,12 @@ impl Default for Counters {
 }
 
 impl Counters {
+    /// Ports that can be counted, one for each number.
+    pub const PORTS: usize = 1 << 12;
+
     /// Ports with a higher number share the last counter.
     fn slot(ports: &[PortCount], port: PortId) -> Option<&PortCount> {
-        ports.get(usize::from(port.0).min(PORTS - 1))
+        ports.get(usize::from(port.0).min(Self::PORTS - 1))
     }
 
     /// Counts a received frame.
