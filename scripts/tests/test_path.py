@@ -279,7 +279,9 @@ def test_checksums_are_right_whatever_a_pod_does_to_its_offloads(rig, who, offlo
     for target in ("b", "c", "out"):
         caught = rig.run / f"{target}.pcap"
         caught.unlink(missing_ok=True)
-        dump = rig.spawn(target, "tcpdump", "--immediate-mode", "-U", "-s0", "-ni", "eth0", "-Qin", "-w", caught)
+        dump = rig.spawn(
+            target, "tcpdump", "--immediate-mode", "-U", "-s0", "-ni", "eth0", "-Qin", "-w", caught
+        )
         wait_until(lambda: caught.exists() and caught.stat().st_size, "tcpdump writes")
         for v in (V4, V6):
             for protocol in ("TCP", "UDP"):

@@ -2,12 +2,13 @@
 
 `Whoami.serve` opens servers in a place; one thread answers for all of them with "NAME ADDRESS PORT"
 of the client as they see it, followed by what they were sent. `Whoami.ask` holds one conversation:
-an `Answer`, or `REFUSED` or `SILENT`. SCTP is spoken on raw sockets, as kernels are built without
+an `Answer`, or `REFUSED`, `UNREACHABLE` or `SILENT`. SCTP is spoken on raw sockets, as kernels are built without
 it: an INIT is answered by an INIT ACK (RFC 9260 section 3.3.3) whose cookie holds the text.
 """
 
 import contextlib
 import dataclasses
+import errno
 import selectors
 import socket
 import struct
@@ -18,7 +19,7 @@ from scapy.layers.sctp import crc32c
 
 SCTP = 132
 INIT, INIT_ACK, COOKIE = 1, 2, 7
-REFUSED, SILENT = "refused", "silent"
+REFUSED, SILENT, UNREACHABLE = "refused", "silent", "unreachable"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +64,22 @@ def parse(text):
     """An `Answer` from a server's words."""
     name, address, port, data = text.split(b" ", 3)
     return Answer(name.decode(), address.decode(), int(port), data)
+
+
+@contextlib.contextmanager
+def failing():
+    """Notes in the list it gives what became of a conversation that does not succeed."""
+    failed = [SILENT]
+    try:
+        yield failed
+    except TimeoutError:
+        pass
+    except ConnectionRefusedError:
+        failed[0] = REFUSED
+    except OSError as error:
+        if error.errno not in (errno.ENETUNREACH, errno.EHOSTUNREACH):
+            raise
+        failed[0] = UNREACHABLE
 
 
 class Whoami:
@@ -161,7 +178,7 @@ class Whoami:
     # --- the asking side ---
 
     def ask(self, place, address, port, protocol="TCP", source_port=0, data=b"?", within=1.0):
-        """One conversation from a place: an `Answer`, `REFUSED`, or `SILENT` after `within` s."""
+        """One conversation from a place: an `Answer`, or what else came, `SILENT` after `within` s."""
         if protocol == "SCTP":
             return self._ask_sctp(place, address, port, source_port, within)
         kind = socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM
@@ -172,14 +189,16 @@ class Whoami:
             if source_port:
                 ask.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 ask.bind(("", source_port))
-            try:
+            with failing() as failed:
                 ask.connect((address, port))
                 ask.send(data)
                 return parse(ask.recv(65536))
-            except ConnectionRefusedError:
-                return REFUSED
-            except TimeoutError:
-                return SILENT
+            return failed[0]
+
+    def serves(self, place, address, port, protocol="TCP", source_port=0, name=None):
+        """Whether somebody answers (of that name) within a moment."""
+        said = self.ask(place, address, port, protocol, source_port, within=0.25)
+        return isinstance(said, Answer) and name in (None, said.name)
 
     def _ask_sctp(self, place, address, port, source_port, within):
         source_port = source_port or 20000 + time.monotonic_ns() // 1000 % 20000
@@ -188,7 +207,7 @@ class Whoami:
         with contextlib.closing(raw):
             raw.connect((address, 0))
             end = time.monotonic() + within
-            try:
+            with failing() as failed:
                 raw.send(sctp_packet(source_port, port, 0, INIT))
                 while time.monotonic() < end:
                     raw.settimeout(max(end - time.monotonic(), 0.001))
@@ -198,8 +217,4 @@ class Whoami:
                         assert sctp_is_intact(packet), "CRC-32C"
                         (length,) = struct.unpack_from("!H", packet, 34)
                         return parse(packet[36 : 32 + length])
-            except ConnectionRefusedError:
-                return REFUSED
-            except TimeoutError:
-                pass
-            return SILENT
+            return failed[0]

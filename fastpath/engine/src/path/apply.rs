@@ -101,8 +101,8 @@ fn translate_query(body: &mut [u8], old: &Tuple, new: &Tuple, addresses: Delta) 
     Some(())
 }
 
-/// SCTP's CRC32c covers the ports, so a changed port needs it anew (RFC 9260 §6.8).
-fn sctp_checksum(body: &mut [u8]) {
+/// Writes SCTP's CRC32c. It covers the ports, so a changed port needs it anew (RFC 9260 §6.8).
+pub(super) fn sctp_checksum(body: &mut [u8]) {
     let Some(field) = at_mut::<4>(body, 8) else { return };
     *field = [0; 4];
     let sum = crc32c::crc32c(body);

@@ -2,6 +2,7 @@
 
 pub(crate) mod parse;
 mod decap;
+mod offload;
 
 mod flow;
 pub(crate) mod miss;

@@ -16,7 +16,7 @@ use margay_wire::ipv6::{self, Ipv6};
 use margay_wire::transport::{self, IcmpClass, TCP_LEN, TcpFacts};
 use margay_wire::{at, protocol};
 
-use super::decap;
+use super::{decap, offload};
 use crate::batch::{Fate, Frame, Ingress, Kind, Packet, Punt, Side, Why};
 use crate::snapshot::{HAIRPIN_V4, HAIRPIN_V6, PortId, PortKind, Snapshot, TRUNK_MAC_PREFIX};
 
@@ -37,6 +37,9 @@ pub(crate) fn parse(
     };
     packet.tunneled = matches!(frame.ingress, Ingress::Tunnel(_));
     network(snapshot, frame, &mut packet)?;
+    if packet.side == Side::Pod && matches!(frame.ingress, Ingress::Port(_)) {
+        offload::complete(frame, &packet);
+    }
     Continue(packet)
 }
 

@@ -183,6 +183,16 @@ impl Ip {
         }
     }
 
+    /// Where the checksum stands in the transport header.
+    pub fn sum_at(&self) -> usize {
+        match &self.body {
+            Body::Tcp { .. } => 16,
+            Body::Udp { .. } => 6,
+            Body::Sctp { .. } => 8,
+            Body::Icmp { .. } | Body::Raw(..) => 2,
+        }
+    }
+
     /// The packet's bytes from the IP header on.
     pub fn bytes(&self) -> Vec<u8> {
         let body = self.body.bytes(self.src, self.dst);
