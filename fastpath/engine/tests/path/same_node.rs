@@ -52,7 +52,11 @@ fn a_native_pod_may_leave_its_checksums_to_its_interface() {
                 frame[field..field + 2].copy_from_slice(&(folded as u16).to_be_bytes());
             }
             let mut node = Node::default();
-            assert_eq!(node.frame(N, frame).by(A), to_pod(A, &packet.clone().ttl(63)), "{packet:?}");
+            assert_eq!(
+                node.frame(N, frame).by(A),
+                to_pod(A, &packet.clone().ttl(63)),
+                "{packet:?}"
+            );
             assert_eq!(node.frame(N, right).by(A), to_pod(A, &packet.ttl(63)));
         }
     }
