@@ -168,6 +168,9 @@ impl Control {
                 Some(ask) = self.parts.ask.recv() => self.wanted(ask).await,
                 _ = often.tick() => self.collect(),
                 _ = second.tick() => {
+                    if self.parts.devices.follow_queues(&self.view) {
+                        self.publish_view();
+                    }
                     self.keep().await;
                     self.save();
                 }

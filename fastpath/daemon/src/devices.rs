@@ -178,6 +178,31 @@ impl Devices {
         Ok(())
     }
 
+    /// Binds the queues that uplinks have got since (`ethtool -L`); to be called once a second. The
+    /// kernel says how many an interface can have, not how many it has, so binding is the question.
+    /// Queues with a socket cannot be taken away: the kernel refuses that. Whether there are new ones.
+    pub(crate) fn follow_queues(&mut self, view: &KernelView) -> bool {
+        let mut grown = false;
+        let Self { binder, links, uplinks, .. } = self;
+        let sockets = Sockets { binder, links, options: SocketOptions::default() };
+        for (name, UplinkPort { program, entry, device }) in uplinks {
+            let most = view.link(name).map_or(0, |link| link.rx_queues);
+            let mode = if entry.zero_copy { Mode::ZeroCopy } else { Mode::Copy };
+            let more = entry.queues..most;
+            let register = |socket: &margay_xsk::Socket| program.register_socket(socket);
+            match sockets.bind(name, *device, more, Preference::Only(mode), register) {
+                Ok(bound) if bound.queues > 0 => {
+                    entry.queues += bound.queues;
+                    grown = true;
+                    info!(uplink = name, queues = entry.queues, "uplink has more queues");
+                }
+                Ok(_) => {}
+                Err(error) => warn!(uplink = name, %error, "cannot use a new queue"),
+            }
+        }
+        grown
+    }
+
     /// Tells all uplinks what to redirect.
     pub(crate) fn set_classes(&mut self, classes: &Classes) -> Result<(), DeviceError> {
         for uplink in self.uplinks.values_mut() {
@@ -334,6 +359,7 @@ impl Sockets<'_> {
         mut register: impl FnMut(&margay_xsk::Socket) -> Result<(), ProgramError>,
     ) -> Result<Bound, DeviceError> {
         let mut out = Bound { queues: 0, zero_copy: false, fallbacks: Vec::new() };
+        let bound_before = queues.start;
         for queue in queues {
             let bound = match self.binder.bind(interface, queue, preference, self.options) {
                 Ok(bound) => bound,
@@ -354,7 +380,7 @@ impl Sockets<'_> {
             }
         }
         // Who has no queue sends through a worker that has one.
-        let owners = (out.queues as usize).clamp(1, self.links.len());
+        let owners = ((bound_before + out.queues) as usize).clamp(1, self.links.len());
         for (number, link) in self.links.iter().enumerate().skip(owners) {
             link.command(Command::Route(device, Some(number % owners)));
         }
