@@ -2,7 +2,7 @@
 
 use arrayvec::ArrayVec;
 use margay_model::{DropReason, PuntReason};
-use margay_tables::addr::Tuple;
+use margay_tables::addr::{Addr, Tuple};
 use margay_wire::transport::TcpFacts;
 
 use crate::snapshot::{AdjacencyId, PortId};
@@ -186,6 +186,33 @@ pub struct Packet {
     pub hash: u64,
     /// TCP's header, where it is TCP.
     pub tcp: Option<TcpFacts>,
+}
+
+// === impl Packet ===
+
+impl Packet {
+    /// Nothing learned yet: [`Packet::default`] as a constant, of which a copy is a few stores.
+    pub const BLANK: Self = Self {
+        port: PortId(0),
+        side: Side::Wire,
+        kind: Kind::Tracked,
+        tunneled: false,
+        ip_len: 0,
+        transport: 0,
+        ttl: 0,
+        dont_fragment: false,
+        icmp: (0, 0),
+        tuple: Tuple {
+            src: Addr::from_bits(0),
+            dst: Addr::from_bits(0),
+            src_port: 0,
+            dst_port: 0,
+            protocol: 0,
+            zone: 0,
+        },
+        hash: 0,
+        tcp: None,
+    };
 }
 
 /// Up to [`BATCH`] frames on their way through the path.

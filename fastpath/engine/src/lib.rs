@@ -26,6 +26,7 @@ pub use snapshot::{Assembler, PortId, Snapshot, Underlay};
 
 use std::sync::Arc;
 
+use batch::Packet;
 use margay_model::node::Timeouts;
 use margay_tables::addr::Tuple;
 use margay_tables::flow::{FlowId, FlowRef, FlowTable, FlowWorker, Insert, NewFlow, Share, Worth};
@@ -39,6 +40,9 @@ pub struct Engine<'t> {
     flows: FlowWorker,
     counters: Arc<Counters>,
     now: u32,
+    /// What the stages of one batch tell each other. Kept, since making it anew costs a small
+    /// batch more than its packets do.
+    parsed: Box<[(Packet, Option<Fate>)]>,
 }
 
 // === impl Engine ===
@@ -46,7 +50,8 @@ pub struct Engine<'t> {
 impl<'t> Engine<'t> {
     /// An engine on a table; `None` when the table has no seat left.
     pub fn new(table: &'t Arc<FlowTable>, counters: Arc<Counters>) -> Option<Self> {
-        Some(Self { table, flows: FlowWorker::new(table.clone())?, counters, now: 0 })
+        let parsed = vec![Default::default(); BATCH].into();
+        Some(Self { table, flows: FlowWorker::new(table.clone())?, counters, now: 0, parsed })
     }
 
     /// What it counts.

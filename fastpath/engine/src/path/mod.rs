@@ -16,7 +16,6 @@ pub(crate) use flow::state;
 
 use std::ops::ControlFlow::{self, Break, Continue};
 
-use arrayvec::ArrayVec;
 use margay_model::DropReason;
 use margay_tables::addr::Tuple;
 use margay_tables::flow::FlowRef;
@@ -24,7 +23,7 @@ use margay_wire::ethernet;
 use margay_wire::transport::TCP_LEN;
 
 use crate::Engine;
-use crate::batch::{BATCH, Batch, Fate, Frame, Ingress, Packet, Punt, Why};
+use crate::batch::{Batch, Fate, Frame, Ingress, Packet, Punt, Why};
 use crate::conntrack::{self, tcp};
 use crate::decision::Verdict;
 use crate::snapshot::{Adjacency, HopState, PortId, Snapshot};
@@ -34,32 +33,30 @@ use crate::snapshot::{Adjacency, HopState, PortId, Snapshot};
 /// All frames pass one stage before the first passes the next, as far as memory is concerned: the
 /// index lines of the last packet's flow are on their way while the first is being decided.
 pub(crate) fn run(engine: &mut Engine<'_>, snapshot: &Snapshot, batch: &mut Batch<'_>) {
-    let mut parsed: ArrayVec<ControlFlow<Fate, Packet>, BATCH> = ArrayVec::new();
+    let mut parsed = std::mem::take(&mut engine.parsed);
     batch.fates.clear();
     // What is it, and may it come from there? Which flow is it? Ask memory for all of them at once.
-    for frame in &mut batch.frames {
+    for (frame, (packet, ended)) in batch.frames.iter_mut().zip(&mut parsed) {
         let port = parse::port_of(snapshot, frame);
         engine.counters.received(port.continue_value().unwrap_or(PortId::HOST), frame.len);
-        parsed.push(parse::parse(snapshot, frame, port));
-        if let Some(Continue(packet)) = parsed.last_mut() {
-            packet.hash = engine.hash(&packet.tuple);
-            engine.prefetch(packet.hash);
-        }
+        *packet = Packet::BLANK;
+        *ended = parse::parse(snapshot, frame, port, packet).break_value();
+        packet.hash = engine.hash(&packet.tuple);
+        engine.prefetch(packet.hash);
     }
-    for packet in &parsed {
-        if let Continue(packet) = packet {
-            engine.prefetch_record(packet.hash);
-        }
+    for (packet, _) in parsed.iter().take(batch.frames.len()) {
+        engine.prefetch_record(packet.hash);
     }
     // Decide, rewrite, wrap.
-    for (frame, slot) in batch.frames.iter_mut().zip(&parsed) {
-        let fate = match slot {
-            Continue(packet) => one(engine, snapshot, frame, packet),
-            Break(fate) => Break(*fate),
+    for (frame, (packet, ended)) in batch.frames.iter_mut().zip(&parsed) {
+        let fate = match ended {
+            None => one(engine, snapshot, frame, packet),
+            Some(fate) => Break(*fate),
         };
         let (Break(fate) | Continue(fate)) = fate;
         batch.fates.push(fate);
     }
+    engine.parsed = parsed;
 }
 
 /// Runs one frame of the slow path's: it was counted when it came.
@@ -70,13 +67,17 @@ pub(crate) fn run_again(
 ) -> Fate {
     let fate = match frame.ingress {
         Ingress::Own => own::own(snapshot, frame),
-        _ => match parse::parse(snapshot, frame, parse::port_of(snapshot, frame)) {
-            Continue(mut packet) => {
-                packet.hash = engine.hash(&packet.tuple);
-                one(engine, snapshot, frame, &packet)
+        _ => {
+            let mut packet = Packet::default();
+            let port = parse::port_of(snapshot, frame);
+            match parse::parse(snapshot, frame, port, &mut packet) {
+                Continue(()) => {
+                    packet.hash = engine.hash(&packet.tuple);
+                    one(engine, snapshot, frame, &packet)
+                }
+                Break(fate) => Break(fate),
             }
-            Break(fate) => Break(fate),
-        },
+        }
     };
     let (Break(fate) | Continue(fate)) = fate;
     fate
@@ -84,15 +85,16 @@ pub(crate) fn run_again(
 
 /// What a frame's packet is called.
 pub(crate) fn tuple(snapshot: &Snapshot, frame: &mut Frame<'_>) -> Option<Tuple> {
-    let parsed = parse::parse(snapshot, frame, parse::port_of(snapshot, frame));
-    parsed.continue_value().map(|packet| packet.tuple)
+    let mut packet = Packet::default();
+    let port = parse::port_of(snapshot, frame);
+    let parsed = parse::parse(snapshot, frame, port, &mut packet);
+    parsed.is_continue().then_some(packet.tuple)
 }
 
 /// A decision that is neither, which cannot be.
 const NO_FATE: Fate = Fate::Drop(DropReason::Malformed);
 
 /// Takes one parsed packet to its fate.
-#[inline]
 fn one(
     engine: &mut Engine<'_>,
     snapshot: &Snapshot,

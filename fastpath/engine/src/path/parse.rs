@@ -20,14 +20,15 @@ use super::{decap, offload};
 use crate::batch::{Fate, Frame, Ingress, Kind, Packet, Punt, Side, Why};
 use crate::snapshot::{HAIRPIN_V4, HAIRPIN_V6, PortId, PortKind, Snapshot, TRUNK_MAC_PREFIX};
 
-/// Parses one frame that came from `port`.
+/// Parses one frame that came from `port` into `packet`, a default one.
 #[inline]
 pub(crate) fn parse(
     snapshot: &Snapshot,
     frame: &mut Frame<'_>,
     port: ControlFlow<Fate, PortId>,
-) -> ControlFlow<Fate, Packet> {
-    let mut packet = Packet { port: port?, ..Packet::default() };
+    packet: &mut Packet,
+) -> ControlFlow<Fate> {
+    packet.port = port?;
     let kind = snapshot.port(packet.port).map(|port| port.kind);
     packet.side = match kind {
         Some(PortKind::Host) => Side::Host,
@@ -36,11 +37,11 @@ pub(crate) fn parse(
         Some(PortKind::Orphan) | None => return dropped(DropReason::UnknownPort),
     };
     packet.tunneled = matches!(frame.ingress, Ingress::Tunnel(_));
-    network(snapshot, frame, &mut packet)?;
+    network(snapshot, frame, packet)?;
     if packet.side == Side::Pod && matches!(frame.ingress, Ingress::Port(_)) {
-        offload::complete(frame, &packet);
+        offload::complete(frame, packet);
     }
-    Continue(packet)
+    Continue(())
 }
 
 /// The port that a frame came from: its socket's, or on the trunk the one its Ethernet destination
