@@ -1,0 +1,76 @@
+"""Measures, and writes what came of it. scripts/bench builds what is measured and calls this."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import machine
+import rig
+import show
+
+PERF = Path(__file__).resolve().parent.parent
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.split(".")[0])
+    parser.add_argument("suites", nargs="*", default=["rig"], metavar="SUITE", help="rig (default)")
+    parser.add_argument("--rounds", type=int, default=5, help="of every measurement (default 5)")
+    parser.add_argument("--seconds", type=float, default=2, help="of each measurement (default 2)")
+    parser.add_argument("--case", default="", help="only cases whose names contain this")
+    parser.add_argument("--bin", default=PERF.parent / "target/release", help=argparse.SUPPRESS)
+    parsed = parser.parse_args()
+    unknown = [suite for suite in parsed.suites if suite != "rig"]
+    if unknown:
+        parser.error(f"there is no suite {unknown[0]}: rig is")
+    if parsed.rounds < 1 or parsed.seconds <= 0:
+        parser.error("--rounds and --seconds must be positive")
+    return parsed
+
+
+def main():
+    chosen = arguments()
+    if os.geteuid() != 0:
+        sys.exit("scripts/bench: must run as root: namespaces and AF_XDP need it")
+    if os.cpu_count() < 2:
+        sys.exit("scripts/bench: needs two CPUs: one generates, the other forwards")
+    cases = [case for case in rig.CASES if chosen.case in case.name]
+    if not cases:
+        sys.exit(f"scripts/bench: no case's name contains {chosen.case!r}")
+    # A bench that is told to end removes what it has built.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with tempfile.TemporaryDirectory(prefix="margay-bench-") as scratch:
+        suite = rig.Suite(Path(chosen.bin), scratch, chosen.seconds)
+        description = machine.describe(PERF.parent)
+        suite.down()
+        try:
+            suite.up()
+            values = suite.measure(chosen.rounds, cases, progress)
+        finally:
+            suite.down()
+    result = {
+        "suite": suite.name,
+        "machine": description,
+        "command": "scripts/bench " + " ".join(sys.argv[1:]),
+        "rounds": chosen.rounds,
+        "seconds": chosen.seconds,
+        "rows": rig.summary(values, cases),
+    }
+    out = PERF / "results" / suite.name
+    out.parent.mkdir(exist_ok=True)
+    out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    show.picture(result, out.with_suffix(".svg"))
+    print("\n".join(show.table(result["rows"])))
+
+
+def progress(number, case, device, value):
+    """One line a measurement, on the standard error."""
+    offered = f" of {value['offered']:.3f}" if "offered" in value else ""
+    words = f"{value['value']:.3f}{offered} {case.unit}"
+    print(f"round {number + 1}: {case.name}: {device}: {words}", file=sys.stderr, flush=True)
+
+
+main()

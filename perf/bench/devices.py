@@ -1,0 +1,281 @@
+"""What is measured: Margay in its two kinds of pod ports, the bare forwarder, the kernel.
+
+Each device joins the same ends: a pod that sends, a pod of the same node that receives, and, where
+it can, the far end of the node's uplink, behind which the pods of another node are. All of them
+exist at once in namespaces of their own, and what is not being measured sleeps.
+"""
+
+import json
+import os
+import re
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from shell import finish, inside, ip, namespaces, prefer, run, start, wait_until
+
+PERF = Path(__file__).resolve().parent.parent
+# The generator and the sink have the first core, the device under test the second.
+GENERATOR_CPU = 0
+DEVICE_CPU = 1
+GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"
+
+
+@dataclass(frozen=True)
+class Way:
+    """Where packets enter, what they look like there, and where they are counted."""
+
+    netns: str
+    src: str
+    dst: str
+    dst_mac: str
+    sink_netns: str
+    sink_interface: str
+    sink_xdp: str
+
+
+class Device:
+    """A device under test."""
+
+    name = ""
+    tag = ""
+
+    def up(self):
+        """Builds it."""
+
+    def down(self):
+        """Removes all of it, whatever state it is in."""
+        for name in namespaces():
+            if name.startswith(f"{self.tag}-"):
+                ip(f"netns del {name}")
+
+    def begin(self):
+        """Wakes it for a measurement."""
+
+    def end(self):
+        """Lets it sleep."""
+
+    def path(self, way):
+        """The path of a way (`local`, `vxlan`, `ipip`), or None if it has none."""
+        raise NotImplementedError
+
+    def pods(self):
+        """The namespaces of the two pods of one node and the second one's address."""
+        return None
+
+
+class Margay(Device):
+    """A cluster of two nodes made by scripts/rig, one worker each."""
+
+    def __init__(self, kind, binaries, scratch):
+        self.name = f"margay {kind}"
+        self.kind = kind
+        self.tag = f"mgp{kind[0]}"
+        self.run = Path(f"/run/margay-rig-{self.tag}")
+        config = Path(scratch) / f"{self.tag}.toml"
+        config.write_text(f'cpus = "{DEVICE_CPU}"\npod-ports = "{kind}"\n', encoding="utf-8")
+        self.environment = {
+            **os.environ,
+            "MARGAY_BIN": str(binaries),
+            "MARGAY_RIG_TAG": self.tag,
+            "MARGAYD_CONFIG": str(config),
+            "WORKERS": "1",
+        }
+        self.addresses = {}
+        self.mode = "none"
+
+    def rig(self, line):
+        return run([str(PERF.parent / "scripts/rig"), *line.split()], env=self.environment)
+
+    def up(self):
+        self.rig("up --mode none")
+        for node, name, app in [("n1", "a", "client"), ("n1", "b", "server"), ("n2", "c", "server")]:
+            result = json.loads(self.rig(f"pod {node} default {name} app={app}"))
+            self.addresses[name] = result["ips"][0]["address"].split("/")[0]
+        policy = (PERF / "bench/policy.yaml").read_text(encoding="utf-8")
+        (self.run / "store/.policy").write_text(policy, encoding="utf-8")
+        (self.run / "store/.policy").rename(self.run / "store/policy.yaml")
+        # The sink swallows what the other node would answer.
+        inside(f"{self.tag}-n1", "ping -c 1 -W 2 172.20.0.2")
+        mac = inside(f"{self.tag}-n2", "cat /sys/class/net/eth0/address").strip()
+        ip(f"-n {self.tag}-n1 neigh replace 172.20.0.2 lladdr {mac} dev eth0 nud permanent")
+        self.prefer_workers()
+
+    def prefer_workers(self):
+        pid = int((self.run / "n1/daemon.pid").read_text(encoding="ascii"))
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            if (task / "comm").read_text(encoding="ascii").startswith("margay-worker"):
+                prefer(int(task.name))
+
+    def down(self):
+        self.rig("down")
+
+    def path(self, way):
+        if way != "local" and way != self.mode:
+            return None
+        src, far = self.addresses["a"], way != "local"
+        return Way(
+            netns=f"{self.tag}-p-a",
+            src=src,
+            dst=self.addresses["c" if far else "b"],
+            dst_mac=GATEWAY_MAC,
+            sink_netns=f"{self.tag}-wire" if far else f"{self.tag}-p-b",
+            sink_interface="n1" if far else "eth0",
+            # Into a pod behind the trunk the kernel redirects past a native program.
+            sink_xdp="native" if far else "generic",
+        )
+
+    def encapsulate(self, mode):
+        """Changes the pools' encapsulation and gives the nodes the time to follow."""
+        self.rig(f"pools {mode}")
+        self.mode = mode
+        time.sleep(1)
+
+    def pods(self):
+        return f"{self.tag}-p-a", f"{self.tag}-p-b", self.addresses["b"]
+
+
+def softirq_thread(cpu):
+    """The process number of a core's ksoftirqd."""
+    for comm in Path("/proc").glob("[0-9]*/comm"):
+        if comm.read_text(encoding="ascii", errors="replace").strip() == f"ksoftirqd/{cpu}":
+            return int(comm.parent.name)
+    raise RuntimeError(f"there is no ksoftirqd/{cpu}")
+
+
+class Wired(Device):
+    """A device between two pods that are made here: the ends `pa` and `pb` of their veths."""
+
+    def pod(self, name, address):
+        netns, end = f"{self.tag}-{name}", f"{self.tag[-1]}{name}"
+        ip(f"netns add {netns}")
+        ip(f"-n {netns} link set lo up")
+        ip(f"-n {self.tag}-n link add {end} type veth peer name eth0 netns {netns}")
+        ip(f"-n {self.tag}-n link set {end} address {GATEWAY_MAC}")
+        for where, interface in [(netns, "eth0"), (f"{self.tag}-n", end)]:
+            ip(f"-n {where} link set {interface} addrgenmode none")
+            ip(f"-n {where} link set {interface} up")
+        ip(f"-n {netns} addr add {address}/32 dev eth0")
+        ip(f"-n {netns} route add 169.254.1.1 dev eth0")
+        ip(f"-n {netns} route add default via 169.254.1.1")
+        ip(f"-n {netns} neigh add 169.254.1.1 lladdr {GATEWAY_MAC} dev eth0 nud permanent")
+        mac = inside(netns, "cat /sys/class/net/eth0/address").strip()
+        ip(f"-n {self.tag}-n neigh add {address} lladdr {mac} dev {end} nud permanent")
+
+    def up(self):
+        ip(f"netns add {self.tag}-n")
+        ip(f"-n {self.tag}-n link set lo up")
+        self.pod("pa", "10.244.9.1")
+        self.pod("pb", "10.244.9.2")
+
+    def path(self, way):
+        if way != "local":
+            return None
+        return Way(
+            netns=f"{self.tag}-pa",
+            src="10.244.9.1",
+            dst="10.244.9.2",
+            dst_mac=GATEWAY_MAC,
+            sink_netns=f"{self.tag}-pb",
+            sink_interface="eth0",
+            sink_xdp="generic",
+        )
+
+
+class Forwarder(Wired):
+    """The bare AF_XDP forwarder: touches no header."""
+
+    name = "forwarder"
+    tag = "mgpf"
+
+    def __init__(self, binaries, scratch):
+        self.binary = str(Path(binaries) / "margay-forwarder")
+        self.log = Path(scratch) / "forwarder.log"
+        self.process = None
+
+    def up(self):
+        super().up()
+        command = [self.binary, "--in", "fpa", "--out", "fpb", "--cpu", str(DEVICE_CPU)]
+        self.process = start(["ip", "netns", "exec", f"{self.tag}-n", *command], self.log)
+        attached = re.compile(r"\bxdp\b")
+        wait_until(
+            f"the forwarder attaches its programs, see {self.log}",
+            lambda: all(attached.search(ip(f"-n {self.tag}-n link show {end}")) for end in ("fpa", "fpb")),
+        )
+        self.end()
+
+    def down(self):
+        if self.process:
+            self.begin()
+            finish(self.process)
+        super().down()
+
+    # It polls for ever: while others are measured it is stopped.
+    def begin(self):
+        self.process.send_signal(signal.SIGCONT)
+
+    def end(self):
+        self.process.send_signal(signal.SIGSTOP)
+
+
+class Kernel(Wired):
+    """The kernel: routes, connection tracking, perf/kernel/pods.nft, its own VXLAN."""
+
+    name = "kernel"
+    tag = "mgpk"
+
+    def up(self):
+        super().up()
+        node = f"{self.tag}-n"
+        for setting in ["net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0"]:
+            inside(node, f"sysctl -qw {setting}")
+        ip(f"-n {node} route add 10.244.9.1 dev kpa")
+        ip(f"-n {node} route add 10.244.9.2 dev kpb")
+        inside(node, f"nft -f {PERF / 'kernel/pods.nft'}")
+        self.uplink(node)
+        # As with Margay: the second core forwards, not the one that generates.
+        cpus = f"{1 << DEVICE_CPU:x}"
+        inside(node, "tee /sys/class/net/kpa/queues/rx-0/rps_cpus", input=cpus)
+
+    # Under load the kernel forwards on that core's ksoftirqd: it has precedence as the others have.
+    def begin(self):
+        prefer(softirq_thread(DEVICE_CPU))
+
+    def end(self):
+        prefer(softirq_thread(DEVICE_CPU), 0)
+
+    def uplink(self, node):
+        ip(f"netns add {self.tag}-wire")
+        ip(f"-n {node} link add eth0 type veth peer name n1 netns {self.tag}-wire")
+        ip(f"-n {node} link set eth0 up")
+        ip(f"-n {self.tag}-wire link set n1 up")
+        ip(f"-n {node} addr add 172.20.0.1/24 dev eth0")
+        ip(f"-n {node} neigh add 172.20.0.2 lladdr 02:00:00:00:00:02 dev eth0 nud permanent")
+        ip(
+            f"-n {node} link add vxlan0 type vxlan id 4096 dstport 4789 local 172.20.0.1 dev eth0"
+            " nolearning"
+        )
+        ip(f"-n {node} link set vxlan0 mtu 1450 up")
+        ip(f"-n {node} route add 10.244.8.0/26 via 10.244.8.0 dev vxlan0 onlink")
+        ip(f"-n {node} neigh add 10.244.8.0 lladdr 02:00:00:00:08:00 dev vxlan0 nud permanent")
+        run(["bridge", "-n", node, *"fdb add 02:00:00:00:08:00 dev vxlan0 dst 172.20.0.2".split()])
+
+    def path(self, way):
+        local = super().path("local")
+        if way == "local":
+            return local
+        if way != "vxlan":
+            return None
+        return Way(
+            netns=local.netns,
+            src=local.src,
+            dst="10.244.8.1",
+            dst_mac=GATEWAY_MAC,
+            sink_netns=f"{self.tag}-wire",
+            sink_interface="n1",
+            sink_xdp="native",
+        )
+
+    def pods(self):
+        return f"{self.tag}-pa", f"{self.tag}-pb", "10.244.9.2"

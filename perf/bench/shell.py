@@ -1,0 +1,82 @@
+"""Commands, namespaces and processes."""
+
+import os
+import subprocess
+import time
+
+# Both measured cores are kept free of others' work as far as the scheduler allows: noise from
+# elsewhere hits every device under test alike, but it widens the intervals.
+PRIORITY = -20
+
+
+def run(command, **options):
+    """Runs a command and returns what it printed; a failure carries its words."""
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def ip(line):
+    """Runs `ip` with arguments separated by spaces."""
+    return run(["ip", *line.split()])
+
+
+def inside(netns, line, **options):
+    """Runs a command, given as one line, in a namespace."""
+    return run(["ip", "netns", "exec", netns, *line.split()], **options)
+
+
+def namespaces():
+    """The names of all network namespaces."""
+    return [line.split()[0] for line in ip("netns list").splitlines() if line.strip()]
+
+
+def prefer(pid, priority=PRIORITY):
+    """Gives a process, or one thread, precedence over what else runs, or takes it back."""
+    os.setpriority(os.PRIO_PROCESS, pid, priority)
+
+
+def measured(command):
+    """Runs a command with precedence, and returns what it printed."""
+    return run(command, preexec_fn=lambda: prefer(0))
+
+
+def start(command, log):
+    """Starts a command with precedence; its words go to a file."""
+    with open(log, "a", encoding="utf-8") as words:
+        return subprocess.Popen(
+            command, stdout=words, stderr=words, preexec_fn=lambda: prefer(0)
+        )
+
+
+def finish(process):
+    """Ends a process that was started here."""
+    process.terminate()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def busy():
+    """Seconds that each CPU has worked since boot."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    out = []
+    with open("/proc/stat", encoding="ascii") as lines:
+        for line in lines:
+            name, *fields = line.split()
+            if name.startswith("cpu") and name != "cpu":
+                user, nice, system, _idle, _wait, irq, softirq = map(int, fields[:7])
+                out.append((user + nice + system + irq + softirq) / ticks)
+    return out
+
+
+def wait_until(what, question, seconds=20):
+    """Asks until the answer is yes."""
+    until = time.monotonic() + seconds
+    while not question():
+        if time.monotonic() > until:
+            raise RuntimeError(f"waited {seconds} s in vain: {what}")
+        time.sleep(0.1)

@@ -1,0 +1,65 @@
+"""The table and the picture."""
+
+ORDER = ("margay trunk", "margay native", "forwarder", "kernel")
+COLOURS = ("#c8553d", "#e5a04b", "#8a8f98", "#3f6c8f")
+
+
+def table(rows):
+    """Lines of a Markdown table."""
+    yield "| case | unit | " + " | ".join(ORDER) + " | ratios (95 % interval) |"
+    yield "|---|---|" + "---:|" * len(ORDER) + "---|"
+    for row in rows:
+        medians = [f"{row['medians'][n]:.3f}" if n in row["medians"] else "" for n in ORDER]
+        ratios = "; ".join(
+            f"{r['of'].split()[1]}/{r['to']} {r['median']:.2f} ({r['low']:.2f}–{r['high']:.2f})"
+            for r in row["ratios"]
+        )
+        yield f"| {row['case']} | {row['unit']} | " + " | ".join(medians) + f" | {ratios} |"
+
+
+def picture(result, path):
+    """Bars of the medians, one panel a unit, each with the least and the most of its rounds."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    # Nothing in the file that another run over the same data would change.
+    matplotlib.rcParams["svg.hashsalt"] = "margay"
+    from matplotlib import pyplot
+
+    units = list(dict.fromkeys(row["unit"] for row in result["rows"]))
+    counts = [sum(row["unit"] == unit for row in result["rows"]) for unit in units]
+    figure, panels = pyplot.subplots(
+        len(units), 1, figsize=(9, 0.75 * sum(counts) + 1.5), height_ratios=counts, squeeze=False
+    )
+    for panel, unit in zip(panels[:, 0], units):
+        rows = [row for row in result["rows"] if row["unit"] == unit]
+        bars(panel, rows, unit)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", ncols=len(ORDER), frameon=False)
+    machine = result["machine"]
+    figure.text(0.01, 0.003, f"{machine['cpu']}, {machine['cpus']} CPUs, Linux {machine['kernel']}, "
+                f"{machine['commit']}, {machine['time'][:10]}", fontsize=7, color="#666666")
+    figure.tight_layout(rect=(0, 0.015, 1, 0.96))
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def bars(panel, rows, unit):
+    """One bar for each case and device."""
+    height = 0.8 / len(ORDER)
+    for index, (name, colour) in enumerate(zip(ORDER, COLOURS)):
+        places, medians, spans = [], [], [[], []]
+        for place, row in enumerate(rows):
+            if name in row["medians"]:
+                all_ = [value["value"] for value in row["rounds"][name]]
+                middle = row["medians"][name]
+                places.append(place + (index - (len(ORDER) - 1) / 2) * height)
+                medians.append(middle)
+                spans[0].append(middle - min(all_))
+                spans[1].append(max(all_) - middle)
+        panel.barh(places, medians, height * 0.9, label=name, color=colour, xerr=spans,
+                   error_kw={"elinewidth": 0.8, "ecolor": "#333333"})
+    panel.set_yticks(range(len(rows)), [row["case"] for row in rows])
+    panel.invert_yaxis()
+    panel.set_xlabel(unit)
+    panel.spines[["top", "right"]].set_visible(False)
