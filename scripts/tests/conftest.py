@@ -1,4 +1,8 @@
-"""A module's rig: `MODE` (of `scripts/rig up --mode`) and `ENV` of the test module shape it."""
+"""A module's rig: `MODE` (of `scripts/rig up --mode`) and `ENV` of the test module shape it.
+
+Of the caller's environment `MARGAY_RIG_MODE` overrides the mode, `MARGAY_RIG_KEEP` leaves the rig
+running, and `MARGAYD_CONFIG` is margayd's configuration file (say, for native pod ports).
+"""
 
 import os
 import sys
@@ -23,11 +27,12 @@ def pytest_runtest_makereport(item):
 
 @pytest.fixture(scope="module")
 def rig(request):
-    """A fresh cluster for the module. `MARGAY_RIG_KEEP=1` leaves it running afterwards."""
+    """A fresh cluster for the module."""
     assert os.geteuid() == 0, "rig tests need root: namespaces and AF_XDP"
+    mode = os.environ.get("MARGAY_RIG_MODE") or getattr(request.module, "MODE", "vxlan")
     rig = Rig()
     try:
-        rig.up(getattr(request.module, "MODE", "vxlan"), **getattr(request.module, "ENV", {}))
+        rig.up(mode, **getattr(request.module, "ENV", {}))
         yield rig
     finally:
         if not os.environ.get("MARGAY_RIG_KEEP"):
