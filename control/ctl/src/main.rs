@@ -33,6 +33,7 @@ mod dataplane;
 mod version;
 mod completion;
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -111,8 +112,12 @@ fn wait(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> 
 
 /// Whether whoever read the output has seen enough, as `head` does.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let mut io = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
-    io.any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    let of_failure = match error.downcast_ref::<Failure>() {
+        Some(Failure::Io(io)) => Some(io),
+        _ => None,
+    };
+    let causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    of_failure.into_iter().chain(causes).any(|io| io.kind() == io::ErrorKind::BrokenPipe)
 }
 
 #[cfg(test)]

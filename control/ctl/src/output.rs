@@ -26,6 +26,11 @@ impl Table {
         self.rows.push(row);
     }
 
+    /// Whether it has no row.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// Writes the table; nothing follows the last cell of a line.
     pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let cells = |column: usize| self.rows.iter().filter_map(move |row| row.get(column));

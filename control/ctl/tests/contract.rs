@@ -29,6 +29,26 @@ fn a_bad_line_has_its_error_in_its_place_and_empty_lines_have_none() {
 }
 
 #[test]
+fn many_lines_are_answered_in_their_order() {
+    let flows = [
+        "10.1.0.1 > 10.1.0.2 TCP 80",
+        "9.9.9.9 > 10.1.0.2 UDP 1",
+        "bad",
+        "1.1.1.1 > 2.2.2.2 TCP 1",
+    ];
+    let flows = flows.map(|flow| if flow == "bad" { flow.to_owned() } else { common::line(flow) });
+    let input: String = (0..70_000).map(|i| format!("{}\n", flows[i % flows.len()])).collect();
+    let (answers, _) = simulate(&three_by_three(), &input);
+    assert_eq!(answers.len(), 70_000);
+    assert_eq!(answers[0]["egress"]["verdict"], "allow");
+    assert_eq!(answers[1]["egress"]["verdict"], "none");
+    assert!(answers[2]["error"].is_string());
+    for (i, answer) in answers.iter().enumerate() {
+        assert_eq!(*answer, answers[i % flows.len()], "line {i}");
+    }
+}
+
+#[test]
 fn bad_documents_are_reported_and_left_out() {
     let bad = "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: x}\nspec: {podSelector: {matchLabels: 5}}\n---\n{ not yaml\n";
     let line = common::line("9.9.9.9 > 10.1.0.1 TCP 80");

@@ -90,7 +90,6 @@ impl Counters {
             ports.push(name.chain(numbers.iter().map(ToString::to_string)).collect());
         }
         ports.write(out)?;
-        writeln!(out)?;
         let titles = ["WHAT", "REASON", "PACKETS"].into_iter().chain(wide.then_some("MEANING"));
         let mut reasons = Table::new(titles);
         let lists = [
@@ -106,7 +105,10 @@ impl Counters {
                 reasons.push(row);
             }
         }
-        reasons.write(out)?;
+        if !reasons.is_empty() {
+            writeln!(out)?;
+            reasons.write(out)?;
+        }
         writeln!(out, "\nflow misses {}, evictions {}", self.flow_misses, self.flow_evictions)
     }
 }

@@ -120,7 +120,7 @@ async fn ask_agent(options: &Options) -> Agent {
         Ok(Ok(Readiness::Ready)) => ("ready", None),
         Ok(Ok(Readiness::NotReady { reason })) => ("notReady", Some(reason)),
         Ok(Ok(Readiness::Degraded { reason })) => ("degraded", Some(reason)),
-        Ok(Err(error)) => ("unreachable", Some(error.to_string())),
+        Ok(Err(error)) => ("unreachable", Some(error.msg)),
         Err(error) => ("unreachable", Some(error.to_string())),
     };
     Agent { socket, state, reason }

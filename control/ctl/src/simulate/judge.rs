@@ -1,27 +1,45 @@
-//! What both ends of a flow say.
+//! Who is asked about a flow, and what it comes to.
 
 use std::net::SocketAddr;
 
 use margay_model::Endpoint;
 use margay_resources::conf::HostAction;
-use margay_tables::classifier::{Direction, PacketFacts, Verdict};
+use margay_tables::classifier::{Direction, PacketFacts};
 
 use super::flow::Flow;
+use super::jury::Question;
 use super::translate::Translation;
 use super::verdict::{Answer, Fate, Side};
 use super::world::{Party, World};
 
 const ICMPV6: u8 = 58;
 
-/// Judges a flow: services first, then the source's egress policy and the destination's ingress
-/// policy on what came of it, both in any case.
-pub(crate) fn judge<'c>(world: &mut World<'c>, flow: &Flow) -> Answer {
+/// What is known of a flow before policies are asked.
+#[derive(Debug)]
+pub(super) struct Case<'c> {
+    egress: Part<'c>,
+    ingress: Part<'c>,
+    /// Nothing answers there, or the pod's own host does not want it.
+    refused: bool,
+    backend: Option<SocketAddr>,
+}
+
+/// What one end has to say.
+#[derive(Debug)]
+enum Part<'c> {
+    Known(Side),
+    Asks(Question<'c>),
+}
+
+/// Hears a flow: services come first, then the source's egress policy and the destination's
+/// ingress policy are to be asked about what came of it, both in any case.
+pub(super) fn hear<'c>(world: &mut World<'c>, flow: &Flow) -> Case<'c> {
     let src = world.party(flow.src);
     let dst = world.party(flow.dst);
     match world.services.translate(flow, &src, &dst) {
         Translation::Refused => {
             let egress = egress(world, flow, &src, &dst);
-            Answer { verdict: Fate::Deny, egress, ingress: Side::NONE, backend: None }
+            Case { egress, ingress: Part::Known(Side::NONE), refused: true, backend: None }
         }
         Translation::To(backend) => {
             let flow = Flow { dst: backend.ip(), dst_port: Some(backend.port()), ..*flow };
@@ -38,12 +56,13 @@ fn both_ends<'c>(
     src: &Party<'c>,
     dst: &Party<'c>,
     backend: Option<SocketAddr>,
-) -> Answer {
-    let egress = egress(world, flow, src, dst);
-    let ingress = ingress(world, flow, src, dst);
-    let passes = egress.passes() && ingress.passes() && host_accepts(world, flow, src, dst);
-    let verdict = if passes { Fate::Allow } else { Fate::Deny };
-    Answer { verdict, egress, ingress, backend }
+) -> Case<'c> {
+    Case {
+        egress: egress(world, flow, src, dst),
+        ingress: ingress(world, flow, src, dst),
+        refused: !host_accepts(world, flow, src, dst),
+        backend,
+    }
 }
 
 /// What a pod sends to itself, and a node to its own pods, is nobody's business.
@@ -58,21 +77,21 @@ fn is_to_own_host(src: &Party<'_>, dst: &Party<'_>) -> bool {
     src.is_pod && !dst.is_pod && dst.host.is_some() && dst.host == src.node
 }
 
-fn egress<'c>(world: &mut World<'c>, flow: &Flow, src: &Party<'c>, dst: &Party<'c>) -> Side {
+fn egress<'c>(world: &mut World<'c>, flow: &Flow, src: &Party<'c>, dst: &Party<'c>) -> Part<'c> {
     match src.endpoint {
         Some(endpoint) if !is_private(src, dst) => {
-            decide(world, endpoint, src, Direction::Egress, flow)
+            ask(world, endpoint, src, Direction::Egress, flow)
         }
-        _ => Side::NONE,
+        _ => Part::Known(Side::NONE),
     }
 }
 
-fn ingress<'c>(world: &mut World<'c>, flow: &Flow, src: &Party<'c>, dst: &Party<'c>) -> Side {
+fn ingress<'c>(world: &mut World<'c>, flow: &Flow, src: &Party<'c>, dst: &Party<'c>) -> Part<'c> {
     match dst.endpoint {
         Some(endpoint) if !is_private(src, dst) && !is_to_own_host(src, dst) => {
-            decide(world, endpoint, dst, Direction::Ingress, flow)
+            ask(world, endpoint, dst, Direction::Ingress, flow)
         }
-        _ => Side::NONE,
+        _ => Part::Known(Side::NONE),
     }
 }
 
@@ -85,29 +104,18 @@ fn host_accepts(world: &mut World<'_>, flow: &Flow, src: &Party<'_>, dst: &Party
     is_discovery || world.settings(node).default_endpoint_to_host_action != HostAction::Drop
 }
 
-fn decide<'c>(
+fn ask<'c>(
     world: &mut World<'c>,
     endpoint: &'c Endpoint,
     party: &Party<'c>,
     direction: Direction,
     flow: &Flow,
-) -> Side {
+) -> Part<'c> {
     let is_ingress = direction == Direction::Ingress;
     if !party.is_pod && is_failsafe(world, party, is_ingress, flow) {
-        return Side::without_policy(Fate::Allow);
+        return Part::Known(Side::without_policy(Fate::Allow));
     }
-    let compiler = world.compiler;
-    let decision = world.decide(endpoint, direction, &facts(flow));
-    let by_rule = decision.policy.zip(decision.rule);
-    Side {
-        verdict: match decision.verdict {
-            Verdict::Allow => Fate::Allow,
-            Verdict::Deny => Fate::Deny,
-        },
-        tier: decision.tier.cloned(),
-        policy: by_rule.map(|(key, _)| key.clone()),
-        rule: by_rule.map(|(key, rule)| compiler.rule_number(key, is_ingress, rule)),
-    }
+    Part::Asks(Question { endpoint, direction, facts: facts(flow) })
 }
 
 /// Whether the flow is one of those that keep a host reachable: no policy of a host endpoint is
@@ -135,5 +143,30 @@ fn facts(flow: &Flow) -> PacketFacts {
         dst_port: flow.dst_port,
         protocol: flow.protocol,
         icmp: flow.icmp,
+    }
+}
+
+// === impl Case ===
+
+impl<'c> Case<'c> {
+    /// What policies are to be asked.
+    pub(super) fn questions(&self) -> impl Iterator<Item = Question<'c>> {
+        [&self.egress, &self.ingress].into_iter().filter_map(|part| match part {
+            Part::Asks(question) => Some(*question),
+            Part::Known(_) => None,
+        })
+    }
+
+    /// The answer, with what policies said to each of the questions.
+    pub(super) fn answer(self, said: &mut impl Iterator<Item = Side>) -> Answer {
+        let mut side = |part| match part {
+            Part::Known(side) => side,
+            // There is an answer to each question; without one nothing is allowed.
+            Part::Asks(_) => said.next().unwrap_or(Side::without_policy(Fate::Deny)),
+        };
+        let (egress, ingress) = (side(self.egress), side(self.ingress));
+        let passes = egress.passes() && ingress.passes() && !self.refused;
+        let verdict = if passes { Fate::Allow } else { Fate::Deny };
+        Answer { verdict, egress, ingress, backend: self.backend }
     }
 }

@@ -4,12 +4,13 @@
 //! - [`flow`]: a line of input;
 //! - [`world`]: the compiled datastore, and who has which address;
 //! - [`translate`]: services come first;
-//! - [`judge`]: what both ends say; [`verdict`]: how it is written.
+//! - [`judge`]: who is asked; [`jury`]: what policies say; [`verdict`]: how it is written.
 
 mod flow;
 mod world;
 mod translate;
 mod judge;
+mod jury;
 mod verdict;
 
 use std::fs::File;
@@ -22,7 +23,9 @@ use margay_resources::Kind;
 
 use crate::objects::{self, ReadError};
 use crate::options::{NoDatastore, Options};
-use flow::Flow;
+use flow::{Flow, LineError};
+use judge::Case;
+use jury::Jury;
 use verdict::Failure;
 use world::World;
 
@@ -48,6 +51,9 @@ const KINDS: &[Kind] = &[
     Kind::NetworkPolicy,
     Kind::GlobalNetworkPolicy,
 ];
+
+/// Lines that are answered at once: enough that to begin threads for them costs nothing.
+const BATCH: usize = 1 << 16;
 
 /// Arguments of `policy simulate`.
 #[derive(Debug, clap::Args)]
@@ -89,31 +95,58 @@ pub(crate) fn run(options: &Options, args: &Args) -> Result<ExitCode, SimulateEr
         }
     }
     compiler.flush();
-    let mut world = World::new(&compiler);
-    answer(&mut world, input, BufWriter::new(io::stdout().lock()))?;
+    let mut court = Court { world: World::new(&compiler), jury: Jury::new(&compiler) };
+    answer(&mut court, input, BufWriter::new(io::stdout().lock()))?;
     // The process ends here; to take a large world to pieces would take as long as many verdicts.
-    std::mem::forget(world);
+    std::mem::forget(court);
     std::mem::forget(compiler);
     Ok(ExitCode::SUCCESS)
 }
 
+/// Everybody who decides on flows.
+struct Court<'c> {
+    world: World<'c>,
+    jury: Jury<'c>,
+}
+
+/// Answers the lines in batches, each as soon as it is full.
 fn answer(
-    world: &mut World<'_>,
+    court: &mut Court<'_>,
     input: impl BufRead,
     mut output: impl Write,
 ) -> Result<(), SimulateError> {
+    let mut batch = Vec::new();
     for line in input.split(b'\n') {
         let line = line.map_err(SimulateError::Flows)?;
         let line = String::from_utf8_lossy(&line);
         if line.trim().is_empty() {
             continue;
         }
-        let written = match Flow::parse(&line) {
-            Ok(flow) => serde_json::to_writer(&mut output, &judge::judge(world, &flow)),
-            Err(error) => serde_json::to_writer(&mut output, &Failure { error: error.to_string() }),
+        batch.push(Flow::parse(&line).map(|flow| judge::hear(&mut court.world, &flow)));
+        if batch.len() == BATCH {
+            write(&mut court.jury, std::mem::take(&mut batch), &mut output)?;
+        }
+    }
+    write(&mut court.jury, batch, &mut output)?;
+    output.flush().map_err(SimulateError::Write)
+}
+
+fn write<'c>(
+    jury: &mut Jury<'c>,
+    batch: Vec<Result<Case<'c>, LineError>>,
+    output: &mut impl Write,
+) -> Result<(), SimulateError> {
+    let questions: Vec<_> = batch.iter().flatten().flat_map(Case::questions).collect();
+    let mut said = jury.decide(&questions).into_iter();
+    for case in batch {
+        let written = match case {
+            Ok(case) => serde_json::to_writer(&mut *output, &case.answer(&mut said)),
+            Err(error) => {
+                serde_json::to_writer(&mut *output, &Failure { error: error.to_string() })
+            }
         };
         written.map_err(|e| SimulateError::Write(e.into()))?;
         output.write_all(b"\n").map_err(SimulateError::Write)?;
     }
-    output.flush().map_err(SimulateError::Write)
+    Ok(())
 }

@@ -5,25 +5,16 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use margay_compile::Compiler;
-use margay_model::{Endpoint, PolicyKey, TierPolicies};
+use margay_model::Endpoint;
 use margay_resources::conf::Settings;
-use margay_tables::classifier::{
-    Cause, Classifier, Decision, Direction, EndpointPolicy, PacketFacts, PolicyBook,
-};
 
 use super::translate::Services;
 
 /// Everything that a flow is judged by.
 pub(crate) struct World<'c> {
-    pub(crate) compiler: &'c Compiler,
+    compiler: &'c Compiler,
     pub(crate) services: Services<'c>,
-    classifier: Classifier,
-    book: PolicyBook,
     parties: HashMap<IpAddr, Party<'c>>,
-    /// The tiers of endpoints, by where they lie in memory: endpoints with the same share them.
-    tiers: HashMap<usize, EndpointPolicy>,
-    /// The profiles of endpoints, which differ by namespace and service account.
-    profiles: HashMap<&'c [PolicyKey], EndpointPolicy>,
     settings: HashMap<Arc<str>, Settings>,
 }
 
@@ -62,49 +53,12 @@ impl<'c> World<'c> {
                 }
             }
         }
-        let book = PolicyBook::from_state(state);
-        Self {
-            compiler,
-            services: Services::new(compiler),
-            classifier: book.classifier(),
-            book,
-            parties,
-            tiers: HashMap::new(),
-            profiles: HashMap::new(),
-            settings: HashMap::new(),
-        }
+        Self { compiler, services: Services::new(compiler), parties, settings: HashMap::new() }
     }
 
     /// Who has an address.
     pub(crate) fn party(&self, address: IpAddr) -> Party<'c> {
         self.parties.get(&address).copied().unwrap_or_default()
-    }
-
-    /// What an endpoint's policies say. They are compiled when they are first asked for: the tiers
-    /// apart from the profiles, which are asked where no tier decides, because a policy for many
-    /// endpoints would otherwise be indexed anew for each combination of profiles.
-    pub(crate) fn decide(
-        &mut self,
-        endpoint: &'c Endpoint,
-        direction: Direction,
-        facts: &PacketFacts,
-    ) -> Decision<'_> {
-        let Self { book, tiers, profiles, classifier, .. } = self;
-        // One key for all: what was compiled is kept here, and the book need not remember whom to
-        // tell of changes, of which there are none.
-        let mut part = |tiers: &Arc<[TierPolicies]>, profiles: &Arc<[PolicyKey]>| {
-            let (tiers, profiles, key) = (tiers.clone(), profiles.clone(), Arc::default());
-            book.endpoint(&Endpoint { key, tiers, profiles, ..endpoint.clone() })
-        };
-        let place = endpoint.tiers.as_ptr().addr();
-        let policy = tiers.entry(place).or_insert_with(|| part(&endpoint.tiers, &Arc::default()));
-        let decision = classifier.decide(policy, direction, facts);
-        if decision.cause != Cause::NoProfile {
-            return decision;
-        }
-        let policy = profiles.entry(&*endpoint.profiles);
-        let policy = policy.or_insert_with(|| part(&Arc::default(), &endpoint.profiles));
-        classifier.decide(policy, direction, facts)
     }
 
     /// The settings in force on a node.

@@ -1,0 +1,138 @@
+//! What endpoints' policies say, on all cores.
+//!
+//! Policies are compiled when they are first asked for, and compiling is what takes the time in a
+//! large cluster: so each endpoint has one juror, who alone compiles its policies.
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::thread::{self, ScopedJoinHandle};
+
+use hashbrown::HashMap;
+use margay_compile::Compiler;
+use margay_model::{Endpoint, PolicyKey, TierPolicies};
+use margay_tables::classifier::{
+    Cause, Classifier, Decision, Direction, EndpointPolicy, PacketFacts, PolicyBook, Verdict,
+};
+
+use super::verdict::{Fate, Side};
+
+/// What an endpoint is asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question<'c> {
+    pub(super) endpoint: &'c Endpoint,
+    pub(super) direction: Direction,
+    pub(super) facts: PacketFacts,
+}
+
+/// Everybody who decides.
+pub(super) struct Jury<'c> {
+    jurors: Vec<Juror<'c>>,
+}
+
+/// One thread's compiled policies.
+struct Juror<'c> {
+    compiler: &'c Compiler,
+    book: PolicyBook,
+    classifier: Classifier,
+    /// The tiers of endpoints, by where they lie in memory: endpoints with the same share them.
+    tiers: HashMap<usize, EndpointPolicy>,
+    /// The profiles of endpoints, which differ by namespace and service account.
+    profiles: HashMap<&'c [PolicyKey], EndpointPolicy>,
+}
+
+// === impl Jury ===
+
+impl<'c> Jury<'c> {
+    /// A jury on what was compiled, with a juror for each core.
+    pub(super) fn new(compiler: &'c Compiler) -> Self {
+        let count = thread::available_parallelism().map_or(1, NonZero::get);
+        let jurors = thread::scope(|scope| {
+            let begun: Vec<_> = (0..count).map(|_| scope.spawn(|| Juror::new(compiler))).collect();
+            begun.into_iter().map(outcome).collect()
+        });
+        Self { jurors }
+    }
+
+    /// Answers each question, in order.
+    pub(super) fn decide(&mut self, questions: &[Question<'c>]) -> Vec<Side> {
+        let count = self.jurors.len();
+        let mut sides = vec![Side::NONE; questions.len()];
+        thread::scope(|scope| {
+            let asked = self.jurors.iter_mut().enumerate().map(|(number, juror)| {
+                scope.spawn(move || {
+                    let numbered = questions.iter().enumerate();
+                    let own = numbered.filter(|(_, q)| share(q.endpoint, count) == number);
+                    own.map(|(at, question)| (at, juror.decide(question))).collect::<Vec<_>>()
+                })
+            });
+            // All are begun before the first is waited for.
+            let asked: Vec<_> = asked.collect();
+            for (at, side) in asked.into_iter().flat_map(outcome) {
+                if let Some(slot) = sides.get_mut(at) {
+                    *slot = side;
+                }
+            }
+        });
+        sides
+    }
+}
+
+/// What a thread returns; if it panics, so does this one.
+fn outcome<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Which of so many jurors an endpoint has: the same one as all endpoints with the same tiers.
+fn share(endpoint: &Endpoint, count: usize) -> usize {
+    // Fibonacci hashing: addresses of allocations differ in their middle bits.
+    let mixed = (endpoint.tiers.as_ptr().addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32) as usize % count.max(1)
+}
+
+// === impl Juror ===
+
+impl<'c> Juror<'c> {
+    fn new(compiler: &'c Compiler) -> Self {
+        let book = PolicyBook::from_state(compiler.state());
+        let classifier = book.classifier();
+        Self { compiler, book, classifier, tiers: HashMap::new(), profiles: HashMap::new() }
+    }
+
+    fn decide(&mut self, question: &Question<'c>) -> Side {
+        let compiler = self.compiler;
+        let decision = self.ask(question);
+        let by_rule = decision.policy.zip(decision.rule);
+        let ingress = question.direction == Direction::Ingress;
+        Side {
+            verdict: match decision.verdict {
+                Verdict::Allow => Fate::Allow,
+                Verdict::Deny => Fate::Deny,
+            },
+            tier: decision.tier.cloned(),
+            policy: by_rule.map(|(key, _)| key.clone()),
+            rule: by_rule.map(|(key, rule)| compiler.rule_number(key, ingress, rule)),
+        }
+    }
+
+    /// The tiers are compiled apart from the profiles, which are asked where no tier decides: a
+    /// policy for many endpoints would otherwise be indexed anew for each combination of profiles.
+    fn ask(&mut self, question: &Question<'c>) -> Decision<'_> {
+        let Question { endpoint, direction, facts } = question;
+        let Self { book, tiers, profiles, classifier, .. } = self;
+        // One key for all: what was compiled is kept here, and the book need not remember whom to
+        // tell of changes, of which there are none.
+        let mut part = |tiers: &Arc<[TierPolicies]>, profiles: &Arc<[PolicyKey]>| {
+            let (tiers, profiles, key) = (tiers.clone(), profiles.clone(), Arc::default());
+            book.endpoint(&Endpoint { key, tiers, profiles, ..(*endpoint).clone() })
+        };
+        let policy = tiers.entry(endpoint.tiers.as_ptr().addr());
+        let policy = policy.or_insert_with(|| part(&endpoint.tiers, &Arc::default()));
+        let decision = classifier.decide(policy, *direction, facts);
+        if decision.cause != Cause::NoProfile {
+            return decision;
+        }
+        let policy = profiles.entry(&*endpoint.profiles);
+        let policy = policy.or_insert_with(|| part(&Arc::default(), &endpoint.profiles));
+        classifier.decide(policy, *direction, facts)
+    }
+}
