@@ -25,10 +25,12 @@ pub(crate) fn margayctl(arguments: &[&str], input: &str) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    // A command that reads no input may be gone before this is written.
-    let _ = stdin.write_all(input.as_bytes());
-    drop(stdin);
-    child.wait_with_output().unwrap()
+    std::thread::scope(|scope| {
+        // Besides reading: the command answers before it has read everything. One that reads no
+        // input may be gone before this is written.
+        scope.spawn(move || drop(stdin.write_all(input.as_bytes())));
+        child.wait_with_output().unwrap()
+    })
 }
 
 /// A datastore that commands are run on.
