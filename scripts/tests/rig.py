@@ -298,6 +298,10 @@ class Rig:
                 child.kill()
         return child.wait(5)
 
+    def mac(self, name, device="eth0"):
+        """The Ethernet address of a place's interface. (What /sys shows is not the place's.)"""
+        return json.loads(self.exec(name, "ip", "-j", "link", "show", device))[0]["address"]
+
     def ping(self, name, target, count=1, wait=1, *more):
         """Whether an echo comes back."""
         words = ("ping", "-n", "-c", count, "-i", "0.2", "-W", wait, *more, target)

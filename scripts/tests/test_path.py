@@ -318,7 +318,7 @@ def answer_to(raw, frame, wanted):
 
 
 def test_a_pod_that_asks_for_any_address_is_told_its_host(rig, who):
-    mac = rig.exec("a", "cat", "/sys/class/net/eth0/address").strip()
+    mac = rig.mac("a")
     v4, v6 = rig.pods["a"]
     is_reply = lambda got: ARP in got and got[ARP].op == 2  # noqa: E731
     with packet_socket(rig, "a") as raw:
@@ -338,7 +338,7 @@ def test_a_pod_that_asks_for_any_address_is_told_its_host(rig, who):
 
 def test_what_a_pods_stack_says_by_itself_is_no_spoofing(rig, who):
     """Router solicitation, duplicate address detection, listener reports."""
-    mac = rig.exec("a", "cat", "/sys/class/net/eth0/address").strip()
+    mac = rig.mac("a")
     before = rig.metrics("n1")
     assert before.drops("spoof") == 0
     rig.pod("n1", "default", "fresh")

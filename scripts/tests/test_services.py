@@ -33,6 +33,8 @@ TABLE = {
     ("out", True): {CLUSTER: (ALL, False), EXTERNAL_LOCAL: (ALL, False), INTERNAL_LOCAL: (HERE, False)},
     ("out", False): {CLUSTER: (ALL, False), EXTERNAL_LOCAL: (HERE, True), INTERNAL_LOCAL: (ALL, False)},
 }  # fmt: skip
+# The node's own ports are routed by their number, which a raw socket does not tell the kernel.
+RAW_CANNOT = ("n1", "node port", "SCTP")
 
 
 def cluster_ip(n):
@@ -141,10 +143,10 @@ def asked_often(who, place, to, port, protocol, expected, least=5, most=60):
     answers, names = [], set()
     while len(answers) < most and (len(answers) < least or not expected <= names):
         answer = who.ask(place, to, port, protocol)
-        if isinstance(answer, str):
-            answer = who.ask(place, to, port, protocol) if answer == SILENT else answer
         answers.append(answer)
-        names.add(answer if isinstance(answer, str) else answer.name)
+        names.add(getattr(answer, "name", answer))
+        if isinstance(answer, str):
+            break
     return answers, names
 
 
@@ -161,6 +163,8 @@ def test_the_table(rig, who, n, protocol, v):
     masked = own_addresses(rig, "n1", v)
     wrong = []
     for place, (way, (to, port)) in itertools.product(("a", "n1", "out"), ways.items()):
+        if (place, way, protocol) == RAW_CANNOT:
+            continue
         expected, kept = TABLE[place, way == "cluster address"][n]
         answers, names = asked_often(who, place, to, port, protocol, expected)
         sources = {getattr(answer, "address", None) for answer in answers}
@@ -213,12 +217,14 @@ def test_a_service_without_endpoints_refuses_at_once(rig, who, protocol, v):
     try:
         wait_until(lambda: who.ask("a", cluster_ip(8)[v], 80, within=0.2) == REFUSED, "refusal")
         for place in ("a", "n1", "out"):
-            for to, port in (
-                (cluster_ip(8)[v], 80),
-                (NODE["n1"][v], 30008),
-                (balancer_ip(8)[v], 80),
-                (external_ip(8)[v], 80),
+            for way, to, port in (
+                ("cluster address", cluster_ip(8)[v], 80),
+                ("node port", NODE["n1"][v], 30008),
+                ("balancer", balancer_ip(8)[v], 80),
+                ("external address", external_ip(8)[v], 80),
             ):
+                if (place, way, protocol) == RAW_CANNOT:
+                    continue
                 assert refused_soon(who, place, to, port, protocol), f"{place} → {to}:{port}"
     finally:
         rig.store.remove("s8")
@@ -302,18 +308,18 @@ def test_a_pod_reaches_itself_through_its_service(rig, who, protocol, v):
 
 @FAMILIES
 def test_session_affinity_keeps_a_client_on_one_backend(rig, who, v):
-    affinity = {"sessionAffinity": "ClientIP"}
-    rig.store.write("s12", service(12, {"app": "web"}, "NodePort", **affinity))
+    affinity, n = {"sessionAffinity": "ClientIP"}, 18 + v
+    rig.store.write("s12", service(n, {"app": "web"}, "NodePort", **affinity))
     try:
-        wait_until(lambda: who.serves("a", cluster_ip(12)[v], 80), "service 12")
+        wait_until(lambda: who.serves("a", cluster_ip(n)[v], 80), "the service")
         for place in ("a", "out", "n1"):
-            for to, port in ((cluster_ip(12)[v], 80), (NODE["n1"][v], 30012)):
+            for to, port in ((cluster_ip(n)[v], 80), (NODE["n1"][v], 30000 + n)):
                 for protocol in ("TCP", "UDP"):
                     names = {who.ask(place, to, port, protocol).name for _ in range(12)}
                     assert len(names) == 1, f"{place} → {to} {protocol}"
-        rig.store.write("s12", service(12, {"app": "web"}, "NodePort"))
+        rig.store.write("s12", service(n, {"app": "web"}, "NodePort"))
         wait_until(
-            lambda: len({who.ask("a", cluster_ip(12)[v], 80).name for _ in range(12)}) > 1,
+            lambda: len({who.ask("a", cluster_ip(n)[v], 80).name for _ in range(12)}) > 1,
             "without affinity both serve",
         )
     finally:

@@ -37,7 +37,7 @@ def sctp_packet(source, target, tag, kind):
     chunk = struct.pack("!BBHIIHHI", kind, 0, 20, 0x4D41524A, 65535, 1, 1, 1)
     head = struct.pack("!HHI", source, target, tag)
     checksum = crc32c(head + bytes(4) + chunk)
-    return head + struct.pack("<I", checksum & 0xFFFFFFFF) + chunk
+    return head + struct.pack("!I", checksum & 0xFFFFFFFF) + chunk
 
 
 class Field:

@@ -46,12 +46,12 @@ def sctp_packet(source, target, tag, kind, cookie=b""):
     chunk = struct.pack("!BBH", kind, 0, 4 + len(body)) + body
     head = struct.pack("!HHI", source, target, tag)
     checksum = crc32c(head + bytes(4) + chunk) & 0xFFFFFFFF
-    return head + struct.pack("<I", checksum) + chunk
+    return head + struct.pack("!I", checksum) + chunk
 
 
 def sctp_is_intact(packet):
     """Whether the CRC-32C is right."""
-    (told,) = struct.unpack_from("<I", packet, 8)
+    (told,) = struct.unpack_from("!I", packet, 8)
     return crc32c(packet[:8] + bytes(4) + packet[12:]) & 0xFFFFFFFF == told
 
 
