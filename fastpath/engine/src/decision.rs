@@ -51,15 +51,16 @@ impl Decision {
         }
     }
 
+    /// The side that the bits say, whatever else they say.
+    #[inline]
+    pub fn side(bits: u32) -> Option<Side> {
+        [Side::Wire, Side::Pod, Side::Host].get((bits >> SIDE_SHIFT & 3) as usize).copied()
+    }
+
     /// What the bits say; `None` for a word that no decision was packed into.
     #[inline]
     pub fn unpack(bits: u32) -> Option<Self> {
-        let side = match bits >> SIDE_SHIFT & 3 {
-            0 => Side::Wire,
-            1 => Side::Pod,
-            2 => Side::Host,
-            _ => return None,
-        };
+        let side = Self::side(bits)?;
         let verdict = match bits & (FORWARD | DROP) {
             FORWARD => {
                 Verdict::Forward { hop: AdjacencyId(bits & NUMBER), keep_ttl: bits & KEEP_TTL != 0 }

@@ -20,41 +20,26 @@ use crate::conntrack::{self, icmp, tcp};
 use crate::decision::{Decision, Verdict};
 use crate::snapshot::{Place, Snapshot};
 
-/// Finds or makes the flow and its decision.
-#[inline(always)]
-pub(crate) fn decide<'t>(
-    engine: &mut Engine<'t>,
+/// Finds or makes the flow that has the decision in force. Only its name is handed on: a flow is
+/// wide enough to go through memory, and its parts would be waited for.
+#[inline]
+pub(crate) fn decide(
+    engine: &mut Engine<'_>,
     snapshot: &Snapshot,
     packet: &Packet,
-) -> ControlFlow<Fate, (FlowRef<'t>, Decision)> {
+) -> ControlFlow<Fate, FlowId> {
     let Some(flow) = engine.lookup(&packet.tuple, packet.hash) else {
-        let id = make(engine, snapshot, packet)?;
-        return decided(engine, id);
+        return make(engine, snapshot, packet);
     };
     let Stamped { generation, action } = flow.decision();
     if generation == snapshot.generation
-        && let Some(decision) = Decision::unpack(action)
-        && decision.side == packet.side
+        && Decision::side(action) == Some(packet.side)
         && !reopens(packet, flow)
         && is_its_own(packet, flow)
     {
-        return Continue((flow, decision));
+        return Continue(flow.id());
     }
-    let id = again(engine, snapshot, packet, flow.id())?;
-    decided(engine, id)
-}
-
-/// The flow and decision that one of the slower ways came to. They hand on no more than a name:
-/// what goes through memory here is loaded again for every packet.
-#[inline]
-fn decided<'t>(engine: &Engine<'t>, id: FlowId) -> ControlFlow<Fate, (FlowRef<'t>, Decision)> {
-    let Some(flow) = engine.flow(id) else {
-        return super::parse::dropped(DropReason::FlowTableFull);
-    };
-    match Decision::unpack(flow.decision().action) {
-        Some(decision) => Continue((flow, decision)),
-        None => super::parse::dropped(DropReason::FlowTableFull),
-    }
+    again(engine, snapshot, packet, flow.id())
 }
 
 /// Whether the packet opens a new connection where an old one with the same tuple has ended.
@@ -90,7 +75,7 @@ pub(crate) fn state(flow: FlowRef<'_>) -> conntrack::State {
 }
 
 /// The tuple that the packet leaves with.
-#[inline]
+#[inline(always)]
 pub(crate) fn rewritten(flow: FlowRef<'_>, tuple: &Tuple) -> Tuple {
     let new = flow.rewrite();
     Tuple { src: new.src, dst: new.dst, src_port: new.src_port, dst_port: new.dst_port, ..*tuple }
