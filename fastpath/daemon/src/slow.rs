@@ -45,11 +45,21 @@ pub(crate) enum Tell {
 }
 
 /// What the slow path asks of the control task.
-pub(crate) struct Ask {
-    /// The port that the neighbour is behind.
-    pub port: PortId,
-    /// Its address.
-    pub addr: IpAddr,
+pub(crate) enum Ask {
+    /// Find out a next hop's Ethernet address.
+    Neighbour {
+        /// The port that it is behind.
+        port: PortId,
+        /// Its address.
+        addr: IpAddr,
+    },
+    /// A router says that the way to a tunnel's far end takes less.
+    PathMtu {
+        /// The far end.
+        peer: IpAddr,
+        /// Bytes of IP packets that it takes.
+        mtu: u16,
+    },
 }
 
 /// The task.
@@ -84,25 +94,25 @@ impl Slow {
         let bell = AsyncFd::new(Bell(punts.bell()))?;
         let mut ticks = tokio::time::interval(Duration::from_millis(100));
         self.engine.sleep();
+        let mut more = false;
         loop {
+            // News and time first: a flood of punts must not keep either waiting.
             tokio::select! {
+                biased;
                 told = self.tell.recv() => match told {
                     Some(told) => self.told(told),
                     None => return Ok(()),
                 },
-                ready = bell.readable() => {
-                    ready?.clear_ready();
-                    let _ = rustix::io::read(punts.bell(), &mut [0u8; 8]);
-                    while self.burst() {
-                        tokio::task::yield_now().await;
-                    }
-                }
                 _ = ticks.tick() => {
                     let actions = self.machines.tick(now_ms());
                     self.act(actions, 0);
-                    while self.burst() {
-                        tokio::task::yield_now().await;
-                    }
+                    more = true;
+                }
+                () = tokio::task::yield_now(), if more => more = self.burst(),
+                ready = bell.readable(), if !more => {
+                    ready?.clear_ready();
+                    let _ = rustix::io::read(punts.bell(), &mut [0u8; 8]);
+                    more = true;
                 }
             }
             self.engine.sleep();
@@ -114,7 +124,7 @@ impl Slow {
         self.engine.wake();
         for _ in 0..BURST {
             let Some(Punted { punt, bytes }) = self.punts.pop() else { return false };
-            self.handle(punt, bytes, 0);
+            self.handle(punt, bytes, false, 0);
         }
         true
     }
@@ -139,7 +149,8 @@ impl Slow {
         self.act(actions, 0);
     }
 
-    fn handle(&mut self, punt: Punt, bytes: Vec<u8>, round: u32) {
+    /// Has a machine answer a punt; `own` where the packet is of the node's making.
+    fn handle(&mut self, punt: Punt, bytes: Vec<u8>, own: bool, round: u32) {
         let reason = punt.why.reason();
         if round > ROUNDS {
             return self.end(reason, Some(DropReason::PuntRefused));
@@ -148,6 +159,7 @@ impl Slow {
             return self.end(reason, Some(DropReason::PuntRefused));
         };
         let ingress = match (punt.port, punt.tunneled) {
+            _ if own => slow::Ingress::Own,
             (port, true) => slow::Ingress::Tunnel(port.0.into(), self.tunnel_kind()),
             (port, false) => slow::Ingress::Port(port.0.into()),
         };
@@ -186,11 +198,15 @@ impl Slow {
             Why::Unreachable { host: false } => Request::Unreachable(slow::Unreachable::Net),
             Why::Reject => Request::Reject,
             Why::Neighbour(id) => {
-                let snapshot = self.snapshots.borrow();
+                let snapshot = self.snapshots.borrow().clone();
                 let hop = snapshot.adjacency(id)?;
                 let addr = match hop.neighbour {
                     Some(addr) => addr.into(),
-                    None => slow::packet::IpView::parse(bytes.get(14..)?)?.dst,
+                    // The packet is addressed to its next hop once it is translated.
+                    None => match self.answer_to(punt.port, bytes) {
+                        Some(answer) => answer.src.into(),
+                        None => slow::packet::IpView::parse(bytes.get(14..)?)?.dst,
+                    },
                 };
                 Request::Neighbour { egress: hop.port.0.into(), hop: addr }
             }
@@ -232,10 +248,12 @@ impl Slow {
                 Action::Dropped(reason, why) => self.end(reason, Some(why)),
                 Action::ResolveNeighbour { egress, hop } => {
                     let port = PortId(u16::try_from(egress).unwrap_or(u16::MAX));
-                    let _ = self.ask.send(Ask { port, addr: hop });
+                    let _ = self.ask.send(Ask::Neighbour { port, addr: hop });
                 }
                 Action::SteerHostFlow(tuple) => self.steer(&tuple),
-                Action::PathMtu { peer, mtu } => debug!(%peer, mtu, "a tunnel's path takes less"),
+                Action::PathMtu { peer, mtu } => {
+                    let _ = self.ask.send(Ask::PathMtu { peer, mtu });
+                }
             }
         }
     }
@@ -302,7 +320,7 @@ impl Slow {
             Fate::Drop(why) => self.counters().dropped(why),
             Fate::Punt(punt) => {
                 self.counters().punted(punt.why.reason());
-                self.handle(punt, out, round + 1);
+                self.handle(punt, out, own, round + 1);
             }
         }
     }

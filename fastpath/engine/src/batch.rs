@@ -106,7 +106,9 @@ pub enum Why {
     },
     /// Nobody serves there.
     Reject,
-    /// The next hop's Ethernet address is not known; the packet is as it came.
+    /// The next hop's Ethernet address is not known; the packet is as it came. Where it goes once
+    /// it is translated, which is the neighbour itself on an uplink's own network, is the source
+    /// of [`Engine::answer_to`](crate::Engine::answer_to).
     Neighbour(AdjacencyId),
     /// An ICMP error.
     IcmpError,

@@ -100,7 +100,7 @@ impl<'t> Engine<'t> {
     }
 
     /// The tuple that answers to a frame arrive with, if it is of a connection. For
-    /// [`Why::HostFlow`]; to be asked while awake.
+    /// [`Why::HostFlow`] and [`Why::Neighbour`]; to be asked while awake.
     pub fn answer_to(&self, snapshot: &Snapshot, frame: &mut Frame<'_>) -> Option<Tuple> {
         let tuple = path::tuple(snapshot, frame)?;
         let flow = self.lookup(&tuple, self.hash(&tuple)).filter(|flow| !flow.is_denial())?;

@@ -271,6 +271,19 @@ fn source_ranges_guard_the_load_balancer_addresses_alone() {
 }
 
 #[test]
+fn an_answer_asks_for_its_client_on_the_nodes_own_network() {
+    let service = service("s", 17, "10.96.0.10:80", &["10.65.0.3:8080"]);
+    let mut node = with([Service { node_port: Some(30_080), ..service }]);
+    let request = udp("192.0.2.77:5", "192.0.2.1:30080");
+    let asked = node.send(WIRE, &request).by(B);
+    let masked = source_of(&asked[14..], &request);
+    // As it comes, it is addressed to the node itself.
+    let answer = udp("10.65.0.3:8080", &masked);
+    assert!(matches!(node.send(B, &answer).punted(), Why::Neighbour(_)));
+    assert_eq!(node.answer_to(B, &answer).unwrap().src, ip("192.0.2.77").into());
+}
+
+#[test]
 fn node_ports_answer_where_the_settings_say() {
     let mut node = with([everywhere(&["10.65.0.3:8080"])]);
     node.change(|state| {
