@@ -11,6 +11,7 @@ from pathlib import Path
 import machine
 import rig
 import show
+from shell import precedence
 
 PERF = Path(__file__).resolve().parent.parent
 
@@ -47,8 +48,9 @@ def main():
         description = machine.describe(PERF.parent)
         suite.down()
         try:
-            suite.up()
-            values = suite.measure(chosen.rounds, cases, progress)
+            with precedence():
+                suite.up()
+                values = suite.measure(chosen.rounds, cases, progress)
         finally:
             suite.down()
     result = {

@@ -123,7 +123,7 @@ class Margay(Device):
             sink_netns=f"{self.tag}-wire" if far else f"{self.tag}-p-b",
             sink_interface="n1" if far else "eth0",
             # Into a pod behind the trunk the kernel redirects past a native program.
-            sink_xdp="native" if far else "generic",
+            sink_xdp="generic" if self.kind == "trunk" and not far else "native",
         )
 
     def encapsulate(self, mode):
@@ -179,7 +179,7 @@ class Wired(Device):
             dst_mac=GATEWAY_MAC,
             sink_netns=f"{self.tag}-pb",
             sink_interface="eth0",
-            sink_xdp="generic",
+            sink_xdp="native",
         )
 
 
@@ -220,7 +220,10 @@ class Forwarder(Wired):
 
 
 class Kernel(Wired):
-    """The kernel: routes, connection tracking, perf/kernel/pods.nft, its own VXLAN."""
+    """The kernel: routes, connection tracking, perf/kernel/pods.nft, its own VXLAN.
+
+    By itself it forwards on the core that generates, and the second one idles.
+    """
 
     name = "kernel"
     tag = "mgpk"
@@ -234,16 +237,11 @@ class Kernel(Wired):
         ip(f"-n {node} route add 10.244.9.2 dev kpb")
         inside(node, f"nft -f {PERF / 'kernel/pods.nft'}")
         self.uplink(node)
-        # As with Margay: the second core forwards, not the one that generates.
-        cpus = f"{1 << DEVICE_CPU:x}"
-        inside(node, "tee /sys/class/net/kpa/queues/rx-0/rps_cpus", input=cpus)
 
-    # Under load the kernel forwards on that core's ksoftirqd: it has precedence as the others have.
-    def begin(self):
-        prefer(softirq_thread(DEVICE_CPU))
-
-    def end(self):
-        prefer(softirq_thread(DEVICE_CPU), 0)
+    def steer(self, cpus):
+        """Receive packet steering: which cores forward what the first pod sends; 0 for none."""
+        node = f"{self.tag}-n"
+        inside(node, "tee /sys/class/net/kpa/queues/rx-0/rps_cpus", input=f"{cpus:x}")
 
     def uplink(self, node):
         ip(f"netns add {self.tag}-wire")
@@ -279,3 +277,27 @@ class Kernel(Wired):
 
     def pods(self):
         return f"{self.tag}-pa", f"{self.tag}-pb", "10.244.9.2"
+
+
+class SteeredKernel(Kernel):
+    """The same kernel and rig, with the forwarding on the second core, as Margay has it."""
+
+    name = "kernel rps"
+
+    def __init__(self, kernel):
+        self.kernel = kernel
+
+    def up(self):
+        """The kernel's rig is its own."""
+
+    def down(self):
+        """The kernel's rig is its own."""
+
+    # Under load it forwards on that core's ksoftirqd, which gets precedence as the others have.
+    def begin(self):
+        self.kernel.steer(1 << DEVICE_CPU)
+        prefer(softirq_thread(DEVICE_CPU))
+
+    def end(self):
+        self.kernel.steer(0)
+        prefer(softirq_thread(DEVICE_CPU), 0)

@@ -7,13 +7,13 @@ from pathlib import Path
 from statistics import median
 
 import figures
-from devices import GENERATOR_CPU, Forwarder, Kernel, Margay
+from devices import GENERATOR_CPU, Forwarder, Kernel, Margay, SteeredKernel
 from shell import busy, finish, inside, measured, start, wait_until
 
 # Of every measurement left out at its beginning: flows are made, rings fill.
 WARM_UP = 0.3
 OURS = ("margay trunk", "margay native")
-YARDSTICKS = ("forwarder", "kernel")
+YARDSTICKS = ("forwarder", "kernel", "kernel rps")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ class Suite:
         self.scratch = scratch
         self.seconds = seconds
         self.margays = [Margay(kind, binaries, scratch) for kind in ("trunk", "native")]
-        self.devices = [*self.margays, Forwarder(binaries, scratch), Kernel()]
+        kernel = Kernel()
+        yardsticks = [Forwarder(binaries, scratch), kernel, SteeredKernel(kernel)]
+        self.devices = [*self.margays, *yardsticks]
 
     def up(self):
         for device in self.devices:

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 # Both measured cores are kept free of others' work as far as the scheduler allows: noise from
 # elsewhere hits every device under test alike, but it widens the intervals.
@@ -35,6 +37,22 @@ def namespaces():
 def prefer(pid, priority=PRIORITY):
     """Gives a process, or one thread, precedence over what else runs, or takes it back."""
     os.setpriority(os.PRIO_PROCESS, pid, priority)
+
+
+@contextmanager
+def precedence():
+    """Gives this session precedence over others: where the scheduler groups processes by session
+    (sched(7), autogroup), niceness counts only among those of one."""
+    group = Path("/proc/self/autogroup")
+    if not group.exists():
+        yield
+        return
+    before = group.read_text(encoding="ascii").split()[-1]
+    group.write_text(str(PRIORITY), encoding="ascii")
+    try:
+        yield
+    finally:
+        group.write_text(before, encoding="ascii")
 
 
 def measured(command):
