@@ -177,7 +177,7 @@ class Whoami:
 
     # --- the asking side ---
 
-    def ask(self, place, address, port, protocol="TCP", source_port=0, data=b"?", within=1.0):
+    def ask(self, place, address, port, protocol="TCP", source_port=0, data=b"?", within=2.0):
         """One conversation from a place: an `Answer`, or what else came, `SILENT` after `within` s."""
         if protocol == "SCTP":
             return self._ask_sctp(place, address, port, source_port, within)
