@@ -245,7 +245,7 @@ fn a_next_hop_that_does_not_answer_in_three_seconds_is_reported_to_the_sender() 
 
 #[test]
 fn a_full_queue_loses_its_oldest_and_a_full_house_the_newcomer() {
-    let limits = neighbours::Limits { per_hop: 2, total: 3, timeout_ms: 3000 };
+    let limits = neighbours::Limits { per_hop: 2, total: 3, ..Default::default() };
     let mut slow = with_limits(Limits { neighbours: limits, ..Default::default() });
     unresolved(&mut slow, 0, 1);
     unresolved(&mut slow, 0, 2);
@@ -257,9 +257,35 @@ fn a_full_queue_loses_its_oldest_and_a_full_house_the_newcomer() {
         slow.handle(0, punt(POD, vector("udp"), request), &no_flows)
     };
     assert_eq!(elsewhere(1).len(), 1, "asked");
-    assert_eq!(elsewhere(2), [UNRESOLVED]);
+    let asked = Action::ResolveNeighbour { egress: 3, hop: IpAddr::from([192, 0, 2, 2]) };
+    assert_eq!(elsewhere(2), [UNRESOLVED, asked], "lost, but the next may go");
     let actions = slow.resolved(3, hop());
     assert_eq!(injected(&actions).len(), 2);
+}
+
+#[test]
+fn one_that_floods_unknown_next_hops_leaves_room_and_questions_to_the_others() {
+    let mut slow = slow_path();
+    let mut ask = |now: u64, from: u32, number: u16| {
+        let [hi, lo] = number.to_be_bytes();
+        let request = Request::Neighbour { egress: 3, hop: IpAddr::from([10, 9, hi, lo]) };
+        let actions =
+            slow.handle(now, punt(Ingress::Port(from), vector("udp"), request), &no_flows);
+        let asked = actions.iter().any(|a| matches!(a, Action::ResolveNeighbour { .. }));
+        (ended(&actions) == 0, asked)
+    };
+    let flood: Vec<_> = (0..2000).map(|number| ask(0, 50, number)).collect();
+    assert_eq!(flood.iter().filter(|(held, _)| *held).count(), 128);
+    assert_eq!(flood.iter().filter(|(_, asked)| *asked).count(), 2 * 128);
+    assert_eq!(ask(0, 51, 5000), (true, true));
+    assert_eq!(ask(999, 50, 6000), (false, false));
+    assert_eq!(ask(1000, 50, 6000), (false, true), "another second, other questions");
+    assert_eq!(ask(1000, 50, 5000), (false, true));
+    assert_eq!(ask(1000, 50, 5000), (false, false), "asked for already");
+    assert_eq!(slow.waiting(), 129);
+    assert_eq!(slow.resolved(3, "10.9.0.0".parse().unwrap()).len(), 2);
+    assert_eq!(slow.tick(4000).iter().filter(|a| matches!(a, Action::Dropped(..))).count(), 128);
+    assert_eq!(slow.waiting(), 0);
 }
 
 #[test]
