@@ -54,6 +54,8 @@ pub struct Worker {
     engine: Engine<'static>,
     pool: Pool,
     devices: Vec<Device>,
+    /// Where in `devices` each device is that this worker has: index by device.
+    places: Vec<Option<usize>>,
     /// Which worker sends for a device: index by device.
     routes: Vec<Option<usize>>,
     snapshot: Arc<Snapshot>,
@@ -97,6 +99,7 @@ impl Worker {
             engine,
             pool: Pool::new(setup.region, POOL),
             devices: Vec::new(),
+            places: Vec::new(),
             routes: Vec::new(),
             snapshot: setup.snapshot,
             rest,
@@ -149,9 +152,10 @@ impl Worker {
         if frames.is_empty() {
             return false;
         }
+        device.used(frames.len(), self.now, &self.rest);
         // Another core wrote them: ask for all, then read the first.
         frames.iter().for_each(Frame::prefetch);
-        let ingress = self.ingress(index);
+        let ingress = device.ingress;
         let outcome: ArrayVec<_, BATCH> = {
             let mut batch = Batch::default();
             for frame in &mut frames {
@@ -172,17 +176,6 @@ impl Worker {
         true
     }
 
-    /// Where frames of a device come from.
-    fn ingress(&self, index: usize) -> Ingress {
-        match self.devices.get(index).map(|device| device.id) {
-            None | Some(DeviceId::TRUNK) => Ingress::Trunk,
-            Some(id) => {
-                let port = self.snapshot.ports.iter().flatten().find(|port| port.device == id);
-                Ingress::Port(port.map_or(PortId(u16::MAX), |port| port.id))
-            }
-        }
-    }
-
     /// Does with a frame what the engine decided.
     fn settle(&mut self, frame: Frame, fate: Fate) {
         match fate {
@@ -197,7 +190,7 @@ impl Worker {
         let Some(id) = self.snapshot.port(port).map(|port| port.device) else {
             return self.drop_frame(frame, DropReason::PortDown);
         };
-        if let Some(device) = self.devices.iter_mut().find(|device| device.id == id) {
+        if let Some(device) = self.place(id).and_then(|index| self.devices.get_mut(index)) {
             return device.send(port, frame, &mut self.pool, self.engine.counters());
         }
         let owner = self.routes.get(usize::from(id.0)).copied().flatten();
@@ -250,7 +243,7 @@ impl Worker {
         for _ in 0..BATCH {
             let Some((port, id, frame)) = self.link().next_handed_over() else { break };
             any = true;
-            match self.devices.iter_mut().find(|device| device.id == id) {
+            match self.place(id).and_then(|index| self.devices.get_mut(index)) {
                 Some(device) => {
                     device.send(port, frame, &mut self.pool, self.engine.counters());
                 }
@@ -263,6 +256,7 @@ impl Worker {
     fn send_all(&mut self) {
         let mut gone = None;
         for device in &mut self.devices {
+            device.used(device.waiting(), self.now, &self.rest);
             device.flush(&mut self.pool, self.engine.counters());
             if device.kick(&mut self.pool) == Health::Gone {
                 gone = Some(device.id);
@@ -291,6 +285,7 @@ impl Worker {
     fn adopt(&mut self, snapshot: Arc<Snapshot>) {
         let generation = snapshot.generation;
         let old = std::mem::replace(&mut self.snapshot, snapshot);
+        self.find_ingress();
         let link = self.link();
         link.returned.push(Returned::Snapshot(old));
         link.generation.store(generation, SeqCst);
@@ -299,11 +294,45 @@ impl Worker {
 
     fn attach(&mut self, id: DeviceId, socket: Box<margay_xsk::Socket>) {
         let device = Device::new(id, socket, self.now);
-        if let Err(error) = self.rest.add(device.token(), &*device.socket) {
-            warn!(worker = self.number, device = id.0, %error, "cannot watch a socket");
-        }
         self.devices.push(device);
+        self.find_places();
+        self.find_ingress();
         self.route(id, Some(self.number));
+    }
+
+    /// Notes where each device's frames come from.
+    fn find_ingress(&mut self) {
+        let mut ports = vec![PortId(u16::MAX); self.places.len()];
+        for port in self.snapshot.ports.iter().flatten() {
+            if let Some(slot) = ports.get_mut(usize::from(port.device.0)) {
+                *slot = port.id;
+            }
+        }
+        for device in &mut self.devices {
+            device.ingress = match ports.get(usize::from(device.id.0)) {
+                _ if device.id == DeviceId::TRUNK => Ingress::Trunk,
+                Some(port) => Ingress::Port(*port),
+                None => Ingress::Port(PortId(u16::MAX)),
+            };
+        }
+    }
+
+    /// Notes where each device is, the first of its sockets.
+    fn find_places(&mut self) {
+        self.places.clear();
+        for (index, device) in self.devices.iter().enumerate() {
+            let id = usize::from(device.id.0);
+            if self.places.len() <= id {
+                self.places.resize(id + 1, None);
+            }
+            if let Some(place) = self.places.get_mut(id) {
+                place.get_or_insert(index);
+            }
+        }
+    }
+
+    fn place(&self, id: DeviceId) -> Option<usize> {
+        self.places.get(usize::from(id.0)).copied().flatten()
     }
 
     fn detach(&mut self, id: DeviceId) {
@@ -311,11 +340,12 @@ impl Worker {
             let device = self.devices.swap_remove(index);
             self.give_back(device);
         }
+        self.find_places();
     }
 
-    fn give_back(&mut self, device: Device) {
+    fn give_back(&mut self, mut device: Device) {
         let id = device.id;
-        self.rest.remove(&*device.socket);
+        device.unwatch(&self.rest);
         let socket = device.close(&mut self.pool, self.engine.counters());
         self.link().returned.push(Returned::Socket(id, socket));
     }
@@ -343,7 +373,7 @@ impl Worker {
     fn cool(&mut self) {
         for device in &mut self.devices {
             if device.hot && device.is_quiet(self.now) {
-                device.hot = self.rest.arm(device.token(), &*device.socket).is_err();
+                device.watch(&self.rest);
             }
         }
     }
@@ -360,8 +390,8 @@ impl Worker {
     /// Sleeps if nothing is hot; otherwise only looks.
     fn sleep(&mut self) {
         for device in &mut self.devices {
-            if device.hot && self.rest.arm(device.token(), &*device.socket).is_ok() {
-                device.hot = false;
+            if device.hot {
+                device.watch(&self.rest);
             }
         }
         self.engine.sleep();

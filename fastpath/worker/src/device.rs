@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use margay_engine::snapshot::DeviceId;
-use margay_engine::{BATCH, Counters, PortId};
+use margay_engine::{BATCH, Counters, Ingress, PortId};
 use margay_model::DropReason;
 use margay_xsk::{Frame, Kick, KickError, Pool, Socket};
 
+use crate::rest::Rest;
+
 /// Without a frame for so many milliseconds a device is quiet.
 const QUIET_MS: u32 = 20;
+/// A socket that receives or sends so many frames at once is busy: not for epoll to watch.
+const BULK: usize = 16;
 /// Frames that a busy socket keeps ready at most: what comes while the worker is elsewhere.
 const BUSY: u32 = 2048;
 
@@ -18,6 +22,8 @@ pub(crate) struct Device {
     pub(crate) id: DeviceId,
     /// One of the device's queues.
     pub(crate) socket: Box<Socket>,
+    /// Where its frames come from, by the snapshot in use; its worker says so.
+    pub(crate) ingress: Ingress,
     /// Frames that it keeps ready while it is quiet.
     quiet: u32,
     /// Frames that wait for the end of the batch, and how they are counted when sent.
@@ -29,6 +35,8 @@ pub(crate) struct Device {
     pub(crate) last: u32,
     /// Whether it is polled; otherwise epoll watches it.
     pub(crate) hot: bool,
+    /// Whether it is in the epoll set.
+    watched: bool,
 }
 
 /// Whether the device can go on.
@@ -44,7 +52,18 @@ pub(crate) enum Health {
 impl Device {
     pub(crate) fn new(id: DeviceId, socket: Box<Socket>, now: u32) -> Self {
         let (outbox, ports, quiet) = (ArrayVec::new(), ArrayVec::new(), socket.ready());
-        Self { id, socket, quiet, outbox, ports, unsent: false, last: now, hot: true }
+        Self {
+            id,
+            socket,
+            ingress: Ingress::Trunk,
+            quiet,
+            outbox,
+            ports,
+            unsent: false,
+            last: now,
+            hot: true,
+            watched: false,
+        }
     }
 
     /// A number for this socket among the worker's.
@@ -83,11 +102,44 @@ impl Device {
         self.last = now;
     }
 
+    /// Has epoll watch it; where that fails it stays polled.
+    pub(crate) fn watch(&mut self, rest: &Rest) {
+        let (token, socket) = (self.token(), &*self.socket);
+        let armed = if self.watched { rest.arm(token, socket) } else { rest.add(token, socket) };
+        if armed.is_ok() {
+            (self.watched, self.hot) = (true, false);
+        }
+    }
+
+    /// Ends the watch.
+    pub(crate) fn unwatch(&mut self, rest: &Rest) {
+        if self.watched {
+            rest.remove(&*self.socket);
+            self.watched = false;
+        }
+    }
+
+    /// Frames wait to be sent, or came: many at once end the watch, also of a socket that only
+    /// sends.
+    pub(crate) fn used(&mut self, frames: usize, now: u32, rest: &Rest) {
+        if frames >= BULK {
+            self.unwatch(rest);
+            self.hot = true;
+            self.last = now;
+        }
+    }
+
+    /// Frames in the outbox.
+    pub(crate) fn waiting(&self) -> usize {
+        self.outbox.len()
+    }
+
     /// Whether nothing came for a while.
     pub(crate) fn is_quiet(&self, now: u32) -> bool {
         now.wrapping_sub(self.last) > QUIET_MS
     }
 
+    /// Gives the kernel empty frames, as many as are to be ready.
     fn refill(&mut self, pool: &mut Pool) {
         self.socket.fill(pool);
         if self.socket.needs_fill_wakeup() {

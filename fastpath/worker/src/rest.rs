@@ -4,6 +4,9 @@
 //! epoll watches it, one-shot, and a worker with hot sockets asks epoll only now and then. When all
 //! are cool the worker waits in epoll, with its bell among the descriptors.
 //!
+//! A socket that is in the epoll set, armed or not, has the kernel call epoll for every packet that
+//! it receives or has sent. Busy ones are taken out of the set.
+//!
 //! Going to sleep, in this order (the other side is `link::ring_if`): note that it sleeps; look at
 //! the queues once more; wait; take the note back.
 
@@ -33,18 +36,19 @@ impl Rest {
         Ok(Self { epoll, events: Vec::with_capacity(64) })
     }
 
-    /// Has a descriptor watched under a number of the caller's; it is not armed yet.
+    /// Puts a descriptor into the set under a number of the caller's, and arms it.
     pub(crate) fn add(&self, token: u64, fd: impl AsFd) -> rustix::io::Result<()> {
-        epoll::add(&self.epoll, fd, EventData::new_u64(token), EventFlags::ONESHOT)
+        let flags = EventFlags::IN | EventFlags::ONESHOT;
+        epoll::add(&self.epoll, fd, EventData::new_u64(token), flags)
     }
 
-    /// Arms a descriptor: one event, then it is disarmed.
+    /// Arms a descriptor of the set: one event, then it is disarmed.
     pub(crate) fn arm(&self, token: u64, fd: impl AsFd) -> rustix::io::Result<()> {
         let flags = EventFlags::IN | EventFlags::ONESHOT;
         epoll::modify(&self.epoll, fd, EventData::new_u64(token), flags)
     }
 
-    /// Ends the watch.
+    /// Takes a descriptor out of the set.
     pub(crate) fn remove(&self, fd: impl AsFd) {
         // A descriptor that is not watched needs no end of it.
         let _ = epoll::delete(&self.epoll, fd);
