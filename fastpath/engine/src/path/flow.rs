@@ -6,10 +6,12 @@
 //!
 //! Drops: invalid_state; drops and punts of the miss walk.
 
+use std::net::IpAddr;
 use std::ops::ControlFlow::{self, Continue};
 
+use ipnet::IpNet;
 use margay_model::DropReason;
-use margay_tables::addr::Tuple;
+use margay_tables::addr::{Addr, Tuple};
 use margay_tables::flow::{Dir, FlowId, FlowRef, Stamped};
 use margay_wire::protocol;
 
@@ -113,7 +115,7 @@ fn again(
     engine.counters.stale.add(1);
     let mut way = Way { to: rewritten(flow, &packet.tuple), ..Way::new(packet) };
     miss::route(snapshot, packet, &mut way)?;
-    let verdict = match judged(snapshot, packet, flow) {
+    let verdict = match judged(snapshot, packet, flow, way.src_pod) {
         Err(reason) if snapshot.settings.cut_flows_on_policy_change => Verdict::Drop(reason),
         _ => {
             let keep_ttl = way.to_host || packet.side == Side::Host;
@@ -126,10 +128,18 @@ fn again(
 }
 
 /// Whether the connection is allowed: as the other direction was told by this very generation, or
-/// judged now.
-fn judged(snapshot: &Snapshot, packet: &Packet, flow: FlowRef<'_>) -> Result<(), DropReason> {
+/// judged now. `sender` is the pod that the packet at hand came from.
+fn judged(
+    snapshot: &Snapshot,
+    packet: &Packet,
+    flow: FlowRef<'_>,
+    sender: Option<u32>,
+) -> Result<(), DropReason> {
     let Stamped { generation, action } = flow.peer().decision();
+    // The other direction knew the first one's pod by its address only.
+    let lent = flow.dir() == Dir::Orig && sender != owner(snapshot, packet.tuple.src);
     if generation == snapshot.generation
+        && !lent
         && let Some(decision) = Decision::unpack(action)
     {
         return match decision.verdict {
@@ -137,24 +147,32 @@ fn judged(snapshot: &Snapshot, packet: &Packet, flow: FlowRef<'_>) -> Result<(),
             Verdict::Forward { .. } => Ok(()),
         };
     }
-    judge(snapshot, packet, flow)
+    judge(snapshot, packet, flow, sender)
 }
 
 /// Judges the connection as its first packet was: its source as it came, its destination
 /// translated, whichever direction the packet at hand has.
-fn judge(snapshot: &Snapshot, packet: &Packet, flow: FlowRef<'_>) -> Result<(), DropReason> {
+fn judge(
+    snapshot: &Snapshot,
+    packet: &Packet,
+    flow: FlowRef<'_>,
+    sender: Option<u32>,
+) -> Result<(), DropReason> {
     let (orig, reply) = match flow.dir() {
         Dir::Orig => (packet.tuple, flow.peer().tuple()),
         Dir::Reply => (flow.peer().tuple(), packet.tuple),
     };
     let tuple = Tuple { dst: reply.src, dst_port: reply.src_port, ..orig };
     let mut way = Way { to: tuple, ..Way::new(packet) };
-    let mut side = Side::Wire;
-    match snapshot.place(orig.src) {
-        Some(Place::Pod(index)) => (side, way.src_pod) = (Side::Pod, Some(*index)),
-        Some(Place::Host) => side = Side::Host,
-        _ => {}
-    }
+    way.src_pod = match flow.dir() {
+        Dir::Orig => sender,
+        Dir::Reply => owner(snapshot, orig.src).or_else(|| borrower(snapshot, orig.src)),
+    };
+    let side = match way.src_pod {
+        Some(_) => Side::Pod,
+        None if snapshot.is_own(orig.src) => Side::Host,
+        None => Side::Wire,
+    };
     match snapshot.place(tuple.dst) {
         Some(Place::Pod(index)) => way.dst_pod = Some(*index),
         Some(Place::Host) => way.to_host = true,
@@ -162,6 +180,22 @@ fn judge(snapshot: &Snapshot, packet: &Packet, flow: FlowRef<'_>) -> Result<(), 
     }
     let icmp = if flow.dir() == Dir::Orig { packet.icmp } else { (icmp::kind(flow.marks()), 0) };
     miss::judge(snapshot, side, &tuple, icmp, &way).map(|_| ())
+}
+
+/// The pod of this node that has an address.
+fn owner(snapshot: &Snapshot, addr: Addr) -> Option<u32> {
+    match snapshot.place(addr) {
+        Some(Place::Pod(index)) => Some(*index),
+        _ => None,
+    }
+}
+
+/// The first pod of this node that may send from an address that is nobody's here.
+fn borrower(snapshot: &Snapshot, addr: Addr) -> Option<u32> {
+    let addr = IpAddr::from(addr);
+    let lent = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&addr));
+    let at = snapshot.endpoints.iter().position(|pod| lent(&pod.endpoint.allowed_sources));
+    at.and_then(|index| u32::try_from(index).ok())
 }
 
 /// Whether a UDP flow was translated to a backend that its service does not have any more: such a

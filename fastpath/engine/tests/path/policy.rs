@@ -283,3 +283,43 @@ fn a_condition_on_the_source_port_is_one_on_the_senders() {
     assert!(allowed(&mut node, &udp("10.65.0.2:8", "10.65.0.3:1")));
     assert!(!allowed(&mut node, &udp("10.65.0.2:1", "10.65.0.3:8")));
 }
+
+/// Lets a pod send from a network beside its own addresses.
+fn lend(node: &mut Node, pod: &str, net: &str) {
+    let key = format!("default/{pod}/eth0");
+    node.change(|state| {
+        let endpoint = Arc::make_mut(state.endpoints.get_mut(&*key).unwrap());
+        endpoint.allowed_sources = vec![net.parse().unwrap()];
+    });
+}
+
+#[test]
+fn an_edit_cuts_what_a_pod_sends_from_a_source_it_was_allowed() {
+    for answer_first in [false, true] {
+        let mut node = Node::default();
+        lend(&mut node, "a", "198.18.7.0/24");
+        let packet = udp("198.18.7.1:1", "10.65.0.3:2");
+        node.send(A, &packet).by(B);
+        node.send(B, &packet.clone().answer()).by(WIRE);
+        node.change(|state| isolate(state, "a", None, Some(vec![])));
+        if answer_first {
+            node.send(B, &packet.clone().answer()).dropped(DropReason::Policy);
+        }
+        node.send(A, &packet).dropped(DropReason::Policy);
+        node.send(B, &packet.answer()).dropped(DropReason::Policy);
+    }
+}
+
+#[test]
+fn of_two_pods_with_one_allowed_source_each_is_judged_by_its_own_policy() {
+    let mut node = Node::default();
+    lend(&mut node, "a", "198.18.7.0/24");
+    lend(&mut node, "n", "198.18.7.0/24");
+    let packet = udp("198.18.7.1:1", "10.65.0.3:2");
+    node.send(N, &packet).by(B);
+    node.send(B, &packet.clone().answer()).by(WIRE);
+    node.change(|state| isolate(state, "n", None, Some(vec![])));
+    // The answer is taken for one to the other pod; that is not the sender's excuse.
+    let _ = node.send(B, &packet.clone().answer());
+    node.send(N, &packet).dropped(DropReason::Policy);
+}
