@@ -4,7 +4,7 @@
 //! packets from another side, is made anew from what the flow remembers: its translation stays,
 //! its route and verdict are judged again. A packet without flow goes through the miss walk.
 //!
-//! Drops: invalid_state; drops and punts of the miss walk.
+//! Drops: not_ready, invalid_state; drops and punts of the miss walk.
 
 use std::net::IpAddr;
 use std::ops::ControlFlow::{self, Continue};
@@ -102,6 +102,10 @@ fn again(
     packet: &Packet,
     id: FlowId,
 ) -> ControlFlow<Fate, FlowId> {
+    if !snapshot.ready {
+        // The first snapshot is empty: by it no flow that was taken over could stay.
+        return super::parse::dropped(DropReason::NotReady);
+    }
     let Some(flow) = engine.flow(id) else {
         return super::parse::dropped(DropReason::FlowTableFull);
     };

@@ -323,3 +323,21 @@ fn of_two_pods_with_one_allowed_source_each_is_judged_by_its_own_policy() {
     let _ = node.send(B, &packet.clone().answer());
     node.send(N, &packet).dropped(DropReason::Policy);
 }
+
+#[test]
+fn before_the_state_is_complete_flows_that_were_taken_over_wait_and_stay() {
+    let mut node = Node::default();
+    node.change(|state| serve(state, service("s", 17, "10.96.0.10:80", &["10.65.0.3:8080"])));
+    let translated = udp("10.65.0.2:1", "10.96.0.10:80");
+    node.send(A, &translated).by(B);
+    node.snapshot.ready = false;
+    node.snapshot.generation += 1;
+    node.snapshot.services = Default::default();
+    node.send(A, &translated).dropped(DropReason::NotReady);
+    let answer = translated.clone().to("10.65.0.3:8080").answer();
+    node.send(B, &answer).dropped(DropReason::NotReady);
+    assert_eq!(node.connections(), 1);
+    node.change(|_| ());
+    node.send(B, &answer).by(A);
+    assert_eq!(node.counters.misses.get(), 1, "it is the flow that it was");
+}
