@@ -156,6 +156,12 @@ impl<'t> Engine<'t> {
         let _ = self.flows.insert(denial);
     }
 
+    /// Forgets a denial of the tuple; whether there was one.
+    fn pardon(&mut self, tuple: Option<Tuple>) -> bool {
+        let flow = tuple.and_then(|tuple| self.lookup(&tuple, self.hash(&tuple)));
+        flow.is_some_and(|flow| flow.is_denial() && self.flows.remove(flow.id()))
+    }
+
     fn remove(&mut self, flow: FlowRef<'_>) {
         self.flows.remove(flow.id());
     }

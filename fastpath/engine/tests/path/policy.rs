@@ -260,6 +260,21 @@ fn a_denied_flood_walks_the_order_once() {
 }
 
 #[test]
+fn a_cached_denial_does_not_stand_in_the_way_of_the_other_direction() {
+    let raw = |src: &str, dst: &str| packet(ip(src), ip(dst), Body::Raw(47, vec![0; 8]));
+    for (unasked, asked) in [
+        (udp("10.65.0.3:5060", "10.65.0.2:5060"), udp("10.65.0.2:5060", "10.65.0.3:5060")),
+        (raw("10.65.0.3", "10.65.0.2"), raw("10.65.0.2", "10.65.0.3")),
+    ] {
+        let mut node = isolated("a", Some(vec![]), None);
+        node.send(B, &unasked).dropped(DropReason::Policy);
+        assert_eq!(node.send(A, &asked).by(B), to_pod(B, &asked.ttl(63)));
+        assert_eq!(node.send(B, &unasked).by(A), to_pod(A, &unasked.ttl(63)), "it is an answer now");
+        assert_eq!((node.connections(), node.table.counts().denials), (1, 0));
+    }
+}
+
+#[test]
 fn the_rules_that_decided_are_kept_for_those_who_ask() {
     let mut node = isolated("b", Some(vec![allow_ports(6, 1, 1), allow_ports(17, 2, 2)]), None);
     node.send(A, &udp("10.65.0.2:1", "10.65.0.3:2")).by(B);

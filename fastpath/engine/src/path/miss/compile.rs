@@ -43,7 +43,8 @@ pub(super) fn compile<'t>(
         marks: icmp::mark(packet.tuple.protocol, packet.icmp.0),
         ..NewFlow::connection(packet.tuple, way.to.reversed(), engine.now)
     };
-    for attempt in 0..TRIES {
+    let mut attempt = 0;
+    for _ in 0..TRIES {
         if let Some(to) = translated_source(snapshot, packet, way, attempt) {
             flow.reply = Some(to.reversed());
         }
@@ -51,8 +52,10 @@ pub(super) fn compile<'t>(
             Insert::New(id) | Insert::Exists(id) => {
                 return engine.flow(id).map_or(dropped(DropReason::FlowTableFull), Continue);
             }
+            // What was denied to the other end as a connection of its own is an answer from now on.
+            Insert::ReplyTaken if engine.pardon(flow.reply) => {}
             // The tuple is in use, or just being taken: another source port solves it.
-            Insert::ReplyTaken | Insert::Contended => {}
+            Insert::ReplyTaken | Insert::Contended => attempt += 1,
             Insert::Full | Insert::Crowded | Insert::DenialsFull => {
                 return dropped(DropReason::FlowTableFull);
             }
