@@ -135,8 +135,8 @@ impl Control {
         }
         self.publish().await;
         let classes = Classes::new(&self.state, &self.underlay);
-        for name in std::mem::take(&mut self.parts.uplinks) {
-            self.parts.devices.add_uplink(&self.view, &name, &classes)?;
+        for name in &self.parts.uplinks {
+            self.parts.devices.add_uplink(&self.view, name, &classes)?;
         }
         self.publish().await;
         Ok(())
@@ -250,6 +250,26 @@ impl Control {
         self.snapshot.generation
     }
 
+    /// Lets go of uplinks that vanished and takes those that came back, at once: until then the
+    /// kernel answers for our addresses. Whether there were any.
+    fn follow_uplinks(&mut self) -> bool {
+        let devices = &mut self.parts.devices;
+        let mut changed = devices.forget_uplinks(&self.view);
+        for name in &self.parts.uplinks {
+            if devices.is_uplink(name) || self.view.link(name).is_none() {
+                continue;
+            }
+            let classes = Classes::new(&self.state, &self.underlay);
+            match devices.add_uplink(&self.view, name, &classes) {
+                Ok(()) => changed = true,
+                Err(error) => {
+                    warn!(uplink = name, %error, "cannot attach an uplink that came back")
+                }
+            }
+        }
+        changed
+    }
+
     /// The kernel's part, where it is not as it should be.
     async fn apply_to_kernel(&mut self) {
         let desired = host::desired(&self.state, &self.view, &self.parts.desired);
@@ -288,12 +308,13 @@ impl Control {
 
     /// The kernel's view has changed: what does it mean?
     async fn look_again(&mut self) {
+        let uplinks = self.follow_uplinks();
         let attached = self.parts.devices.attached();
         let mtu = u16::try_from(self.parts.desired.mtu).unwrap_or(u16::MAX);
         let underlay = self.ports.underlay(&self.view, &attached, mtu);
         let pods = self.pods_changed();
-        if underlay != self.underlay || pods {
-            let hops_only = !pods && only_hops_differ(&self.underlay, &underlay);
+        if underlay != self.underlay || pods || uplinks {
+            let hops_only = !pods && !uplinks && only_hops_differ(&self.underlay, &underlay);
             self.underlay = underlay;
             if hops_only {
                 let next = self.assembler.refresh_hops(&self.snapshot, &self.state, &self.underlay);

@@ -178,6 +178,28 @@ impl Devices {
         Ok(())
     }
 
+    /// Lets go of uplinks that vanished, or that are other interfaces by now. Whether there were any.
+    pub(crate) fn forget_uplinks(&mut self, view: &KernelView) -> bool {
+        let is_there = |name: &str, uplink: &UplinkPort| {
+            view.link(name).is_some_and(|link| link.index == uplink.entry.ifindex)
+        };
+        let gone: Vec<_> = (self.uplinks.iter())
+            .filter(|(name, uplink)| !is_there(name, uplink))
+            .map(|(name, uplink)| (name.clone(), uplink.device))
+            .collect();
+        for (name, device) in &gone {
+            warn!(uplink = name, "uplink vanished");
+            self.uplinks.remove(name);
+            self.let_go(*device);
+        }
+        !gone.is_empty()
+    }
+
+    /// Whether an interface is an uplink.
+    pub(crate) fn is_uplink(&self, interface: &str) -> bool {
+        self.uplinks.contains_key(interface)
+    }
+
     /// Binds the queues that uplinks have got since (`ethtool -L`); to be called once a second. The
     /// kernel says how many an interface can have, not how many it has, so binding is the question.
     /// Queues with a socket cannot be taken away: the kernel refuses that. Whether there are new ones.
@@ -315,10 +337,15 @@ impl Devices {
     fn release(&mut self, name: &str) {
         let Some(pod) = self.pods.remove(name) else { return };
         if pod.native.is_some() {
-            for link in self.links.iter() {
-                link.command(Command::Detach(pod.device));
-                link.command(Command::Route(pod.device, None));
-            }
+            self.let_go(pod.device);
+        }
+    }
+
+    /// Ends the sockets of a device.
+    fn let_go(&self, device: DeviceId) {
+        for link in self.links.iter() {
+            link.command(Command::Detach(device));
+            link.command(Command::Route(device, None));
         }
     }
 
