@@ -344,14 +344,14 @@ class Rig:
         except OSError:
             return False
 
-    def conserved(self, node):
+    def conserved(self, node, within=5.0):
         """Asserts rx + injected = tx + drops + consumed, once idle."""
 
         def balanced():
             return self.metrics(node).balance() == 0
 
         try:
-            wait_until(balanced, "", every=0.15)
+            wait_until(balanced, "", within, every=0.15)
         except AssertionError:
             sums = self.metrics(node)
             names = sorted({name for name, _, _ in sums.samples if name.endswith("packets_total")})
@@ -392,8 +392,8 @@ class Rig:
         state["neighbours"] = [line for line in state["neighbours"] if "managed" in line]
         return state
 
-    def books_are_right(self):
+    def books_are_right(self, within=5.0):
         """Asserts on both nodes: packets are conserved, and the kernel forwarded none."""
         for node in NODES:
-            self.conserved(node)
+            self.conserved(node, within)
             assert self.kernel_forwarded(node) == 0, f"{node}: the kernel forwarded packets"

@@ -10,6 +10,8 @@ import struct
 import threading
 import time
 
+# A connection that nothing happens to may still wait for a turn on a busy machine.
+CALM = 3.0  # seconds
 # Offsets of tcpi_total_retrans and tcpi_dsack_dups in struct tcp_info (linux/tcp.h).
 TOTAL_RETRANS, DSACK_DUPS, INFO_SIZE = 100, 216, 232
 
@@ -41,14 +43,14 @@ class Stream:
 
         What was sent again for want of patience arrived twice, as the peer reported (RFC 2883).
         """
-        return self._lost_ever() - self.lost_before
+        return max(0, self._lost_ever() - self.lost_before)
 
     def _lost_ever(self):
         info = self.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, INFO_SIZE)
         retransmitted, in_vain = (
             struct.unpack_from("I", info, offset)[0] for offset in (TOTAL_RETRANS, DSACK_DUPS)
         )
-        return max(0, retransmitted - in_vain)
+        return retransmitted - in_vain
 
     def goes_on(self, within=8.0):
         """Whether what is sent from now on is answered, without an error."""

@@ -11,7 +11,7 @@ import types
 import pytest
 from rig import wait_until
 from scene import NODE, NODE_PORT, OUTSIDE, SERVICE, Scene
-from streams import Pulse, Streams
+from streams import CALM, Pulse, Streams
 
 # Generous: a busy machine, and TCP's own timers behind an outage. What was measured is printed.
 BACK_WITHIN = 10.0
@@ -52,7 +52,7 @@ def survived(flows):
         assert stream.goes_on(BACK_WITHIN), f"{stream.name}: {stream.error or 'silent'}"
     ssh = flows.ssh
     assert ssh.goes_on() and ssh.lost() == 0, f"{ssh.name}: {ssh.error}, lost {ssh.lost()}"
-    assert ssh.stall() < 1, f"{ssh.name} stood still for {ssh.stall():.2f} s"
+    assert ssh.stall() < CALM, f"{ssh.name} stood still for {ssh.stall():.2f} s"
 
 
 def calm(flows):
@@ -200,7 +200,7 @@ def test_nothing_is_lost_while_the_agent_is_dead_and_when_it_comes_back(scene, f
     survived(flows)
     for stream in (*flows.ours, fresh):
         assert stream.lost() == 0, f"{stream.name} lost {stream.lost()} segments"
-        assert stream.stall() < 1, f"{stream.name} stood still for {stream.stall():.2f} s"
+        assert stream.stall() < CALM, f"{stream.name} stood still for {stream.stall():.2f} s"
     longest = max(stream.stall() for stream in flows.ours)
     tell(capsys, f"margay-agent killed: nothing lost, longest pause {1000 * longest:.0f} ms")
     assert rig.pid("n1", "daemon") == before and rig.alive("n1", "daemon")

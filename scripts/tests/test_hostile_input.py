@@ -1,0 +1,208 @@
+"""Bad documents, bad CNI calls and nonsense on sockets: explained, and no bystander notices."""
+
+import contextlib
+import json
+import random
+import re
+import socket
+import subprocess
+
+import pytest
+from bystanders import undisturbed
+from documents import policy
+from rig import wait_until
+from scene import Scene
+from traffic import Attempt
+
+
+@pytest.fixture(scope="module")
+def scene(rig):
+    scene = Scene(rig)
+    rig.pod("n1", "x", "rogue")
+    yield scene
+    scene.close()
+
+
+# === documents ===
+
+
+def test_a_malformed_document_is_reported_by_file_line_and_field_and_changes_nothing(scene):
+    """A policy is in force; its file becomes bad in several ways; a second file stays good."""
+    rig = scene.rig
+    closed = policy("closed", "x", {"name": "near"}, types=["Ingress"])
+    rig.store.write("policies", closed)
+    near = Attempt("client", "near")
+    wait_until(lambda: not scene.field.reach([near], 0.3), "the policy is in force")
+    good = "\n---\n".join([json.dumps(closed)])
+    bad_field = (
+        good
+        + "\n---\n"
+        + (
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: bad\n"
+            "  namespace: x\nspec:\n  podSelector: {}\n  ingress:\n  - ports:\n    - port: 99999\n"
+        )
+    )
+    cases = [
+        ("not YAML at all", "kind: [unclosed\n  : :\n", r"line=\d+"),
+        ("a port out of range", bad_field, r"line=\d+ .*field=\"?spec\.ingress\[0\]\.ports\[0\]"),
+        (
+            "the policy itself, with a bad type",
+            good.replace('"Ingress"', '"Sideways"'),
+            "policyTypes",
+        ),
+        ("nothing", "", None),
+    ]
+    try:
+        for what, text, told in cases[:3]:
+            seen = len(rig.log("n1", "agent"))
+            rig.store.write("policies", text)
+
+            def line():
+                new = rig.log("n1", "agent")[seen:]
+                return [
+                    one for one in new.splitlines() if "ERROR" in one and "policies.yaml" in one
+                ]
+
+            found = wait_until(line, f"an ERROR line for {what}")[0]
+            assert re.search(r"file=\S*policies\.yaml", found) and re.search(told, found), found
+            assert not scene.field.reach([near], 0.3), f"{what}: the good state is not kept"
+        assert rig.alive("n1", "agent")
+    finally:
+        rig.store.remove("policies")
+    wait_until(lambda: scene.field.reach([near], 0.3), "the policy is gone")
+
+
+def test_files_that_are_no_documents_are_reported_and_stop_nothing(scene):
+    """Aliases that unfold to 10^9 strings, bytes that are no text, a folder, a link to itself."""
+    rig, store = scene.rig, scene.rig.store.path
+    lines = ["a0: &a0 [lol]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+    bad = {
+        "bomb.yaml": lambda path: path.write_text("\n".join(lines)),
+        "deep.yaml": lambda path: path.write_text("[" * 100_000),
+        "bytes.yaml": lambda path: path.write_bytes(bytes(range(256)) * 40),
+        "bytes.json": lambda path: path.write_bytes(b"{\xff\xfe\0"),
+        "folder.yaml": lambda path: path.mkdir(),
+        "itself.yaml": lambda path: path.symlink_to(path),
+        "nowhere.yaml": lambda path: path.symlink_to("/nil/nil"),
+    }
+    seen = len(rig.log("n1", "agent"))
+    with undisturbed(scene):
+        for name, make in bad.items():
+            make(store / name)
+        rig.store.write("policies", policy("closed", "x", {"name": "near"}, types=["Egress"]))
+        asked = [Attempt("near", "far")]
+        wait_until(lambda: not scene.field.reach(asked, 0.3), "a good file is in force")
+        rig.store.remove("policies")
+        wait_until(lambda: scene.field.reach(asked, 0.3), "the policy is gone")
+    told = rig.log("n1", "agent")[seen:]
+    for name in ("bomb.yaml", "deep.yaml", "bytes.yaml", "bytes.json"):
+        assert re.search(rf"ERROR .*file=\S*{name}", told), f"nothing said of {name}"
+        (store / name).unlink()
+    (store / "folder.yaml").rmdir()
+    (store / "itself.yaml").unlink()
+    (store / "nowhere.yaml").unlink()
+
+
+# === sockets ===
+
+
+@pytest.mark.parametrize("name", ["agent.sock", "margayd.sock"])
+def test_nonsense_on_a_socket_ends_no_process(scene, name):
+    """Random bytes, a line without an end, half a request, and many who say nothing."""
+    path = str(scene.rig.run / "n1" / name)
+    dice = random.Random(3)
+    words = [dice.randbytes(4096), b"x" * 4_000_000, b'{"verb":', b"[" * 50_000 + b"\n", b"{}\n"]
+    words += [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + dice.randbytes(500)]
+    silent = []
+    with undisturbed(scene):
+        for word in words:
+            with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
+                client.settimeout(1)
+                client.connect(path)
+                client.sendall(word)
+                client.recv(100)
+        for _ in range(100):
+            silent.append(socket.socket(socket.AF_UNIX))
+            silent[-1].settimeout(1)
+            silent[-1].connect(path)
+        assert scene.rig.cni("STATUS", "n1", "x", "near").returncode == 0
+    for client in silent:
+        client.close()
+
+
+# === CNI ===
+
+CONFIG = {"cniVersion": "1.1.0", "name": "margay", "type": "margay-cni"}
+# What is wrong → verb, variables, configuration, code, and what the message says.
+CALLS = {
+    "no_verb": ("", {}, {}, 4, "CNI_COMMAND"),
+    "an_unknown_verb": ("FOO", {}, {}, 4, "FOO"),
+    "no_container": ("ADD", {"CNI_CONTAINERID": None}, {}, 4, "CNI_CONTAINERID"),
+    "a_container_that_climbs": ("ADD", {"CNI_CONTAINERID": "../x"}, {}, 4, "CNI_CONTAINERID"),
+    "no_namespace": ("ADD", {"CNI_NETNS": None}, {}, 4, "CNI_NETNS"),
+    "a_namespace_that_is_none": ("ADD", {"CNI_NETNS": "/etc/hostname"}, {}, 4, "/etc/hostname"),
+    "a_namespace_that_is_not_there": (
+        "ADD",
+        {"CNI_NETNS": "/run/netns/nil"},
+        {},
+        4,
+        "/run/netns/nil",
+    ),
+    "no_interface": ("ADD", {"CNI_IFNAME": None}, {}, 4, "CNI_IFNAME"),
+    "an_interface_name_too_long": ("ADD", {"CNI_IFNAME": "e" * 16}, {}, 4, "CNI_IFNAME"),
+    "an_interface_that_is_there": ("ADD", {"CNI_IFNAME": "lo"}, {}, 101, "lo"),
+    "args_without_equals": ("ADD", {"CNI_ARGS": "K8S_POD_NAME"}, {}, 4, "CNI_ARGS"),
+    "no_configuration": ("ADD", {}, "", 6, ""),
+    "configuration_that_is_no_json": ("ADD", {}, "{", 6, ""),
+    "an_unsupported_version": ("ADD", {}, {"cniVersion": "9.9.9"}, 1, "9.9.9"),
+    "no_ipam": ("ADD", {}, {"ipam": None}, 7, "ipam"),
+    "an_ipam_that_is_not_installed": ("ADD", {}, {"ipam": {"type": "nil"}}, 7, "nil"),
+    "no_family_at_all": (
+        "ADD",
+        {},
+        {"ipam": {"type": "margay-ipam", "assign_ipv4": "false"}},
+        7,
+        "assign_ipv4",
+    ),
+    "an_mtu_that_is_no_number": ("ADD", {}, {"mtu": "large"}, 7, "mtu"),
+    "a_check_without_an_earlier_result": ("CHECK", {}, {}, 7, "prevResult"),
+    "an_agent_that_is_away": (
+        "ADD",
+        {},
+        {"agentSocket": "/run/nil/agent.sock"},
+        11,
+        "/run/nil/agent.sock",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def empty(rig):
+    """A namespace that a pod could have."""
+    name = f"{rig.tag}-p-empty"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    yield "empty"
+    subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_bad_cni_call_gets_its_code_and_a_message(scene, empty, call):
+    verb, variables, config, code, told = CALLS[call]
+    done = scene.rig.cni(verb, "n1", "x", empty, config, **variables)
+    assert done.returncode != 0
+    error = json.loads(done.stdout)
+    assert error["code"] == code and told in error["msg"] + error.get("details", ""), error
+    # Nothing is left behind.
+    assert "eth0" not in scene.rig.exec(empty, "ip", "-br", "link")
+    assert empty not in scene.rig.ctl("get", "workloadendpoints", "-o", "name")
+
+
+def test_bad_cni_calls_disturb_nobody(scene, empty):
+    with undisturbed(scene):
+        for verb, variables, config, _, _ in CALLS.values():
+            assert scene.rig.cni(verb, "n1", "x", empty, config, **variables).returncode != 0
+
+
+def test_packets_are_conserved_and_the_kernel_forwarded_none(scene):
+    scene.rig.books_are_right()
