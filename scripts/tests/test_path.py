@@ -52,11 +52,12 @@ def service(name, v4, v6, selector, **spec):
     """A service of both families with UDP and TCP port 70 → 7, and 71 → 71 where nobody listens."""
     ports = [
         {"name": f"{protocol.lower()}{port}", "port": port, "targetPort": to, "protocol": protocol}
+        | {"nodePort": 30000 + port}
         for protocol in ("TCP", "UDP")
         for port, to in ((70, 7), (71, 71))
     ]
     spec = {"ports": ports, "clusterIP": v4, "clusterIPs": [v4, v6], "selector": selector} | spec
-    spec |= {"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack"}
+    spec |= {"type": "NodePort", "ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack"}
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
 
 
@@ -193,10 +194,10 @@ def test_ttl_is_lowered_once_a_node(rig, who, v):
 def test_datagrams_of_8_kb_pass_a_service_both_ways(rig, who, mode, v):
     become(rig, who, mode)
     cluster, data = ("10.96.0.10", "fd96::10")[v], bytes(range(256)) * 32
-    for source in ("a", "n1"):
+    for source, to, port in (("a", cluster, 70), ("n1", cluster, 70), ("out", NODE["n1"][v], 30070)):
         for _ in range(3):
             # Twice at most the path's size is learned on the way.
-            answer = who.ask(source, cluster, 70, "UDP", data=data, within=0.7)
+            answer = who.ask(source, to, port, "UDP", data=data, within=0.7)
             if answer != SILENT:
                 break
         assert answer != SILENT and answer.data == data, source
@@ -246,6 +247,30 @@ def test_what_leaves_the_pools_carries_the_node_and_a_port_of_the_range(rig, who
     # The same port in two pods is two ports outside.
     mine = [who.ask(pod, OUT[v], 7, protocol, source_port=33333).port for pod in ("a", "b")]
     assert mine[0] != mine[1]
+
+
+def test_source_ports_are_of_the_range_that_felix_is_given_and_never_two_of_one(rig, who):
+    rig.store.write("felix", {
+        "apiVersion": "projectcalico.org/v3",
+        "kind": "FelixConfiguration",
+        "metadata": {"name": "default"},
+        "spec": {"natPortRange": "62000:62019"},
+    })  # fmt: skip
+    few = range(62000, 62020)
+    held, seen = [], []
+    try:
+        wait_until(lambda: who.ask("a", OUT[V4], 7).port in few, "the range is in force")
+        for _ in range(15):
+            with rig.inside("a"):
+                held.append(socket.create_connection((OUT[V4], 7), timeout=2))
+            held[-1].send(b"?")
+            seen.append(int(held[-1].recv(100).split()[2]))
+        assert len(set(seen)) == len(seen) and set(seen) <= set(few)
+    finally:
+        for one in held:
+            one.close()
+        rig.store.remove("felix")
+        wait_until(lambda: who.ask("b", OUT[V4], 7, "UDP").port not in few, "the range is as it was")
 
 
 @FAMILIES
