@@ -2,8 +2,8 @@
 //! behind its Ethernet header, out of its tunnel, with every length checked, and the facts of its
 //! [`Packet`].
 //!
-//! Drops: malformed, checksum, not_ip, unknown_port, spoof, link_local, martian, tunnel_*,
-//! unknown_tunnel_peer.
+//! Drops: unknown_port, not_for_us, malformed, checksum, not_ip, spoof, link_local, martian,
+//! tunnel_*, unknown_tunnel_peer.
 //! Punts: arp, ndisc, reassemble.
 
 use std::ops::ControlFlow::{self, Break, Continue};
@@ -29,14 +29,22 @@ pub(crate) fn parse(
     packet: &mut Packet,
 ) -> ControlFlow<Fate> {
     packet.port = port?;
-    let kind = snapshot.port(packet.port).map(|port| port.kind);
-    packet.side = match kind {
-        Some(PortKind::Host) => Side::Host,
-        Some(PortKind::Uplink) => Side::Wire,
-        Some(PortKind::Pod(_)) => Side::Pod,
-        Some(PortKind::Orphan) | None => return dropped(DropReason::UnknownPort),
+    let Some(port) = snapshot.port(packet.port) else { return dropped(DropReason::UnknownPort) };
+    packet.side = match port.kind {
+        PortKind::Host => Side::Host,
+        PortKind::Uplink => Side::Wire,
+        PortKind::Pod(_) => Side::Pod,
+        PortKind::Orphan => return dropped(DropReason::UnknownPort),
     };
     packet.tunneled = matches!(frame.ingress, Ingress::Tunnel(_));
+    // What a switch floods is for another host, and what is for all of them is not to be forwarded
+    // by each (RFC 1812 §5.3.4).
+    if packet.side == Side::Wire
+        && !packet.tunneled
+        && at::<6>(frame.bytes(), 0).is_some_and(|dst| *dst != port.mac)
+    {
+        return dropped(DropReason::NotForUs);
+    }
     network(snapshot, frame, packet)?;
     if packet.side == Side::Pod && matches!(frame.ingress, Ingress::Port(_)) {
         offload::complete(frame, packet);

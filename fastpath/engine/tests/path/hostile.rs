@@ -1,5 +1,6 @@
 //! Frames that are wrong, odd, or not for the fast path.
 
+use margay_engine::snapshot::trunk_mac;
 use margay_engine::{Fate, Why};
 use margay_model::DropReason;
 
@@ -297,4 +298,23 @@ fn nothing_is_decided_before_the_state_is_complete() {
     let mut node = Node::default();
     node.snapshot = Assembler::new(0).assemble(&node.state, &node.underlay);
     node.send(A, &good()).dropped(DropReason::NotReady);
+}
+
+#[test]
+fn a_frame_that_the_wire_meant_for_somebody_else_is_not_forwarded() {
+    let mut node = Node::default();
+    node.change(|state| serve(state, service("s", 17, "10.96.0.10:80", &["10.65.0.3:8080"])));
+    let multicast = [0x01, 0, 0x5e, 0, 0, 1];
+    for mac in [NEAR_MAC, [0xff; 6], multicast, trunk_mac(0), [0; 6]] {
+        for dst in ["10.65.0.2:2", "192.0.2.1:2", "8.8.8.8:2"] {
+            let frame = udp("192.0.2.100:1", dst).frame(mac, CLIENT_MAC);
+            node.frame(WIRE, frame).dropped(DropReason::NotForUs);
+        }
+        // A tunnel's packet too, whatever is in it.
+        let inner = udp("10.65.2.2:1", "10.65.0.2:2");
+        let outer = packet(ip("198.51.100.2"), ip("192.0.2.1"), Body::Raw(4, inner.bytes()));
+        node.frame(WIRE, outer.frame(mac, GATEWAY_MAC)).dropped(DropReason::NotForUs);
+    }
+    assert_eq!(node.connections(), 0);
+    node.send(WIRE, &udp("192.0.2.100:1", "10.65.0.2:2")).by(A);
 }
