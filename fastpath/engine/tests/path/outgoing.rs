@@ -179,3 +179,16 @@ fn packets_of_the_slow_path_go_every_way_without_a_flow() {
     );
     assert_eq!(node.connections(), 0);
 }
+
+#[test]
+fn a_tuple_that_no_port_can_change_is_refused_without_trying_all_of_them() {
+    let mut node = Node::default();
+    let gre = |src: &str, dst: &str| packet(ip(src), ip(dst), Body::Raw(47, vec![0; 8]));
+    node.send(A, &gre("10.65.0.2", "8.8.8.8")).by(WIRE);
+    node.send(B, &gre("10.65.0.3", "8.8.8.8")).dropped(DropReason::SnatExhausted);
+    // What a pod sends to itself is its own answer.
+    node.send(A, &gre("10.65.0.2", "10.65.0.2")).dropped(DropReason::InvalidState);
+    node.send(A, &ping("10.65.0.2", "10.65.0.2", 0)).dropped(DropReason::InvalidState);
+    assert_eq!(node.connections(), 1);
+    node.send(A, &gre("10.65.0.2", "8.8.8.8")).by(WIRE);
+}

@@ -23,6 +23,9 @@ use crate::snapshot::Snapshot;
 /// Source ports that are tried before a connection is given up.
 const TRIES: u16 = 256;
 
+/// Insertions of one tuple that meet others at work before the next port is tried.
+const RETRIES: u8 = 8;
+
 /// Publishes the flow.
 pub(super) fn compile<'t>(
     engine: &mut Engine<'t>,
@@ -43,29 +46,59 @@ pub(super) fn compile<'t>(
         marks: icmp::mark(packet.tuple.protocol, packet.icmp.0),
         ..NewFlow::connection(packet.tuple, way.to.reversed(), engine.now)
     };
-    let mut attempt = 0;
-    for _ in 0..TRIES {
-        if let Some(to) = translated_source(snapshot, packet, way, attempt) {
-            flow.reply = Some(to.reversed());
+    let mut last = None;
+    for attempt in 0..TRIES {
+        let to = translated_source(snapshot, packet, way, attempt).unwrap_or(way.to);
+        if last.replace(to) == Some(to) {
+            // No port to change: the rest would be the same.
+            break;
         }
-        match engine.insert(&flow) {
+        // A packet that is its own answer would be in its own way.
+        if to.reversed() == packet.tuple {
+            continue;
+        }
+        flow.reply = Some(to.reversed());
+        match enter(engine, &flow) {
             Insert::New(id) | Insert::Exists(id) => {
                 return engine.flow(id).map_or(dropped(DropReason::FlowTableFull), Continue);
             }
-            // What was denied to the other end as a connection of its own is an answer from now on.
-            Insert::ReplyTaken if engine.pardon(flow.reply) => {}
             // The tuple is in use, or just being taken: another source port solves it.
-            Insert::ReplyTaken | Insert::Contended => attempt += 1,
+            Insert::ReplyTaken | Insert::Contended => {}
             Insert::Full | Insert::Crowded | Insert::DenialsFull => {
                 return dropped(DropReason::FlowTableFull);
             }
         }
     }
-    dropped(DropReason::SnatExhausted)
+    dropped(if way.to.reversed() == packet.tuple {
+        DropReason::InvalidState
+    } else {
+        DropReason::SnatExhausted
+    })
+}
+
+/// Enters a connection with the tuples that it has. A denial that was remembered for one of them
+/// goes, and what another worker is just doing there is waited for: neither is a reason for
+/// another port.
+fn enter(engine: &mut Engine<'_>, flow: &NewFlow) -> Insert {
+    for _ in 0..RETRIES {
+        match engine.insert(flow) {
+            Insert::Exists(id) => match engine.flow(id).filter(|found| found.is_denial()) {
+                Some(denial) => engine.remove(denial),
+                None => return Insert::Exists(id),
+            },
+            // What was denied to the other end as a connection of its own is an answer from now on.
+            Insert::ReplyTaken if engine.pardon(flow.reply) => {}
+            Insert::Contended => std::hint::spin_loop(),
+            other => return other,
+        }
+    }
+    Insert::Contended
 }
 
 /// The tuple to leave with at the nth attempt. A source address that is the packet's own keeps its
-/// port as long as the tuple is free; a masqueraded one has its port out of the range from the
+/// port as long as the tuple is free. It is not where a service's backend is asked directly too,
+/// from the same port: the answers could not be told apart, and another port is what the kernel's
+/// null binding chooses (`nf_nat_alloc_null_binding`). A masqueraded one has its port out of the range from the
 /// start, so that it never meets the host's own. Protocols without ports have their exact tuple.
 fn translated_source(
     snapshot: &Snapshot,
