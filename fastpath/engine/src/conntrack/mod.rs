@@ -16,7 +16,8 @@ use margay_wire::protocol;
 pub enum State {
     /// TCP: a SYN, no answer.
     SynSent,
-    /// TCP: the handshake is complete, or the connection was picked up in its midst.
+    /// TCP: the handshake is complete, or the connection was picked up in its midst and both ends
+    /// have been heard.
     Established,
     /// TCP: one end has closed.
     FinWait,
@@ -24,7 +25,7 @@ pub enum State {
     Closing,
     /// TCP: reset.
     Reset,
-    /// Other protocols: packets in one direction only.
+    /// Packets in one direction only; of TCP, without a handshake.
     Unreplied,
     /// Other protocols: packets in both directions.
     Replied,

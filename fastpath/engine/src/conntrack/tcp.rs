@@ -55,12 +55,15 @@ pub fn reopens(tcp: &TcpFacts, state: State) -> bool {
 pub fn state(orig: u64, reply: u64) -> State {
     if (orig | reply) & RST != 0 {
         State::Reset
+    } else if reply == 0 && orig & (SYN | ACK) == SYN {
+        State::SynSent
+    } else if reply == 0 {
+        // Whatever one end says: anybody can say it to anybody.
+        State::Unreplied
     } else if orig & reply & FIN != 0 {
         State::Closing
     } else if (orig | reply) & FIN != 0 {
         State::FinWait
-    } else if reply == 0 && orig & (SYN | ACK) == SYN {
-        State::SynSent
     } else if orig & reply & SYN != 0 && (orig & ACK == 0 || reply & ACK == 0) {
         // A SYN+ACK that was not acknowledged yet, or both ends open at once.
         State::SynSent
@@ -118,9 +121,19 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_picked_up_in_its_midst_is_established() {
-        assert_eq!(walk(&[(true, f::ACK)]), [Established]);
-        assert_eq!(walk(&[(false, f::ACK), (true, f::ACK)]).last(), Some(&Established));
+    fn a_connection_picked_up_in_its_midst_is_established_when_both_ends_were_heard() {
+        let states = walk(&[(true, f::ACK), (true, f::ACK), (false, f::ACK), (true, f::ACK)]);
+        assert_eq!(states, [Unreplied, Unreplied, Established, Established]);
+    }
+
+    #[test]
+    fn one_end_alone_cannot_complete_a_connection() {
+        for alone in [f::SYN, f::ACK, f::FIN, f::FIN | f::ACK, f::SYN | f::FIN, f::SYN | f::ACK] {
+            for next in [f::SYN, f::ACK, f::FIN | f::ACK] {
+                let states = walk(&[(true, alone), (true, next)]);
+                assert!(states.iter().all(|state| state.is_half_open()), "{states:?}");
+            }
+        }
     }
 
     #[test]

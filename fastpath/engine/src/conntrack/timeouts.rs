@@ -5,10 +5,15 @@ use margay_wire::protocol;
 
 use super::State;
 
+/// Milliseconds for which TCP without handshake waits for its other end to be heard: what the kernel
+/// calls `nf_conntrack_tcp_timeout_unacknowledged`.
+const TCP_UNREPLIED: u32 = 300_000;
+
 /// Lifetime of an idle connection in milliseconds.
 pub fn timeout(timeouts: &Timeouts, ip_protocol: u8, state: State) -> u32 {
     match (ip_protocol, state) {
         (_, State::Denied) => timeouts.denied,
+        (protocol::TCP, State::Unreplied) => TCP_UNREPLIED.min(timeouts.tcp_established),
         (_, State::SynSent) => timeouts.tcp_syn_sent,
         (_, State::Established | State::FinWait) => timeouts.tcp_established,
         (_, State::Closing) => timeouts.tcp_fins_seen,

@@ -123,6 +123,9 @@ fn connections_end_by_the_age_of_their_state() {
     let cases = [
         (vec![(A, syn.clone())], 20_000),
         (vec![(A, syn.clone()), (B, syn.clone().answer())], 20_000),
+        (vec![(A, flags(ACK))], 300_000),
+        (vec![(A, flags(FIN | ACK))], 300_000),
+        (vec![(A, flags(ACK)), (B, back(ACK))], 3_600_000),
         (opened.clone(), 3_600_000),
         (and(&[(A, flags(FIN | ACK))]), 3_600_000),
         (and(&[(A, flags(FIN | ACK)), (B, back(FIN | ACK))]), 120_000),
