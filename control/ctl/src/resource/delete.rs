@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(short = 'R', long, requires = "filename")]
     recursive: bool,
     /// Do not fail because of objects that are not there
-    #[arg(long)]
+    #[arg(short, long)]
     skip_not_exists: bool,
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct Create {
     #[command(flatten)]
     files: Files,
     /// Leave objects alone that exist, and do not fail because of them
-    #[arg(long)]
+    #[arg(short = 'u', long)]
     skip_exists: bool,
 }
 
