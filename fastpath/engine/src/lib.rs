@@ -34,12 +34,21 @@ use margay_tables::flow::{FlowId, FlowRef, FlowTable, FlowWorker, Insert, NewFlo
 /// Records that one step of housekeeping looks at.
 const SWEEP: u32 = 64;
 
+/// Flows of a family that one step evicts under pressure: as many as came since the last step,
+/// between these bounds.
+const EVICT: std::ops::RangeInclusive<u32> = 16..=1024;
+
+/// Victims of one look at 128 records.
+const VICTIMS: u32 = 64;
+
 /// One thread's packet path: a worker's, or the slow path's for what it sends again.
 pub struct Engine<'t> {
     table: &'t FlowTable,
     flows: FlowWorker,
     counters: Arc<Counters>,
     now: u32,
+    /// Connections that came since the last step of housekeeping, in or not: IPv4 and IPv6.
+    came: [u32; 2],
     /// What the stages of one batch tell each other. Kept, since making it anew costs a small
     /// batch more than its packets do.
     parsed: Box<[(Packet, Option<Fate>)]>,
@@ -51,7 +60,8 @@ impl<'t> Engine<'t> {
     /// An engine on a table; `None` when the table has no seat left.
     pub fn new(table: &'t Arc<FlowTable>, counters: Arc<Counters>) -> Option<Self> {
         let parsed = vec![Default::default(); BATCH].into();
-        Some(Self { table, flows: FlowWorker::new(table.clone())?, counters, now: 0, parsed })
+        let flows = FlowWorker::new(table.clone())?;
+        Some(Self { table, flows, counters, now: 0, came: [0; 2], parsed })
     }
 
     /// What it counts.
@@ -86,10 +96,27 @@ impl<'t> Engine<'t> {
             conntrack::timeout(timeouts, flow.tuple().protocol, path::state(*flow))
         });
         self.counters.expired.add(expired.into());
-        for v6 in [false, true] {
+        for (v6, came) in [false, true].into_iter().zip(std::mem::take(&mut self.came)) {
             if self.flows.under_pressure(v6) {
-                let evicted = self.flows.evict(now, v6, 16, |flow| worth(*flow));
-                self.counters.evicted.add((evicted.half_open + evicted.established).into());
+                self.relieve(now, v6, came);
+            }
+        }
+    }
+
+    /// Makes room for as many connections of a family as came lately: the next flood of one pod is
+    /// about as large, and what the others begin is to find a place in it.
+    fn relieve(&mut self, now: u32, v6: bool, came: u32) {
+        let mut wanted = came.clamp(*EVICT.start(), *EVICT.end());
+        // Twice the looks that would do, and no more: where little is to be found, the next batch
+        // waits for no long search.
+        for _ in 0..2 * wanted.div_ceil(VICTIMS) {
+            let want = wanted.min(VICTIMS);
+            let evicted = self.flows.evict(now, v6, want as usize, |flow| worth(*flow));
+            self.counters.evicted.add((evicted.half_open + evicted.established).into());
+            wanted = wanted.saturating_sub(evicted.total());
+            // Established connections make room slowly: what is cheaper may come meanwhile.
+            if wanted == 0 || evicted.established > 0 {
+                break;
             }
         }
     }
@@ -142,6 +169,10 @@ impl<'t> Engine<'t> {
 
     fn insert(&mut self, new: &NewFlow) -> Insert {
         let result = self.flows.insert(new);
+        if matches!(result, Insert::New(_) | Insert::Full) {
+            let came = &mut self.came[usize::from(!new.orig.is_v4())];
+            *came = came.saturating_add(1);
+        }
         if result != Insert::Crowded {
             return result;
         }

@@ -89,6 +89,47 @@ fn a_table_without_housekeeping_drops_the_new_and_keeps_the_old() {
     assert_eq!(node.counters.misses.get(), 10 + 500);
 }
 
+/// One pod sends `flood` with ever new tuples, many more between two steps of housekeeping than
+/// one step used to take out; the share of another pod's connections that come about in percent.
+fn new_connections_under(flood: u8) -> usize {
+    let mut node = Node::with_capacity(2048);
+    (1..=100).for_each(|port| established(&mut node, port));
+    let mut tuple = 0u32;
+    let mut opened = 0;
+    for step in 0..50u16 {
+        for burst in 0..4 {
+            for _ in 0..125 {
+                let (port, to) = (1000 + (tuple % 60_000) as u16, 1000 + (tuple / 60_000) as u16);
+                let _ = node.send(A, &tcp(&at("10.65.0.2", port), &at("10.65.0.3", to), flood));
+                tuple += 1;
+            }
+            if burst == 1 {
+                let syn = tcp(&at("10.65.0.4", 1000 + step), "10.65.0.3:80", SYN);
+                opened += usize::from(
+                    node.send(N, &syn).fate == Fate::Forward(B)
+                        && node.send(B, &syn.clone().answer()).fate == Fate::Forward(N),
+                );
+            }
+        }
+        node.now += 1;
+        housekeep(&mut node, 1);
+    }
+    let before = node.counters.misses.get();
+    for port in 1..=100 {
+        node.send(A, &tcp(&at("10.65.0.2", port), "10.65.0.3:80", ACK)).by(B);
+    }
+    assert_eq!(node.counters.misses.get(), before, "established connections are where they were");
+    2 * opened
+}
+
+#[test]
+fn a_fast_flood_of_one_pod_leaves_room_for_new_connections_of_the_others() {
+    for flags in [SYN, ACK, FIN | ACK] {
+        let opened = new_connections_under(flags);
+        assert!(opened >= 95, "{opened} % under flags {flags}");
+    }
+}
+
 #[test]
 fn denials_take_their_share_of_the_table_and_no_more() {
     let mut node = Node::with_capacity(256);

@@ -57,7 +57,9 @@ const CHUNK: u32 = 64;
 /// Records that one call of [`FlowWorker::evict`] looks at.
 const SAMPLE: u32 = 128;
 /// Victims of one call, at most.
-const VICTIMS: usize = 16;
+const VICTIMS: usize = 64;
+/// Established connections among them, at most.
+const DEAR_VICTIMS: usize = 16;
 
 // === impl FlowWorker ===
 
@@ -115,10 +117,11 @@ impl FlowWorker {
         capacity != 0 && self.table.live(v6) * 32 >= capacity * 31
     }
 
-    /// Removes up to `want` (16 at most) of the next 128 records of a family: cached denials
+    /// Removes up to `want` (64 at most) of the next 128 records of a family: cached denials
     /// first, then by `worth`, then the longest idle. Established connections go only when a whole
-    /// round over the records has found nothing cheaper: a flood is not to push out what lies
-    /// where the flood does not. They are free after the next quiescent points of all workers.
+    /// round over the records has found nothing cheaper, 16 at most: a flood is not to push out
+    /// what lies where the flood does not. They are free after the next quiescent points of all
+    /// workers.
     pub fn evict(
         &mut self,
         now: u32,
@@ -145,6 +148,9 @@ impl FlowWorker {
         }
         if *dear < fresh {
             victims.list.retain(|victim| victim.is_cheap());
+        } else {
+            let cheap = victims.list.iter().filter(|victim| victim.is_cheap()).count();
+            victims.list.truncate(cheap + DEAR_VICTIMS);
         }
         let mut evicted = Evicted::default();
         self.take_out(victims, &mut evicted);

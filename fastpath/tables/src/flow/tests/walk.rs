@@ -83,6 +83,18 @@ fn eviction_takes_denials_then_half_open_then_the_longest_idle() {
 }
 
 #[test]
+fn an_eviction_takes_many_of_the_cheap_and_few_of_the_established() {
+    let table = table(128, 0);
+    let mut worker = worker(&table);
+    for n in 0..128 {
+        connect(&mut worker, n * 2 + 1, 0);
+    }
+    let mut evict = |worth| worker.evict(1, false, 64, |_| worth);
+    assert_eq!(evict(Worth::HalfOpen), Evicted { half_open: 64, ..Evicted::default() });
+    assert_eq!(evict(Worth::Established), Evicted { established: 16, ..Evicted::default() });
+}
+
+#[test]
 fn what_was_evicted_makes_room_after_a_quiescent_point() {
     let table = table(0, 40);
     let mut worker = worker(&table);
