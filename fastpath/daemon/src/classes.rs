@@ -28,21 +28,22 @@ impl Classes {
         for pool in state.pools.keys() {
             addresses.insert(*pool, AddressClass::POOL);
         }
+        let own = own(state, underlay);
         let mut ports = BTreeSet::new();
         for service in state.services.values() {
-            let outside = service.external_ips.iter().chain(&service.load_balancer_ips);
-            for addr in service.cluster_ips.iter().chain(outside) {
+            let outside = || service.external_ips.iter().chain(&service.load_balancer_ips);
+            for addr in service.cluster_ips.iter().chain(outside()) {
                 addresses.insert(IpNet::from(*addr), AddressClass::SERVICE);
-                // An external address may be the node's own.
+            }
+            // Only an address that the node shares with a service takes a port from the node.
+            if outside().any(|addr| own.contains(addr)) {
                 ports.insert((service.protocol, service.port));
             }
             ports.extend(service.node_port.map(|port| (service.protocol, port)));
         }
         // The node's own addresses decide last: they are the most specific, and its own traffic
         // must pass whatever else they are.
-        for addr in own(state, underlay) {
-            addresses.insert(IpNet::from(addr), AddressClass::NODE);
-        }
+        addresses.extend(own.into_iter().map(|addr| (IpNet::from(addr), AddressClass::NODE)));
         let encap = |kind| state.pools.values().any(|pool| pool.encap == kind);
         let settings = &state.node.settings;
         let config = UplinkConfig {
@@ -54,7 +55,42 @@ impl Classes {
     }
 }
 
-fn own(state: &State, underlay: &Underlay) -> Vec<IpAddr> {
-    let told: Vec<_> = state.node.addresses().collect();
-    underlay.addresses.iter().copied().chain(told).collect()
+fn own(state: &State, underlay: &Underlay) -> BTreeSet<IpAddr> {
+    underlay.addresses.iter().copied().chain(state.node.addresses()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use margay_model::{Service, TrafficPolicy};
+
+    use super::*;
+
+    #[test]
+    fn a_services_port_is_the_nodes_unless_they_share_an_address() {
+        let underlay =
+            Underlay { addresses: vec!["192.0.2.1".parse().unwrap()], ..Underlay::default() };
+        let mut state = State::default();
+        let mut add = |name: &str, port, external: &str| {
+            let service = Service {
+                key: name.into(),
+                protocol: 6,
+                port,
+                cluster_ips: vec!["10.96.0.1".parse().unwrap()],
+                external_ips: vec![external.parse().unwrap()],
+                load_balancer_ips: Vec::new(),
+                load_balancer_sources: Vec::new(),
+                node_port: None,
+                internal: TrafficPolicy::Cluster,
+                external: TrafficPolicy::Cluster,
+                affinity: None,
+                cluster_backends: Vec::new(),
+                local_backends: Vec::new(),
+            };
+            state.services.insert(service.key.clone(), service.into());
+        };
+        add("ssh", 22, "198.51.100.7");
+        add("web", 80, "192.0.2.1");
+        let classes = Classes::new(&state, &underlay);
+        assert_eq!(classes.ports, [(6, 80)].into());
+    }
 }

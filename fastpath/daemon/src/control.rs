@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use margay_engine::snapshot::HopKey;
 use margay_engine::{Assembler, PortId, Snapshot, Underlay};
-use margay_model::{EndpointKey, State, Update};
+use margay_model::{EndpointKey, LocalNode, State, Update};
+use margay_protocol::FlowFilter;
 use margay_protocol::message::{DaemonMessage, EndpointStatus};
 use margay_tables::flow::FlowTable;
 use margay_worker::link::Returned;
@@ -30,9 +31,11 @@ use crate::classes::Classes;
 use crate::devices::{DeviceError, Devices};
 use crate::host;
 use crate::kernel::{Desired, HostPort, Keeper, KernelView, NeighbourState};
+use crate::path_mtu::PathMtus;
 use crate::ports::Ports;
 use crate::shared::{Origin, Shared};
-use crate::slow::{Ask, Tell};
+use crate::show;
+use crate::slow::{Ask, Tell, host_flow};
 use crate::state_dir::StateDir;
 
 /// How long workers may take to forward by a new snapshot before it is said that one hangs.
@@ -99,7 +102,19 @@ pub(crate) struct Control {
     wanted: BTreeMap<(PortId, IpAddr), Instant>,
     /// Addresses whose flows are to end with the next snapshot.
     forgotten: BTreeSet<IpAddr>,
+    path_mtus: PathMtus,
+    /// What the slow path knows of the node.
+    told: Option<Arc<LocalNode>>,
     unsaved: bool,
+}
+
+/// When changes of the kernel's view are to be in force.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    Now,
+    /// Neighbours that nobody waits for may wait for the next second: each new or lost one makes
+    /// all decisions anew, and a large network has always some.
+    Soon,
 }
 
 // === impl Control ===
@@ -121,6 +136,8 @@ impl Control {
             endpoints: BTreeMap::new(),
             wanted: BTreeMap::new(),
             forgotten: BTreeSet::new(),
+            path_mtus: PathMtus::default(),
+            told: None,
             unsaved: false,
         }
     }
@@ -130,16 +147,39 @@ impl Control {
         if let Some(state) = self.parts.dir.load_state() {
             info!(endpoints = state.endpoints.len(), "going on with the last state");
             self.take(self.state.diff(&state));
-            self.assembler.set_ready();
             self.parts.shared.set_origin(Origin::Saved);
         }
         self.publish().await;
+        self.steer_answers();
         let classes = Classes::new(&self.state, &self.underlay);
         for name in &self.parts.uplinks {
             self.parts.devices.add_uplink(&self.view, name, &classes)?;
         }
+        // Not before there is a way out: nobody is to be told that there is none.
+        if self.parts.shared.view().origin == Origin::Saved {
+            self.assembler.set_ready();
+        }
         self.publish().await;
         Ok(())
+    }
+
+    /// Has the kernel's answers to outside clients of the node's own backends brought here, for
+    /// the connections that an earlier process left.
+    fn steer_answers(&self) {
+        let own = |addr: IpAddr| self.snapshot.is_own(addr.into());
+        let host_flows = self.parts.devices.host_flows();
+        show::flows(&self.parts.shared, &FlowFilter::default(), |flow| {
+            let (asked, answer) = (&flow.orig, &flow.reply);
+            let translated = (asked.dst, asked.dst_port) != (answer.src, answer.src_port);
+            if translated
+                && own(answer.src)
+                && !own(asked.src)
+                && let Err(error) = host_flows.add(host_flow(answer))
+            {
+                warn!(%error, "cannot steer the answers of a host backend");
+            }
+            true
+        });
     }
 
     /// Runs until told to stop, or until nobody is left to ask.
@@ -163,14 +203,15 @@ impl Control {
                         return self.stop().await;
                     }
                     self.view = self.parts.views.borrow_and_update().clone();
-                    self.look_again().await;
+                    self.look_again(When::Soon).await;
                 }
-                Some(ask) = self.parts.ask.recv() => self.wanted(ask).await,
+                Some(ask) = self.parts.ask.recv() => self.asked(ask).await,
                 _ = often.tick() => self.collect(),
                 _ = second.tick() => {
                     if self.parts.devices.follow_queues(&self.view) {
                         self.publish_view();
                     }
+                    self.look_again(When::Now).await;
                     self.keep().await;
                     self.save();
                 }
@@ -228,8 +269,12 @@ impl Control {
         self.apply_to_kernel().await;
         let failed = self.parts.devices.sync_pods(&self.view, &self.state);
         let attached = self.parts.devices.attached();
-        let mtu = u16::try_from(self.parts.desired.mtu).unwrap_or(u16::MAX);
-        let underlay = self.ports.underlay(&self.view, &attached, mtu);
+        self.ports.make_room(&attached, |id| show::counted(&self.parts.shared, id));
+        let underlay = self.look();
+        if self.told.as_ref() != Some(&self.state.node) {
+            self.told = Some(self.state.node.clone());
+            let _ = self.parts.tell.send(Tell::Node(self.state.node.clone()));
+        }
         for gone in ports_gone(&self.underlay, &underlay) {
             let _ = self.parts.tell.send(Tell::PortGone(gone));
         }
@@ -283,7 +328,6 @@ impl Control {
                 "the host port is not as it should be"
             ),
         }
-        let _ = self.parts.tell.send(Tell::Node(self.state.node.clone()));
     }
 
     /// Hands a snapshot to all workers and waits until they use it.
@@ -307,23 +351,36 @@ impl Control {
     }
 
     /// The kernel's view has changed: what does it mean?
-    async fn look_again(&mut self) {
+    async fn look_again(&mut self, when: When) {
         let uplinks = self.follow_uplinks();
-        let attached = self.parts.devices.attached();
-        let mtu = u16::try_from(self.parts.desired.mtu).unwrap_or(u16::MAX);
-        let underlay = self.ports.underlay(&self.view, &attached, mtu);
-        let pods = self.pods_changed();
-        if underlay != self.underlay || pods || uplinks {
-            let hops_only = !pods && !uplinks && only_hops_differ(&self.underlay, &underlay);
-            self.underlay = underlay;
-            if hops_only {
+        let underlay = self.look();
+        let difference = match Difference::new(&self.underlay, &underlay) {
+            _ if uplinks || self.pods_changed() => Difference::More,
+            difference => difference,
+        };
+        let wait = when == When::Soon
+            && !self.wanted.keys().any(|key| underlay.neighbours.contains_key(key));
+        match difference {
+            Difference::None => {}
+            Difference::Hops => {
+                self.underlay = underlay;
                 let next = self.assembler.refresh_hops(&self.snapshot, &self.state, &self.underlay);
                 self.hand_out(next).await;
-            } else {
+            }
+            Difference::Neighbours if wait => {}
+            Difference::Neighbours | Difference::More => {
                 self.publish().await;
             }
         }
         self.resolve();
+    }
+
+    /// The kernel's view in the engine's words.
+    fn look(&mut self) -> Underlay {
+        let attached = self.parts.devices.attached();
+        let mtu = u16::try_from(self.parts.desired.mtu).unwrap_or(u16::MAX);
+        let path_mtus = self.path_mtus.in_force(Instant::now());
+        Underlay { path_mtus, ..self.ports.underlay(&self.view, &attached, mtu) }
     }
 
     /// Whether a pod's interface has come or gone.
@@ -355,8 +412,19 @@ impl Control {
         });
     }
 
-    async fn wanted(&mut self, ask: Ask) {
-        let Ask { port, addr } = ask;
+    async fn asked(&mut self, ask: Ask) {
+        match ask {
+            Ask::Neighbour { port, addr } => self.want(port, addr).await,
+            Ask::PathMtu { peer, mtu } => {
+                if self.path_mtus.learn(peer, mtu, Instant::now()) {
+                    info!(%peer, mtu, "the way to a tunnel's far end takes less");
+                    self.look_again(When::Now).await;
+                }
+            }
+        }
+    }
+
+    async fn want(&mut self, port: PortId, addr: IpAddr) {
         let index = self.underlay.ports.iter().find(|p| p.id == port).map(|p| p.ifindex);
         let Some(index) = index else { return };
         self.wanted.insert((port, addr), Instant::now());
@@ -444,6 +512,7 @@ impl Control {
     fn publish_view(&self) {
         self.parts.shared.update(|view| {
             view.ports = self.ports.all().map(|(name, id)| (name.into(), id)).collect();
+            view.given_back = self.ports.given_back().clone();
             view.entries = self.parts.devices.entries();
             view.underlay = self.underlay.clone();
             view.snapshot = Some(self.snapshot.clone());
@@ -481,13 +550,30 @@ fn ports_gone(old: &Underlay, new: &Underlay) -> Vec<PortId> {
     old.ports.iter().map(|info| info.id).filter(|id| !there(*id)).collect()
 }
 
-/// Whether two views differ in nothing but the Ethernet addresses of the same neighbours.
-fn only_hops_differ(old: &Underlay, new: &Underlay) -> bool {
-    let same_neighbours = old.neighbours.len() == new.neighbours.len()
-        && old.neighbours.keys().all(|key| new.neighbours.contains_key(key));
-    same_neighbours
-        && old.ports == new.ports
-        && old.addresses == new.addresses
-        && old.routes == new.routes
-        && old.trunk_mtu == new.trunk_mtu
+/// How far two views differ, the least first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Difference {
+    None,
+    /// Only in Ethernet addresses and path MTUs: no decision changes.
+    Hops,
+    /// Also in which neighbours there are.
+    Neighbours,
+    More,
+}
+
+impl Difference {
+    fn new(old: &Underlay, new: &Underlay) -> Self {
+        let same_neighbours = old.neighbours.len() == new.neighbours.len()
+            && old.neighbours.keys().all(|key| new.neighbours.contains_key(key));
+        let same_rest = old.ports == new.ports
+            && old.addresses == new.addresses
+            && old.routes == new.routes
+            && old.trunk_mtu == new.trunk_mtu;
+        match (old == new, same_rest, same_neighbours) {
+            (true, ..) => Self::None,
+            (_, false, _) => Self::More,
+            (_, _, false) => Self::Neighbours,
+            _ => Self::Hops,
+        }
+    }
 }

@@ -109,7 +109,8 @@ impl Devices {
         let (near, far) = trunk;
         let program = PortProgram::load()?;
         let queues = links.len() as u32;
-        let sockets = Sockets { binder: &binder, links: &links, options: SocketOptions::default() };
+        let options = options(&binder, queues);
+        let sockets = Sockets { binder: &binder, links: &links, options };
         // A veth copies: asking for more would only cost the owner of the copying UMEM its place.
         let preference = Preference::Only(Mode::Copy);
         let bound = sockets.bind(TRUNK_FAR, DeviceId::TRUNK, 0..queues, preference, |socket| {
@@ -156,8 +157,8 @@ impl Devices {
             XdpMode::Zerocopy => Preference::Only(Mode::ZeroCopy),
             XdpMode::Copy | XdpMode::Generic => Preference::Only(Mode::Copy),
         };
-        let sockets = self.sockets(SocketOptions::default());
         let queues = 0..link.rx_queues.max(1);
+        let sockets = self.sockets(options(&self.binder, queues.end));
         let bound =
             sockets.bind(name, device, queues, preference, |s| program.register_socket(s))?;
         program.set_classes(&classes.addresses)?;
@@ -206,12 +207,13 @@ impl Devices {
     pub(crate) fn follow_queues(&mut self, view: &KernelView) -> bool {
         let mut grown = false;
         let Self { binder, links, uplinks, .. } = self;
-        let sockets = Sockets { binder, links, options: SocketOptions::default() };
+        let sockets = |options| Sockets { binder, links, options };
         for (name, UplinkPort { program, entry, device }) in uplinks {
             let most = view.link(name).map_or(0, |link| link.rx_queues);
             let mode = if entry.zero_copy { Mode::ZeroCopy } else { Mode::Copy };
             let more = entry.queues..most;
             let register = |socket: &margay_xsk::Socket| program.register_socket(socket);
+            let sockets = sockets(options(binder, most));
             match sockets.bind(name, *device, more, Preference::Only(mode), register) {
                 Ok(bound) if bound.queues > 0 => {
                     entry.queues += bound.queues;
@@ -358,6 +360,14 @@ impl Devices {
     fn sockets(&self, options: SocketOptions) -> Sockets<'_> {
         Sockets { binder: &self.binder, links: &self.links, options }
     }
+}
+
+/// An interface's queues begin with an eighth of packet memory between them, so that there is
+/// enough for all; the busy ones take more of what is spare.
+fn options(binder: &Binder, queues: u32) -> SocketOptions {
+    let most = SocketOptions::default();
+    let share = binder.region().chunks() / 8 / queues.max(1);
+    SocketOptions { ready: share.clamp(POD_READY, most.ready), ..most }
 }
 
 /// What is needed to bind an interface's sockets and hand them out.

@@ -4,7 +4,7 @@
 //! - [`config`]: as typed, checked, immutable; [`sole`]: one daemon a network namespace;
 //!   [`state_dir`]: what outlives the process;
 //! - [`kernel`]: the node's kernel, watched and asked; [`ports`], [`host`], [`classes`]: its view
-//!   and the agent's state in each other's words;
+//!   and the agent's state in each other's words; `path_mtu`: what routers said;
 //! - [`devices`]: sockets and programs; [`control`]: the one task that changes what is in force;
 //! - [`slow`]: the slow path's task;
 //! - [`shared`], [`show`]: what others may see; [`server`], [`metrics`]: who serves it.
@@ -17,6 +17,8 @@ pub mod kernel;
 mod ports;
 mod host;
 mod classes;
+
+mod path_mtu;
 
 mod devices;
 mod control;

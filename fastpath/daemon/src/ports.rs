@@ -94,6 +94,7 @@ impl Ports {
             neighbours,
             ports,
             trunk_mtu,
+            path_mtus: BTreeMap::new(),
         }
     }
 

@@ -271,12 +271,7 @@ impl Slow {
     }
 
     fn steer(&self, tuple: &FlowTuple) {
-        let flow = HostFlow {
-            protocol: tuple.protocol,
-            source: SocketAddr::new(tuple.src, tuple.src_port),
-            destination: SocketAddr::new(tuple.dst, tuple.dst_port),
-        };
-        if let Err(error) = self.host_flows.add(flow) {
+        if let Err(error) = self.host_flows.add(host_flow(tuple)) {
             warn!(%error, "cannot steer the answers of a host backend");
         }
     }
@@ -375,6 +370,15 @@ fn translated(table: &FlowTable, tuple: &FlowTuple) -> Option<FlowTuple> {
         src_port: new.src_port,
         dst_port: new.dst_port,
     })
+}
+
+/// The kernel's packets with this tuple.
+pub(crate) fn host_flow(tuple: &FlowTuple) -> HostFlow {
+    HostFlow {
+        protocol: tuple.protocol,
+        source: SocketAddr::new(tuple.src, tuple.src_port),
+        destination: SocketAddr::new(tuple.dst, tuple.dst_port),
+    }
 }
 
 fn flow_tuple(tuple: &Tuple) -> FlowTuple {

@@ -66,7 +66,7 @@ reasons! {
         TooBig "too_big" "Larger than the path allows and no error may be sent.",
         Fragment "fragment" "A fragment that cannot belong to a datagram: overlap, tiny, too many, timed out.",
         NeighbourUnresolved "neighbour_unresolved" "The next hop did not answer.",
-        PuntFull "punt_full" "The queue to the slow path is full.",
+        PuntFull "punt_full" "The queue to the slow path is full, or the port had its share of it.",
         PuntRefused "punt_refused" "The slow path had no use for the packet.",
         RateLimited "rate_limited" "An error was due, but the port's error budget is spent.",
         PortDown "port_down" "The port to leave by is gone or down.",

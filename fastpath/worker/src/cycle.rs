@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 use crate::clock;
 use crate::device::{Device, Health};
 use crate::link::{Command, Link, Polling, Punted, Punts, Returned};
+use crate::quota::Quota;
 use crate::rest::Rest;
 
 /// Free chunks that a worker keeps to itself at most.
@@ -59,6 +60,7 @@ pub struct Worker {
     /// Which worker sends for a device: index by device.
     routes: Vec<Option<usize>>,
     snapshot: Arc<Snapshot>,
+    quota: Quota,
     rest: Rest,
     polling: Polling,
     now: u32,
@@ -102,6 +104,7 @@ impl Worker {
             places: Vec::new(),
             routes: Vec::new(),
             snapshot: setup.snapshot,
+            quota: Quota::default(),
             rest,
             polling: setup.polling,
             now: clock::now(),
@@ -204,6 +207,9 @@ impl Worker {
     }
 
     fn punt(&mut self, punt: Punt, frame: Frame) {
+        if !self.quota.take(punt.port, self.now) {
+            return self.drop_frame(frame, DropReason::PuntFull);
+        }
         let bytes = frame.bytes().to_vec();
         match self.punts.push(Punted { punt, bytes }) {
             Ok(()) => {
@@ -367,6 +373,10 @@ impl Worker {
         self.aged = self.now;
         let share = Share { index: self.number as u32, of: self.links.len() as u32 };
         self.engine.housekeep(&self.snapshot.settings.timeouts, self.now, share);
+        // A quiet device that met empty packet memory would never hear of anything again.
+        for device in self.devices.iter_mut().filter(|device| !device.hot) {
+            device.refill(&mut self.pool);
+        }
     }
 
     /// Hands devices without traffic over to epoll.

@@ -140,7 +140,7 @@ impl Device {
     }
 
     /// Gives the kernel empty frames, as many as are to be ready.
-    fn refill(&mut self, pool: &mut Pool) {
+    pub(crate) fn refill(&mut self, pool: &mut Pool) {
         self.socket.fill(pool);
         if self.socket.needs_fill_wakeup() {
             self.socket.wake_rx();

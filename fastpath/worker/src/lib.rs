@@ -11,12 +11,13 @@
 //! ```
 //!
 //! In the order of use: [`link`]: the queues, as others see a worker; [`device`]: a socket with its
-//! heat and what waits to be sent by it; [`cycle`]: one turn of the loop; [`rest`]: when and how a
+//! heat and what waits to be sent by it; `quota`: a port's share of the slow path; [`cycle`]: one turn of the loop; [`rest`]: when and how a
 //! worker sleeps; [`clock`].
 
 pub mod link;
 
 mod device;
+mod quota;
 pub mod cycle;
 mod rest;
 

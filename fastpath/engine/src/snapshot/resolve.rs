@@ -157,7 +157,8 @@ fn tunnel(
     };
     let (port, hop) = underlay_hop(inputs, dst.into())?;
     let mut adjacency = neighbour(inputs, port, hop, gone)?;
-    adjacency.mtu = adjacency.mtu.saturating_sub(encap.overhead(v6));
+    let path = inputs.underlay.path_mtus.get(&dst).copied().unwrap_or(u16::MAX);
+    adjacency.mtu = adjacency.mtu.min(path).saturating_sub(encap.overhead(v6));
     adjacency.outer = match (encap, src, dst) {
         (Encap::Ipip, IpAddr::V4(src), IpAddr::V4(dst)) => {
             Outer::Ipip { src: src.octets(), dst: dst.octets() }

@@ -1,5 +1,6 @@
 //! What the node's kernel says, as far as forwarding needs it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -61,4 +62,7 @@ pub struct Underlay {
     pub neighbours: HashMap<(PortId, IpAddr), Mac>,
     /// MTU of the trunk in bytes.
     pub trunk_mtu: u16,
+    /// What the way to the far end of a tunnel takes, where a router said that it is less than
+    /// the uplink's MTU: bytes of the outer IP packet (RFC 2003 §5.1).
+    pub path_mtus: BTreeMap<IpAddr, u16>,
 }

@@ -310,6 +310,7 @@ fn underlay() -> Underlay {
         ],
         neighbours: neighbours.map(|(a, mac)| ((WIRE, ip(a)), Mac(mac))).into_iter().collect(),
         trunk_mtu: 1500,
+        path_mtus: Default::default(),
     }
 }
 
