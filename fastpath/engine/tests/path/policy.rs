@@ -269,7 +269,11 @@ fn a_cached_denial_does_not_stand_in_the_way_of_the_other_direction() {
         let mut node = isolated("a", Some(vec![]), None);
         node.send(B, &unasked).dropped(DropReason::Policy);
         assert_eq!(node.send(A, &asked).by(B), to_pod(B, &asked.ttl(63)));
-        assert_eq!(node.send(B, &unasked).by(A), to_pod(A, &unasked.ttl(63)), "it is an answer now");
+        assert_eq!(
+            node.send(B, &unasked).by(A),
+            to_pod(A, &unasked.ttl(63)),
+            "it is an answer now"
+        );
         assert_eq!((node.connections(), node.table.counts().denials), (1, 0));
     }
 }

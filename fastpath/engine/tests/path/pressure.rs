@@ -277,3 +277,52 @@ fn two_workers_carry_the_two_directions_of_one_connection() {
     assert_eq!(batch.frames[0].bytes(), to_pod(A, &request.answer().ttl(63)));
     assert_eq!(counters.misses.get(), 0);
 }
+
+#[test]
+fn workers_that_masquerade_at_once_never_hand_out_one_port_twice() {
+    use std::collections::BTreeMap;
+    let mut node = Node::with_capacity(8192);
+    node.change(|state| {
+        std::sync::Arc::make_mut(&mut state.node).settings.snat_ports = (61_000, 65_535);
+    });
+    let node = &node;
+    // Each pod's connections through a worker of its own, all to one address and port.
+    let worker = move |pod, addr: &'static str| {
+        let mut engine = Engine::new(node.table, Default::default()).unwrap();
+        let mut taken = Vec::new();
+        let mut port = 1;
+        while port <= 1500 {
+            let request = udp(&at(addr, port), "8.8.8.8:53");
+            let bytes = frame_from(pod, &request);
+            let mut chunk = [&[0; HEADROOM][..], &bytes].concat();
+            let mut batch = margay_engine::Batch::default();
+            let (start, len, ingress) = (HEADROOM, bytes.len(), ingress(pod));
+            let chunk = &mut chunk[..];
+            batch.frames.push(margay_engine::Frame {
+                chunk,
+                start,
+                len,
+                ingress,
+                reassembled: false,
+            });
+            engine.run(&node.snapshot, node.now, &mut batch);
+            // A worker that was interrupted in the midst of an entry may be met: once more, then.
+            if batch.fates[0] == Fate::Drop(DropReason::FlowTableFull) {
+                std::thread::yield_now();
+                continue;
+            }
+            assert_eq!(batch.fates[0], Fate::Forward(WIRE));
+            let sent = batch.frames[0].bytes();
+            taken.push((u16::from_be_bytes([sent[34], sent[35]]), request));
+            port += 1;
+        }
+        taken
+    };
+    let taken = std::thread::scope(|scope| {
+        let workers = [(A, "10.65.0.2"), (B, "10.65.0.3")];
+        let workers = workers.map(|(pod, addr)| scope.spawn(move || worker(pod, addr)));
+        workers.map(|worker| worker.join().unwrap()).concat()
+    });
+    let ports: BTreeMap<u16, Ip> = taken.iter().cloned().collect();
+    assert_eq!(ports.len(), taken.len());
+}

@@ -26,6 +26,10 @@ const TRIES: u16 = 256;
 /// Insertions of one tuple that meet others at work before the next port is tried.
 const RETRIES: u8 = 8;
 
+/// Ports that are given up for meeting others at work there. A worker that was interrupted in the
+/// midst of an entry is not waited for: each insertion costs a record for a while.
+const MEETINGS: u8 = 2;
+
 /// Publishes the flow.
 pub(super) fn compile<'t>(
     engine: &mut Engine<'t>,
@@ -46,7 +50,7 @@ pub(super) fn compile<'t>(
         marks: icmp::mark(packet.tuple.protocol, packet.icmp.0),
         ..NewFlow::connection(packet.tuple, way.to.reversed(), engine.now)
     };
-    let mut last = None;
+    let (mut last, mut met) = (None, 0);
     for attempt in 0..TRIES {
         let to = translated_source(snapshot, packet, way, attempt).unwrap_or(way.to);
         if last.replace(to) == Some(to) {
@@ -63,8 +67,9 @@ pub(super) fn compile<'t>(
                 return engine.flow(id).map_or(dropped(DropReason::FlowTableFull), Continue);
             }
             // The tuple is in use, or just being taken: another source port solves it.
-            Insert::ReplyTaken | Insert::Contended => {}
-            Insert::Full | Insert::Crowded | Insert::DenialsFull => {
+            Insert::ReplyTaken => {}
+            Insert::Contended if met < MEETINGS => met += 1,
+            Insert::Contended | Insert::Full | Insert::Crowded | Insert::DenialsFull => {
                 return dropped(DropReason::FlowTableFull);
             }
         }
