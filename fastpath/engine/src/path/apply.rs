@@ -69,7 +69,8 @@ pub(crate) fn translate_body(
         protocol::SCTP if (old.src_port, old.dst_port) != (new.src_port, new.dst_port) => {
             sctp_checksum(body);
         }
-        protocol::UDP => {
+        // UDP-Lite has no absent checksum, and writes a sum of zero as UDP does (RFC 3828 §3.1).
+        protocol::UDP | protocol::UDPLITE => {
             if let Some(sum) = at_mut::<2>(body, 6) {
                 *sum = ports.apply_udp(u16::from_be_bytes(*sum)).to_be_bytes();
             }

@@ -89,8 +89,9 @@ fn ipip(frame: &mut Frame<'_>, src: [u8; 4], dst: [u8; 4]) -> Option<()> {
     Some(())
 }
 
-/// The IP header before UDP. A VTEP must not fragment (RFC 7348 §4.3), so IPv4 has DF set; the
-/// UDP checksum over IPv6 is filled in, as receivers without RFC 6935 demand.
+/// The IP header before UDP. A VTEP must not fragment (RFC 7348 §4.3): what is too big has been
+/// told so, or cut, before. As with IPIP, DF is the inner packet's. The UDP checksum over IPv6 is
+/// filled in, as receivers without RFC 6935 demand.
 fn outer_ip(frame: &mut Frame<'_>, src: Addr, dst: Addr, inner: &Inner) -> Option<()> {
     let payload_len = u16::try_from(frame.len).ok()?;
     if let (Some(src), Some(dst)) = (src.to_v4_bytes(), dst.to_v4_bytes()) {
