@@ -13,6 +13,7 @@ use std::{fs, str};
 use sha1::{Digest, Sha1};
 
 use super::index::{Held, Origin, Source};
+use super::parse::read_all;
 use super::scan::{self, Stamp, Tree};
 use super::split::{Chunk, split};
 use crate::documents::{Format, Parsed, Reader};
@@ -148,13 +149,14 @@ impl Loader {
         let whole = || vec![Chunk { text, lines_before: 0 }];
         let chunks = if format == Format::Yaml { split(text) } else { whole() };
         let before = std::mem::take(&mut file.chunks);
+        let hashed: Vec<_> = chunks.iter().map(|c| (self.hasher.hash_one(c.text), c)).collect();
+        let mut fresh = self.read_fresh(&hashed, &before, format);
         let mut found = Found::default();
-        for chunk in chunks {
-            let hash = self.hasher.hash_one(chunk.text);
+        for (hash, chunk) in hashed {
             let known = before.get(&hash).or_else(|| file.chunks.get(&hash)).cloned();
             let is_new = known.is_none();
             let items = known.unwrap_or_else(|| {
-                let parsed = self.reader.read(chunk.text, format);
+                let parsed = fresh.remove(&hash).unwrap_or_default();
                 parsed.iter().for_each(|item| report(path, chunk.lines_before, item));
                 Arc::new(parsed.into_iter().map(|item| Item::of(item, self.origin)).collect())
             });
@@ -164,6 +166,20 @@ impl Loader {
             file.chunks.insert(hash, items);
         }
         file.good = found.with_last_good(std::mem::take(&mut file.good));
+    }
+
+    /// Reads the documents that are not among those known `before`, each text once.
+    fn read_fresh(
+        &self,
+        hashed: &[(u64, &Chunk<'_>)],
+        before: &HashMap<u64, Arc<Vec<Item>>>,
+        format: Format,
+    ) -> HashMap<u64, Vec<Parsed>> {
+        let mut seen = HashSet::new();
+        let fresh = hashed.iter().filter(|(hash, _)| !before.contains_key(hash));
+        let fresh = fresh.filter(|(hash, _)| seen.insert(*hash));
+        let (hashes, texts): (Vec<u64>, Vec<&str>) = fresh.map(|(hash, c)| (*hash, c.text)).unzip();
+        hashes.into_iter().zip(read_all(&*self.reader, &texts, format)).collect()
     }
 
     fn source(&self, path: OsString) -> Source {

@@ -16,6 +16,8 @@ mod split;
 
 mod scan;
 
+mod parse;
+
 mod load;
 
 mod index;
