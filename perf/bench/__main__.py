@@ -56,7 +56,7 @@ def main():
     result = {
         "suite": suite.name,
         "machine": description,
-        "command": "scripts/bench " + " ".join(sys.argv[1:]),
+        "command": command(chosen),
         "rounds": chosen.rounds,
         "seconds": chosen.seconds,
         "rows": rig.summary(values, cases),
@@ -66,6 +66,12 @@ def main():
     out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     show.picture(result, out.with_suffix(".svg"))
     print("\n".join(show.table(result["rows"])))
+
+
+def command(chosen):
+    """What measures the same again."""
+    case = f" --case '{chosen.case}'" if chosen.case else ""
+    return f"scripts/bench --rounds {chosen.rounds} --seconds {chosen.seconds:g}{case} rig"
 
 
 def progress(number, case, device, value):

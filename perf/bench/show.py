@@ -19,7 +19,7 @@ def table(rows):
     pairs = list(dict.fromkeys((r["of"], r["to"]) for row in rows for r in row["ratios"]))
     yield "| case | " + " | ".join(f"{of} / {to}" for of, to in pairs) + " |"
     yield "|---|" + "---:|" * len(pairs)
-    for row in rows:
+    for row in (row for row in rows if row["ratios"]):
         found = {(r["of"], r["to"]): r for r in row["ratios"]}
         yield f"| {row['case']} | " + " | ".join(interval(found.get(pair)) for pair in pairs) + " |"
 
