@@ -23,7 +23,7 @@ GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"
 
 
 @dataclass(frozen=True)
-class Way:
+class Ends:
     """Where packets enter, what they look like there, and where they are counted."""
 
     netns: str
@@ -56,8 +56,8 @@ class Device:
     def end(self):
         """Lets it sleep."""
 
-    def path(self, way):
-        """The path of a way (`local`, `vxlan`, `ipip`), or None if it has none."""
+    def ends(self, way):
+        """The ends of a way (`local`, `vxlan`, `ipip`), or None if it has none."""
         raise NotImplementedError
 
     def pods(self):
@@ -90,8 +90,9 @@ class Margay(Device):
 
     def up(self):
         self.rig("up --mode none")
-        for node, name, app in [("n1", "a", "client"), ("n1", "b", "server"), ("n2", "c", "server")]:
-            result = json.loads(self.rig(f"pod {node} default {name} app={app}"))
+        for pod in ["n1 default a app=client", "n1 default b app=server", "n2 default c app=server"]:
+            name = pod.split()[2]
+            result = json.loads(self.rig(f"pod {pod}"))
             self.addresses[name] = result["ips"][0]["address"].split("/")[0]
         policy = (PERF / "bench/policy.yaml").read_text(encoding="utf-8")
         (self.run / "store/.policy").write_text(policy, encoding="utf-8")
@@ -111,11 +112,11 @@ class Margay(Device):
     def down(self):
         self.rig("down")
 
-    def path(self, way):
+    def ends(self, way):
         if way != "local" and way != self.mode:
             return None
         src, far = self.addresses["a"], way != "local"
-        return Way(
+        return Ends(
             netns=f"{self.tag}-p-a",
             src=src,
             dst=self.addresses["c" if far else "b"],
@@ -169,10 +170,10 @@ class Wired(Device):
         self.pod("pa", "10.244.9.1")
         self.pod("pb", "10.244.9.2")
 
-    def path(self, way):
+    def ends(self, way):
         if way != "local":
             return None
-        return Way(
+        return Ends(
             netns=f"{self.tag}-pa",
             src="10.244.9.1",
             dst="10.244.9.2",
@@ -198,12 +199,14 @@ class Forwarder(Wired):
         super().up()
         command = [self.binary, "--in", "fpa", "--out", "fpb", "--cpu", str(DEVICE_CPU)]
         self.process = start(["ip", "netns", "exec", f"{self.tag}-n", *command], self.log)
-        attached = re.compile(r"\bxdp\b")
         wait_until(
             f"the forwarder attaches its programs, see {self.log}",
-            lambda: all(attached.search(ip(f"-n {self.tag}-n link show {end}")) for end in ("fpa", "fpb")),
+            lambda: all(self.attached(end) for end in ("fpa", "fpb")),
         )
         self.end()
+
+    def attached(self, end):
+        return re.search(r"\bxdp\b", ip(f"-n {self.tag}-n link show {end}"))
 
     def down(self):
         if self.process:
@@ -259,13 +262,13 @@ class Kernel(Wired):
         ip(f"-n {node} neigh add 10.244.8.0 lladdr 02:00:00:00:08:00 dev vxlan0 nud permanent")
         run(["bridge", "-n", node, *"fdb add 02:00:00:00:08:00 dev vxlan0 dst 172.20.0.2".split()])
 
-    def path(self, way):
-        local = super().path("local")
+    def ends(self, way):
+        local = super().ends("local")
         if way == "local":
             return local
         if way != "vxlan":
             return None
-        return Way(
+        return Ends(
             netns=local.netns,
             src=local.src,
             dst="10.244.8.1",

@@ -104,14 +104,14 @@ class Suite:
 
     def packets(self, device, case):
         """Sends as fast as the generator can; what arrives is the device's rate."""
-        path = device.path(case.way)
-        if not path:
+        ends = device.ends(case.way)
+        if not ends:
             return None
         command = [self.pktgen, "send", "--cpu", GENERATOR_CPU, "--seconds", self.seconds]
         command += ["--warm-up", WARM_UP, "--size", case.size, "--flows", case.flows]
-        command += ["--interface", "eth0", "--netns", path.netns, "--src", path.src]
-        command += ["--dst", path.dst, "--dst-mac", path.dst_mac, "--sink-xdp", path.sink_xdp]
-        command += ["--sink-interface", path.sink_interface, "--sink-netns", path.sink_netns]
+        command += ["--interface", "eth0", "--netns", ends.netns, "--src", ends.src]
+        command += ["--dst", ends.dst, "--dst-mac", ends.dst_mac, "--sink-xdp", ends.sink_xdp]
+        command += ["--sink-interface", ends.sink_interface, "--sink-netns", ends.sink_netns]
         report = json.loads(measured([str(word) for word in [*command, "-o", "json"]]))
         sent, received = report["sent"], report["received"]
         if not received["packets"]:

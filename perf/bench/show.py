@@ -60,8 +60,9 @@ def picture(result, path):
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper center", ncols=len(ORDER), frameon=False)
     machine = result["machine"]
-    figure.text(0.01, 0.003, f"{machine['cpu']}, {machine['cpus']} CPUs, Linux {machine['kernel']}, "
-                f"{machine['commit']}, {machine['time'][:10]}", fontsize=7, color="#666666")
+    where = f"{machine['cpu']}, {machine['cpus']} CPUs, Linux {machine['kernel']}"
+    when = f"{machine['commit']}, {machine['time'][:10]}"
+    figure.text(0.01, 0.003, f"{where}, {when}", fontsize=7, color="#666666")
     figure.tight_layout(rect=(0, 0.015, 1, 0.96))
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
