@@ -14,3 +14,4 @@ mod host;
 mod pressure;
 mod properties;
 mod verdict;
+mod edits;
