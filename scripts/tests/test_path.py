@@ -95,20 +95,20 @@ def test_everybody_is_pinged(rig, who, source, v):
         assert rig.ping(source, address(rig, target, v), 1, 2), target
 
 
-@pytest.mark.parametrize("mode", PATH_MTU)
 @FAMILIES
+@pytest.mark.parametrize("mode", PATH_MTU)
 def test_large_echoes_are_cut_and_put_together(rig, who, mode, v):
     become(rig, who, mode)
     pairs = [("a", target) for target in ("b", "c", "n1", "n2", "out")]
     for source, target in [*pairs, ("n1", "b"), ("n1", "c"), ("big", "c"), ("big", "huge")]:
-        words = ("ping", "-n", "-c3", "-i0.2", "-W1", "-s4000", address(rig, target, v))
+        words = ("ping", "-n", "-c3", "-i0.05", "-W1", "-s4000", address(rig, target, v))
         got = int(re.search(r"(\d+) received", rig.exec(source, *words, check=False))[1])
         # Of IPv6, whose senders alone cut, the first may be lost to learn the size.
         assert got >= (3, 1)[v], f"{source} → {target}: {got} of 3"
 
 
-@pytest.mark.parametrize("mode", PATH_MTU)
 @FAMILIES
+@pytest.mark.parametrize("mode", PATH_MTU)
 def test_the_path_mtu_is_told(rig, who, mode, v):
     become(rig, who, mode)
     for source, target, mtu in (
@@ -189,8 +189,8 @@ def test_ttl_is_lowered_once_a_node(rig, who, v):
     assert {pair: arriving_ttl(rig, *pair, v) for pair in expected} == expected
 
 
-@pytest.mark.parametrize("mode", ("none", "ipip", "vxlan"))
 @FAMILIES
+@pytest.mark.parametrize("mode", ("none", "ipip", "vxlan"))
 def test_datagrams_of_8_kb_pass_a_service_both_ways(rig, who, mode, v):
     become(rig, who, mode)
     cluster, data = ("10.96.0.10", "fd96::10")[v], bytes(range(256)) * 32
