@@ -181,6 +181,16 @@ fn packets_of_the_slow_path_go_every_way_without_a_flow() {
 }
 
 #[test]
+fn a_packet_of_the_slow_path_that_is_too_big_is_cut() {
+    let mut node = Node::default();
+    let body = Body::Icmp { kind: 0, code: 0, rest: [0; 4], payload: vec![5; 1480] };
+    let big = packet(ip("192.0.2.1"), ip("10.65.2.5"), body);
+    let out = node.own(&big);
+    assert_eq!(out.frame[34..], big.bytes(), "finished, outer header and all");
+    assert_eq!(out.punted(), Why::Fragment { egress: WIRE, mtu: 1480, ip: 34 });
+}
+
+#[test]
 fn a_tuple_that_no_port_can_change_is_refused_without_trying_all_of_them() {
     let mut node = Node::default();
     let gre = |src: &str, dst: &str| packet(ip(src), ip(dst), Body::Raw(47, vec![0; 8]));
