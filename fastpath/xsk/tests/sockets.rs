@@ -149,6 +149,27 @@ fn a_queue_is_bound_again_at_once_after_its_socket_was_closed() {
 }
 
 #[test]
+fn a_port_that_keeps_more_frames_ready_takes_a_longer_burst() {
+    let (left, right) = (Namespace::new(), Namespace::new());
+    veth(&left, "left", &right, "right");
+    let station = |namespace: &Namespace, interface| {
+        let index = namespace.ifindex(interface);
+        namespace.enter(|| Station::open(region(CHUNKS), interface, index))
+    };
+    let (mut sender, mut receiver) = (station(&left, "left"), station(&right, "right"));
+    assert_eq!(receiver.socket.lent(), SMALL.ready as usize);
+    receiver.socket.set_ready(250);
+    receiver.socket.fill(&mut receiver.pool);
+    assert_eq!(receiver.socket.lent(), 250);
+    // All are sent before the receiver gives the kernel another frame.
+    let burst: Vec<_> = (0..200).map(numbered).collect();
+    sender.send(burst.iter().map(Vec::as_slice));
+    assert_eq!(receiver.receive(burst.len(), PATIENCE), burst);
+    receiver.socket.set_ready(u32::MAX);
+    assert_eq!(receiver.socket.ready(), SMALL_UMEM.fill, "no more than the ring holds");
+}
+
+#[test]
 fn a_queue_that_has_a_socket_is_refused_as_such() {
     let (near, far) = (Namespace::new(), Namespace::new());
     veth(&near, "home", &far, "far");
