@@ -63,7 +63,9 @@ def on_spare_node(rig, uplink, flags):
         words = ["--node", "spare", "--uplink", uplink, "--workers", "1", *flags]
         words += ["--socket", state / "d.sock", "--state-dir", state / "state"]
         with open(state / "log", "w") as log:
-            child = subprocess.Popen([*run, rig.bin / "margayd", *words], stderr=log)
+            # Whatever configuration the rig's daemons have, this one has none.
+            env = {key: value for key, value in rig.env.items() if key != "MARGAYD_CONFIG"}
+            child = subprocess.Popen([*run, rig.bin / "margayd", *words], stderr=log, env=env)
         end = time.monotonic() + 5
         while time.monotonic() < end and child.poll() is None:
             if "forwarding" in (state / "log").read_text():

@@ -121,11 +121,38 @@ def test_answers_pass_where_only_the_question_is_allowed(nine):
     )
 
 
+# === services ===
+
+
+def test_policy_judges_a_service_by_the_backend_that_was_chosen(nine):
+    """The service's port 8080 is the pod's 81: a rule about 81 decides, one about 8080 does not."""
+    ports = [{"port": 8080, "targetPort": 81}]
+    spec = {"clusterIP": "10.96.0.77", "selector": {"pod": "a"}, "ports": ports}
+    metadata = {"name": "s", "namespace": "y"}
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+    nine.document("service", service)
+    try:
+        for number, passes in ((81, True), (8080, False)):
+            rule = {"from": [spaces(ns="x")], "ports": [port(number)]}
+            nine.policies(policy("in", "y", {"pod": "a"}, ingress=[rule]))
+            for source in ("xa", "xb"):
+                assert connects(nine.rig, source, "10.96.0.77", 8080) == passes
+            assert not connects(nine.rig, "za", "10.96.0.77", 8080)
+            for source, verdict in (("xa", "allow" if passes else "deny"), ("za", "deny")):
+                told = simulated(nine, nine.rig.pods[source][0], "10.96.0.77", "TCP", 8080)
+                assert told == verdict
+            rule = {"to": [both({"ns": "y"}, {"pod": "a"})], "ports": [port(number)]}
+            nine.policies(policy("out", "x", {"pod": "b"}, egress=[rule]))
+            assert connects(nine.rig, "xb", "10.96.0.77", 8080) == passes
+    finally:
+        nine.rig.store.remove("service")
+
+
 # === the node ===
 
 
-def simulated(nine, source, target, protocol="TCP"):
-    line = {"src": source, "dst": target, "protocol": protocol, "srcPort": 40000, "dstPort": 80}
+def simulated(nine, source, target, protocol="TCP", number=80):
+    line = {"src": source, "dst": target, "protocol": protocol, "srcPort": 40000, "dstPort": number}
     return json.loads(nine.rig.ctl("policy", "simulate", input=json.dumps(line)))["verdict"]
 
 
