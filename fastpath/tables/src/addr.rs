@@ -273,6 +273,8 @@ impl Tuple {
         let rest = ports | (self.zone as u64) << 16 | (self.protocol as u64) << 8;
         let src = mix(self.src.lo ^ seed, self.src.hi ^ K[0]);
         let dst = mix(self.dst.lo ^ K[1], self.dst.hi ^ seed.rotate_left(32));
+        // One step alone leaves neighbouring ports neighbours for some destinations.
+        let rest = mix(rest ^ seed, K[1]);
         mix(src ^ rest, dst ^ K[2])
     }
 }
@@ -310,6 +312,31 @@ mod tests {
         assert_eq!(Addr::from([10, 1, 2, 3]).to_v4_bytes(), Some([10, 1, 2, 3]));
         assert_eq!(addr("fd00::1").to_v4_bytes(), None);
         assert_eq!(Addr::from(addr("fd00::1").to_v6_bytes()), addr("fd00::1"));
+    }
+
+    #[test]
+    fn ports_in_a_row_spread_over_both_halves_whatever_the_addresses() {
+        let mut random = 1u64;
+        let mut next = || {
+            random = mix(random ^ K[2], K[0]).wrapping_add(1);
+            random
+        };
+        for _ in 0..4000 {
+            let (seed, addrs, first) = (next(), next(), next() as u16);
+            let tuple = Tuple {
+                src: Addr::from_v4_bits(addrs as u32),
+                dst: Addr::from_v4_bits((addrs >> 32) as u32),
+                dst_port: 80,
+                protocol: 6,
+                ..Tuple::default()
+            };
+            // As Linux takes them: every second one.
+            let hash = |n: u16| Tuple { src_port: first.wrapping_add(2 * n), ..tuple }.hash(seed);
+            for bit in [0, 63] {
+                let ones = (0..64u16).filter(|n| hash(*n) >> bit & 1 == 1).count();
+                assert!((8..=56).contains(&ones), "{tuple:?} {seed:x}: {ones} of 64 in bit {bit}");
+            }
+        }
     }
 
     #[test]

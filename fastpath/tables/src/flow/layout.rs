@@ -75,7 +75,7 @@ pub(super) struct Layout {
 }
 
 const MAGIC: u64 = u64::from_le_bytes(*b"margayFT");
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// Entries of a bucket.
 pub(super) const WAYS: u32 = LINE_WORDS as u32 - 1;
