@@ -1,4 +1,4 @@
-"""A hundred pods on one node: they come and go all at once, and cost nothing while they are quiet."""
+"""A hundred pods on one node: they come and go at once, and cost nothing while they are quiet."""
 
 import concurrent.futures
 import os

@@ -57,7 +57,8 @@ def service(name, v4, v6, selector, **spec):
         for port, to in ((70, 7), (71, 71))
     ]
     spec = {"ports": ports, "clusterIP": v4, "clusterIPs": [v4, v6], "selector": selector} | spec
-    spec |= {"type": "NodePort", "ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack"}
+    spec |= {"type": "NodePort", "ipFamilyPolicy": "RequireDualStack"}
+    spec |= {"ipFamilies": ["IPv4", "IPv6"]}
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
 
 
@@ -153,10 +154,19 @@ def test_traceroute_through_a_service_names_the_service(rig, who, v):
 
 @FAMILIES
 def test_errors_are_translated_back_through_a_service(rig, who, v):
-    cluster = ("10.96.0.10", "fd96::10")[v]
+    cluster, node_port = ("10.96.0.10", "fd96::10")[v], (NODE["n1"][v], 30071)
     for protocol in ("UDP", "TCP"):
-        assert who.ask("a", cluster, 71, protocol) == REFUSED, protocol
-        assert who.ask("a", address(rig, "out", v), 71, protocol) == REFUSED, protocol
+        for source, to, port in (
+            ("a", cluster, 71),
+            ("n1", cluster, 71),
+            ("a", *node_port),
+            ("n1", *node_port),
+            ("out", *node_port),
+            # A masqueraded one, of a pod and of what is no pod.
+            ("a", address(rig, "out", v), 71),
+            ("a", NODE["n2"][v], 71),
+        ):
+            assert who.ask(source, to, port, protocol) == REFUSED, f"{source} → {to} {protocol}"
 
 
 def arriving_ttl(rig, source, target, v):
@@ -190,11 +200,36 @@ def test_ttl_is_lowered_once_a_node(rig, who, v):
 
 
 @FAMILIES
+def test_a_hundred_errors_a_second_are_sent(rig, who, v):
+    protocol = (socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6)[v]
+    level, ttl = (
+        (socket.IPPROTO_IP, socket.IP_TTL),
+        (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS),
+    )[v]
+    time.sleep(1)  # What tests before have used up is there again.
+    with rig.inside("a"):
+        errors = socket.socket(family(OUT[v]), socket.SOCK_RAW, protocol)
+        probe = socket.socket(family(OUT[v]), socket.SOCK_DGRAM)
+    with errors, probe:
+        probe.setsockopt(level, ttl, 1)
+        errors.settimeout(0.5)
+        for port in range(33000, 33100):
+            probe.sendto(b"?", (OUT[v], port))
+        exceeded = 0
+        with contextlib.suppress(TimeoutError):
+            while exceeded < 100:
+                got = errors.recv(2048)
+                exceeded += got[(20, 0)[v]] == (11, 3)[v]
+        assert exceeded == 100
+
+
+@FAMILIES
 @pytest.mark.parametrize("mode", ("none", "ipip", "vxlan"))
 def test_datagrams_of_8_kb_pass_a_service_both_ways(rig, who, mode, v):
     become(rig, who, mode)
     cluster, data = ("10.96.0.10", "fd96::10")[v], bytes(range(256)) * 32
-    for source, to, port in (("a", cluster, 70), ("n1", cluster, 70), ("out", NODE["n1"][v], 30070)):
+    node_port = NODE["n1"][v], 30070
+    for source, to, port in (("a", cluster, 70), ("n1", cluster, 70), ("out", *node_port)):
         for _ in range(3):
             # Twice at most the path's size is learned on the way.
             answer = who.ask(source, to, port, "UDP", data=data, within=0.7)
@@ -270,7 +305,7 @@ def test_source_ports_are_of_the_range_that_felix_is_given_and_never_two_of_one(
         for one in held:
             one.close()
         rig.store.remove("felix")
-        wait_until(lambda: who.ask("b", OUT[V4], 7, "UDP").port not in few, "the range is as it was")
+        wait_until(lambda: who.ask("b", OUT[V4], 7, "UDP").port not in few, "it is as it was")
 
 
 @FAMILIES
@@ -280,11 +315,22 @@ def test_pods_keep_their_address_towards_pods(rig, who, v):
         assert seen.address == address(rig, source, v), f"{source} → {target}"
 
 
+def idle(rig, node, seconds=0.7):
+    """A node's metrics, if nothing passed its ports for a while."""
+    before = rig.metrics(node)
+    time.sleep(seconds)
+    after = rig.metrics(node)
+    passed = [
+        one.total(f"margay_{way}_packets_total") for one in (before, after) for way in ("rx", "tx")
+    ]
+    return after if passed[:2] == passed[2:] else None
+
+
 @FAMILIES
 def test_the_nodes_own_traffic_never_sees_the_dataplane(rig, who, v):
     here = NODE["n1"][v]
     who.serve("n1", 22, 53, addresses=[here], sctp=False)
-    before = rig.metrics("n1")
+    before = wait_until(lambda: idle(rig, "n1"), "connections of other tests have ended", within=10)
     for _ in range(5):
         assert who.ask("out", here, 22).address == OUT[v]
         assert who.ask("out", here, 53, "UDP").address == OUT[v]

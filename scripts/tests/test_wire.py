@@ -248,9 +248,8 @@ def checksums_are_right(packet):
     again = packet.copy()
     layer = again
     while layer:
-        for field in ("chksum",):
-            if field in layer.fields:
-                delattr(layer, field)
+        if "chksum" in layer.fields:
+            del layer.chksum
         layer = layer.payload
     return bytes(again) == bytes(packet)
 

@@ -2,8 +2,9 @@
 
 `Whoami.serve` opens servers in a place; one thread answers for all of them with "NAME ADDRESS PORT"
 of the client as they see it, followed by what they were sent. `Whoami.ask` holds one conversation:
-an `Answer`, or `REFUSED`, `UNREACHABLE` or `SILENT`. SCTP is spoken on raw sockets, as kernels are built without
-it: an INIT is answered by an INIT ACK (RFC 9260 section 3.3.3) whose cookie holds the text.
+an `Answer`, or `REFUSED`, `UNREACHABLE` or `SILENT`. SCTP is spoken on raw sockets, as kernels are
+built without it: an INIT is answered by an INIT ACK (RFC 9260 section 3.3.3) whose cookie holds the
+text.
 """
 
 import contextlib
@@ -178,7 +179,7 @@ class Whoami:
     # --- the asking side ---
 
     def ask(self, place, address, port, protocol="TCP", source_port=0, data=b"?", within=2.0):
-        """One conversation from a place: an `Answer`, or what else came, `SILENT` after `within` s."""
+        """One conversation from a place: an `Answer`, or what else came within `within` seconds."""
         if protocol == "SCTP":
             return self._ask_sctp(place, address, port, source_port, within)
         kind = socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM
