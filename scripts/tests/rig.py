@@ -354,9 +354,17 @@ class Rig:
             wait_until(balanced, "", within, every=0.15)
         except AssertionError:
             sums = self.metrics(node)
-            names = sorted({name for name, _, _ in sums.samples if name.endswith("packets_total")})
-            names += ["margay_drops_total", "margay_punts_total"]
-            told = {name: sums.total(name) for name in names}
+            told = {
+                name: sums.by(f"margay_{name}_total", label)
+                for name, label in (
+                    ("rx_packets", "port"),
+                    ("tx_packets", "port"),
+                    ("drops", "reason"),
+                    ("punts", "reason"),
+                    ("injected_packets", "reason"),
+                    ("consumed_packets", "reason"),
+                )
+            }
             raise AssertionError(f"{node}: off by {sums.balance()}: {told}") from None
 
     def kernel_forwarded(self, node):
