@@ -394,6 +394,7 @@ impl Control {
     /// Tells the slow path of neighbours that it waits for.
     fn resolve(&mut self) {
         let (view, ports) = (&self.view, &self.underlay.ports);
+        let in_force = &self.underlay.neighbours;
         let tell = &self.parts.tell;
         self.wanted.retain(|(port, addr), since| {
             let index = ports.iter().find(|info| info.id == *port).map(|info| info.ifindex);
@@ -403,7 +404,8 @@ impl Control {
                     let _ = tell.send(Tell::Unresolvable(*port, *addr));
                     false
                 }
-                _ if index.and_then(|index| view.mac(index, *addr)).is_some() => {
+                // In force, not only known: what waits would come back at once.
+                _ if in_force.contains_key(&(*port, *addr)) => {
                     let _ = tell.send(Tell::Resolved(*port, *addr));
                     false
                 }
@@ -431,8 +433,8 @@ impl Control {
         if let Err(error) = self.parts.keeper.ask((index, addr)).await {
             warn!(%addr, %error, "cannot ask for a neighbour");
         }
-        // It may have become known between the packet and the question.
-        self.resolve();
+        // It may be known, and not in force yet.
+        self.look_again(When::Soon).await;
     }
 
     /// Keeps the next hops known that tunnels and routes lead to.
