@@ -1,7 +1,11 @@
 # Shared by the commands of this folder: the toolchain and the packages they need.
 
-# The toolchain that Margay is built with.
-export RUSTUP_TOOLCHAIN="${RUSTUP_TOOLCHAIN:-1.95.0}"
+# The toolchain that Margay is built with: the default one if it is that, else rustup's.
+TOOLCHAIN=1.95.0
+case "$(rustc --version 2>/dev/null)" in
+"rustc $TOOLCHAIN "*) ;;
+*) export RUSTUP_TOOLCHAIN=$TOOLCHAIN ;;
+esac
 
 # What building and testing needs from Debian.
 PACKAGES=(
@@ -27,6 +31,6 @@ prepare() {
             "${missing[@]}" >/dev/null || fail "cannot install: ${missing[*]}"
     fi
     if ! command -v cargo >/dev/null; then
-        fail "no cargo: install Rust $RUSTUP_TOOLCHAIN with rustup (https://rustup.rs)"
+        fail "no cargo: install Rust $TOOLCHAIN with rustup (https://rustup.rs)"
     fi
 }
