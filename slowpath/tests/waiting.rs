@@ -19,7 +19,7 @@ fn piece(host: u8, ident: u16, offset: u16, len: usize, more: bool) -> Punt {
     let total = u16::try_from(20 + len).unwrap();
     frame[16..18].copy_from_slice(&total.to_be_bytes());
     frame[18..20].copy_from_slice(&ident.to_be_bytes());
-    frame[20..22].copy_from_slice(&(u16::from(more) << 13 | offset / 8).to_be_bytes());
+    frame[20..22].copy_from_slice(&((u16::from(more) << 13) | (offset / 8)).to_be_bytes());
     frame[26..30].copy_from_slice(&[10, 0, 0, host]);
     punt(POD, frame, Request::Reassemble)
 }
@@ -293,7 +293,7 @@ fn a_port_that_goes_takes_along_what_waits_for_it_or_came_from_it() {
     let mut slow = slow_path();
     unresolved(&mut slow, 0, 1);
     let down = Action::Dropped(PuntReason::Neighbour, DropReason::PortDown);
-    assert_eq!(slow.port_gone(3), [down.clone()]);
+    assert_eq!(slow.port_gone(3), std::slice::from_ref(&down));
     unresolved(&mut slow, 0, 1);
     assert_eq!(slow.port_gone(support::POD_PORT), [down]);
     assert_eq!(slow.waiting(), 0);
