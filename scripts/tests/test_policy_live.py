@@ -1,5 +1,6 @@
 """Policy while packets flow: what a change does, how fast, and what a pod's first packet meets."""
 
+import contextlib
 import itertools
 import json
 import socket
@@ -215,6 +216,13 @@ def answered(client):
         return False
 
 
+def drain(client):
+    """Takes what came too late to count."""
+    with contextlib.suppress(BlockingIOError):
+        while client.recv(16):
+            pass
+
+
 def test_a_changed_document_is_in_force_soon(nine, capsys):
     """The same 5-tuple throughout: cached verdicts must follow as well."""
     took = {"opened": [], "closed": []}
@@ -226,10 +234,12 @@ def test_a_changed_document_is_in_force_soon(nine, capsys):
             documents = [DENY_IN, let_in(spaces(ns="y"))] if opens else [DENY_IN]
             nine.rig.store.write("policies", documents)
             start = time.monotonic()
-            while answered(client) != opens:
+            # One missing answer may be a slow one.
+            while any(answered(client) for _ in range(1 if opens else 4)) != opens:
                 assert time.monotonic() - start < IN_FORCE, f"not in force: {documents}"
             took["opened" if opens else "closed"].append(time.monotonic() - start)
             time.sleep(0.3)
+            drain(client)
             again = [answered(client) for _ in range(10)]
             assert any(again) if opens else not any(again)
     with capsys.disabled():
