@@ -11,13 +11,11 @@ import errno
 import selectors
 import socket
 import struct
-import threading
 import time
 
-from scapy.layers.sctp import crc32c
+from answering import Answering
+from sctp import INIT, INIT_ACK, TAG, payload, sctp_packet
 
-SCTP = 132
-INIT, INIT_ACK = 1, 2
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -32,15 +30,7 @@ class Attempt:
     family: int = 4
 
 
-def sctp_packet(source, target, tag, kind):
-    """A packet of one INIT or INIT ACK chunk, with its CRC-32C."""
-    chunk = struct.pack("!BBHIIHHI", kind, 0, 20, 0x4D41524A, 65535, 1, 1, 1)
-    head = struct.pack("!HHI", source, target, tag)
-    checksum = crc32c(head + bytes(4) + chunk)
-    return head + struct.pack("!I", checksum & 0xFFFFFFFF) + chunk
-
-
-class Field:
+class Field(Answering):
     """Servers in places of a rig and the thread that answers for them."""
 
     def __init__(self, rig, ports=(80, 81)):
@@ -49,18 +39,11 @@ class Field:
         self.address = {}
         self.raw = {}
         self.acked = set()
-        self.selector = selectors.DefaultSelector()
-        self.ended = threading.Event()
         self.next_port = 20000
-        self.thread = threading.Thread(target=self._serve, daemon=True)
-        self.thread.start()
+        super().__init__()
 
-    def close(self):
-        """Closes the servers."""
-        self.ended.set()
-        self.thread.join(5)
-        for key in list(self.selector.get_map().values()):
-            key.fileobj.close()
+    def reply(self, about, peer, data):
+        return data
 
     def join(self, name, addresses=None, ports=None):
         """Opens the servers of a place; its addresses default to those of the pod of that name."""
@@ -69,69 +52,21 @@ class Field:
         with self.rig.inside(name):
             for version, family in FAMILY.items():
                 for port in ports:
-                    self._listen(family, socket.SOCK_STREAM, port)
-                    self._listen(family, socket.SOCK_DGRAM, port)
-                raw = socket.socket(family, socket.SOCK_RAW, SCTP)
-                raw.setblocking(False)
-                self.raw[name, version] = raw
-                self.selector.register(raw, selectors.EVENT_READ, (self._sctp, (name, version)))
-
-    def _listen(self, family, kind, port):
-        server = socket.socket(family, kind)
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        server.bind(("", port))
-        server.setblocking(False)
-        if kind == socket.SOCK_STREAM:
-            server.listen(512)
-        answer = self._accept if kind == socket.SOCK_STREAM else self._datagram
-        self.selector.register(server, selectors.EVENT_READ, (answer, None))
-
-    # --- the answering thread ---
-
-    def _serve(self):
-        while not self.ended.is_set():
-            if not self.selector.get_map():
-                time.sleep(0.05)
-                continue
-            for key, _ in self.selector.select(0.1):
-                answer, about = key.data
-                with contextlib.suppress(OSError):
-                    answer(key.fileobj, about)
-
-    def _accept(self, server, _):
-        connection, _peer = server.accept()
-        connection.setblocking(False)
-        self.selector.register(connection, selectors.EVENT_READ, (self._echo, None))
-
-    def _echo(self, connection, _):
-        try:
-            data = connection.recv(65536)
-        except OSError:
-            data = b""
-        if data:
-            connection.send(data)
-        else:
-            self.selector.unregister(connection)
-            connection.close()
-
-    def _datagram(self, server, _):
-        data, peer = server.recvfrom(65536)
-        server.sendto(data, peer)
+                    self.open(family, "", port, None)
+                about = name, version
+                self.raw[about] = self.open_sctp(family, self._sctp, about)
 
     def _sctp(self, raw, about):
         _name, version = about
         packet, peer = raw.recvfrom(65536)
-        if version == 4:
-            packet = packet[(packet[0] & 15) * 4 :]
+        packet = payload(packet, FAMILY[version])
         if len(packet) < 16:
             return
         source, target, tag = struct.unpack_from("!HHI", packet)
         if packet[12] == INIT and target in self.ports:
             (their_tag,) = struct.unpack_from("!I", packet, 16)
             raw.sendto(sctp_packet(target, source, their_tag, INIT_ACK), (peer[0], 0))
-        elif packet[12] == INIT_ACK and tag == 0x4D41524A:
+        elif packet[12] == INIT_ACK and tag == TAG:
             self.acked.add((about, target))
 
     # --- the asking side ---

@@ -10,16 +10,13 @@ text.
 import contextlib
 import dataclasses
 import errno
-import selectors
 import socket
 import struct
-import threading
 import time
 
-from scapy.layers.sctp import crc32c
+from answering import Answering
+from sctp import INIT, INIT_ACK, SCTP, payload, sctp_is_intact, sctp_packet
 
-SCTP = 132
-INIT, INIT_ACK, COOKIE = 1, 2, 7
 REFUSED, SILENT, UNREACHABLE = "refused", "silent", "unreachable"
 
 
@@ -36,29 +33,6 @@ class Answer:
 def family(address):
     """The socket family of an address."""
     return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
-def sctp_packet(source, target, tag, kind, cookie=b""):
-    """A packet of one INIT or INIT ACK chunk, with its CRC-32C."""
-    body = struct.pack("!IIHHI", 0x4D41524A, 65535, 1, 1, 1)
-    if cookie:
-        padding = bytes(-len(cookie) % 4)
-        body += struct.pack("!HH", COOKIE, 4 + len(cookie)) + cookie + padding
-    chunk = struct.pack("!BBH", kind, 0, 4 + len(body)) + body
-    head = struct.pack("!HHI", source, target, tag)
-    checksum = crc32c(head + bytes(4) + chunk) & 0xFFFFFFFF
-    return head + struct.pack("!I", checksum) + chunk
-
-
-def sctp_is_intact(packet):
-    """Whether the CRC-32C is right."""
-    (told,) = struct.unpack_from("!I", packet, 8)
-    return crc32c(packet[:8] + bytes(4) + packet[12:]) & 0xFFFFFFFF == told
-
-
-def payload(packet, version):
-    """What a raw socket delivered, without IPv4's header."""
-    return packet[(packet[0] & 15) * 4 :] if version == socket.AF_INET else packet
 
 
 def parse(text):
@@ -83,24 +57,16 @@ def failing():
         failed[0] = UNREACHABLE
 
 
-class Whoami:
+class Whoami(Answering):
     """The servers of one rig."""
 
     def __init__(self, rig):
         self.rig = rig
-        self.selector = selectors.DefaultSelector()
-        self.ended = threading.Event()
-        self.held = []
         self.sctp_ports = {}
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
+        super().__init__()
 
-    def close(self):
-        """Closes the servers."""
-        self.ended.set()
-        self.thread.join(5)
-        for key in list(self.selector.get_map().values()):
-            key.fileobj.close()
+    def reply(self, about, peer, data):
+        return b"%s %s %d %s" % (about, peer[0].encode(), peer[1], data)
 
     def serve(self, place, *ports, addresses=("0.0.0.0", "::"), name=None, sctp=True):
         """Opens servers of every protocol on the ports of a place."""
@@ -108,61 +74,11 @@ class Whoami:
         with self.rig.inside(place):
             for address in addresses:
                 for port in ports:
-                    self._open(address, port, socket.SOCK_STREAM, self._accept, name)
-                    self._open(address, port, socket.SOCK_DGRAM, self._datagram, name)
+                    self.open(family(address), address, port, name)
                 if sctp:
                     about = name, family(address)
                     self.sctp_ports[about] = ports
-                    raw = socket.socket(family(address), socket.SOCK_RAW, SCTP)
-                    raw.setblocking(False)
-                    self.selector.register(raw, selectors.EVENT_READ, (self._init, about))
-
-    def _open(self, address, port, kind, answer, name):
-        server = socket.socket(family(address), kind)
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if server.family == socket.AF_INET6:
-            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        server.bind((address, port))
-        server.setblocking(False)
-        if kind == socket.SOCK_STREAM:
-            server.listen(512)
-        self.selector.register(server, selectors.EVENT_READ, (answer, name))
-
-    # --- the answering thread ---
-
-    def _run(self):
-        while not self.ended.is_set():
-            if not self.selector.get_map():
-                time.sleep(0.02)
-                continue
-            for key, _ in self.selector.select(0.05):
-                answer, about = key.data
-                with contextlib.suppress(OSError):
-                    answer(key.fileobj, about)
-
-    @staticmethod
-    def _words(name, peer, data):
-        return b"%s %s %d %s" % (name, peer[0].encode(), peer[1], data)
-
-    def _accept(self, server, name):
-        connection, peer = server.accept()
-        connection.setblocking(False)
-        self.selector.register(connection, selectors.EVENT_READ, (self._talk, (name, peer)))
-
-    def _talk(self, connection, about):
-        try:
-            data = connection.recv(65536)
-        except OSError:
-            data = b""
-        if data:
-            connection.send(self._words(*about, data))
-        else:
-            self.selector.unregister(connection)
-            connection.close()
-
-    def _datagram(self, server, name):
-        data, peer = server.recvfrom(65536)
-        server.sendto(self._words(name, peer, data), peer)
+                    self.open_sctp(family(address), self._init, about)
 
     def _init(self, raw, about):
         name, version = about
@@ -172,7 +88,7 @@ class Whoami:
             return
         source, target, tag = *struct.unpack_from("!HH", packet), packet[16:20]
         if target in self.sctp_ports[about]:
-            cookie = self._words(name, (peer[0], source), b"")
+            cookie = self.reply(name, (peer[0], source), b"")
             (tag,) = struct.unpack("!I", tag)
             raw.sendto(sctp_packet(target, source, tag, INIT_ACK, cookie), (peer[0], 0))
 
