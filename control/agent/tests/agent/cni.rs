@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use margay_cni_api::{AddEndpoint, Client, CniError, Code, DelEndpoint, Done};
 
+use crate::dataplane::FakeDataplane;
 use crate::nodes::{attachment, workload};
-use crate::rig::{Directory, POOL};
+use crate::rig::{Agent, Directory, POOL};
 
 const POLICY: &str = r"
 apiVersion: networking.k8s.io/v1
@@ -34,6 +35,18 @@ fn add(timeout_s: u32) -> AddEndpoint {
     }
 }
 
+/// An agent that has told its dataplane a state, and a client of it. All live as long as they are
+/// held.
+async fn started() -> (Directory, FakeDataplane, Agent, Client) {
+    let directory = Directory::new();
+    directory.write("pool.yaml", POOL);
+    let dataplane = directory.dataplane("a");
+    let agent = directory.agent("a", "192.0.2.1/24");
+    dataplane.until("told a state", |told| told.full_states == 1).await;
+    let client = agent.cni().await;
+    (directory, dataplane, agent, client)
+}
+
 async fn call(client: &Client, request: AddEndpoint) -> Result<Done, CniError> {
     let client = client.clone();
     tokio::task::spawn_blocking(move || client.call(request)).await.expect("the call ends")
@@ -41,12 +54,7 @@ async fn call(client: &Client, request: AddEndpoint) -> Result<Done, CniError> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_added_endpoint_has_the_policy_of_documents_that_were_there_when_add_was_called() {
-    let directory = Directory::new();
-    directory.write("pool.yaml", POOL);
-    let dataplane = directory.dataplane("a");
-    let agent = directory.agent("a", "192.0.2.1/24");
-    dataplane.until("told a state", |told| told.full_states == 1).await;
-    let client = agent.cni().await;
+    let (directory, dataplane, _agent, client) = started().await;
 
     // The files are in place, and nobody has had the time to notice.
     directory.write("policy.yaml", POLICY);
@@ -67,12 +75,7 @@ async fn an_added_endpoint_has_the_policy_of_documents_that_were_there_when_add_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn add_waits_for_the_acknowledgement_and_says_what_is_missing() {
-    let directory = Directory::new();
-    directory.write("pool.yaml", POOL);
-    let dataplane = directory.dataplane("a");
-    let agent = directory.agent("a", "192.0.2.1/24");
-    dataplane.until("told a state", |told| told.full_states == 1).await;
-    let client = agent.cni().await;
+    let (_directory, dataplane, _agent, client) = started().await;
 
     dataplane.manner.send_modify(|manner| manner.mute = true);
     let begin = Instant::now();
@@ -84,12 +87,7 @@ async fn add_waits_for_the_acknowledgement_and_says_what_is_missing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn add_says_why_an_interface_was_not_attached() {
-    let directory = Directory::new();
-    directory.write("pool.yaml", POOL);
-    let dataplane = directory.dataplane("a");
-    let agent = directory.agent("a", "192.0.2.1/24");
-    dataplane.until("told a state", |told| told.full_states == 1).await;
-    let client = agent.cni().await;
+    let (_directory, dataplane, _agent, client) = started().await;
 
     dataplane.manner.send_modify(|manner| manner.down = Some("no such interface".into()));
     let error = call(&client, add(1)).await.expect_err("the interface is down");

@@ -235,6 +235,22 @@ impl Ip {
     }
 }
 
+/// The checksum over pseudo-header, header and payload; etherparse's headers have no trait for it.
+macro_rules! checksum {
+    ($header:ident, $src:ident, $dst:ident, $payload:ident) => {
+        match ($src, $dst) {
+            (IpAddr::V4(s), IpAddr::V4(d)) => {
+                $header.calc_checksum_ipv4_raw(s.octets(), d.octets(), $payload)
+            }
+            (IpAddr::V6(s), IpAddr::V6(d)) => {
+                $header.calc_checksum_ipv6_raw(s.octets(), d.octets(), $payload)
+            }
+            _ => panic!("a packet has one family"),
+        }
+        .unwrap()
+    };
+}
+
 // === impl Body ===
 
 impl Body {
@@ -253,16 +269,7 @@ impl Body {
                 let mut header = TcpHeader::new(ports.0, ports.1, *seq, 512);
                 (header.fin, header.syn) = (flags & FIN != 0, flags & SYN != 0);
                 (header.rst, header.ack) = (flags & RST != 0, flags & ACK != 0);
-                header.checksum = match (src, dst) {
-                    (IpAddr::V4(s), IpAddr::V4(d)) => {
-                        header.calc_checksum_ipv4_raw(s.octets(), d.octets(), payload)
-                    }
-                    (IpAddr::V6(s), IpAddr::V6(d)) => {
-                        header.calc_checksum_ipv6_raw(s.octets(), d.octets(), payload)
-                    }
-                    _ => panic!("a packet has one family"),
-                }
-                .unwrap();
+                header.checksum = checksum!(header, src, dst, payload);
                 [&header.to_bytes()[..], payload].concat()
             }
             Self::Udp { ports, payload, checksum } => {
@@ -274,16 +281,7 @@ impl Body {
                     checksum: 0,
                 };
                 if *checksum {
-                    header.checksum = match (src, dst) {
-                        (IpAddr::V4(s), IpAddr::V4(d)) => {
-                            header.calc_checksum_ipv4_raw(s.octets(), d.octets(), payload)
-                        }
-                        (IpAddr::V6(s), IpAddr::V6(d)) => {
-                            header.calc_checksum_ipv6_raw(s.octets(), d.octets(), payload)
-                        }
-                        _ => panic!("a packet has one family"),
-                    }
-                    .unwrap();
+                    header.checksum = checksum!(header, src, dst, payload);
                 }
                 [&header.to_bytes()[..], payload].concat()
             }
