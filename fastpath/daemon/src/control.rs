@@ -89,7 +89,8 @@ pub(crate) struct Parts {
 pub(crate) struct Control {
     parts: Parts,
     view: KernelView,
-    state: State,
+    /// Shared with those who look; copied when it changes while they do.
+    state: Arc<State>,
     assembler: Assembler,
     ports: Ports,
     underlay: Underlay,
@@ -126,7 +127,7 @@ impl Control {
         Self {
             parts,
             view,
-            state: State::default(),
+            state: Arc::default(),
             assembler,
             ports: Ports::default(),
             underlay: Underlay::default(),
@@ -259,7 +260,7 @@ impl Control {
                     self.forgotten.remove(address);
                 }
             }
-            self.state.apply(update);
+            Arc::make_mut(&mut self.state).apply(update);
         }
         self.unsaved = true;
     }
@@ -268,8 +269,6 @@ impl Control {
     async fn publish(&mut self) -> u32 {
         self.apply_to_kernel().await;
         let failed = self.parts.devices.sync_pods(&self.view, &self.state);
-        let attached = self.parts.devices.attached();
-        self.ports.make_room(&attached, |id| show::counted(&self.parts.shared, id));
         let underlay = self.look();
         if self.told.as_ref() != Some(&self.state.node) {
             self.told = Some(self.state.node.clone());
@@ -380,6 +379,7 @@ impl Control {
         let attached = self.parts.devices.attached();
         let mtu = u16::try_from(self.parts.desired.mtu).unwrap_or(u16::MAX);
         let path_mtus = self.path_mtus.in_force(Instant::now());
+        self.ports.make_room(&attached, |id| show::counted(&self.parts.shared, id));
         Underlay { path_mtus, ..self.ports.underlay(&self.view, &attached, mtu) }
     }
 
@@ -518,14 +518,14 @@ impl Control {
             view.entries = self.parts.devices.entries();
             view.underlay = self.underlay.clone();
             view.snapshot = Some(self.snapshot.clone());
-            view.state = Arc::new(self.state.clone());
+            view.state = self.state.clone();
             view.endpoints = self.endpoints.clone();
         });
     }
 
     fn save(&mut self) {
         if std::mem::take(&mut self.unsaved)
-            && let Err(error) = self.parts.dir.save_state(&Arc::new(self.state.clone()))
+            && let Err(error) = self.parts.dir.save_state(&self.state)
         {
             warn!(error = &error as &dyn std::error::Error, "the state is not saved");
         }
