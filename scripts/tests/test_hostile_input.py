@@ -195,7 +195,7 @@ def test_a_bad_cni_call_gets_its_code_and_a_message(scene, empty, call):
     assert error["code"] == code and told in error["msg"] + error.get("details", ""), error
     # Nothing is left behind.
     assert "eth0" not in scene.rig.exec(empty, "ip", "-br", "link")
-    assert empty not in scene.rig.ctl("get", "workloadendpoints", "-o", "name")
+    assert empty not in scene.rig.ctl("get", "workloadendpoints", "-A", "-o", "name")
 
 
 def test_bad_cni_calls_disturb_nobody(scene, empty):

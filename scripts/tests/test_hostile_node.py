@@ -194,7 +194,7 @@ def test_an_add_while_the_daemon_is_dead_fails_leaves_nothing_and_works_later(sc
         assert done.returncode != 0 and error["code"] == 11, error
         assert "margayd" in error["msg"] + error["details"], error
         assert "eth0" not in rig.exec(name, "ip", "-br", "link")
-        assert name not in rig.ctl("get", "workloadendpoints", "-o", "name")
+        assert name not in rig.ctl("get", "workloadendpoints", "-A", "-o", "name")
     finally:
         rig.start("n1", "daemon")
     wait_until(lambda: rig.ready("n1"), "n1 ready")

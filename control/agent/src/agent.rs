@@ -18,8 +18,7 @@ use crate::cniserver::socket::Socket;
 use crate::cniserver::{Backend, serve};
 use crate::config::Config;
 use crate::defaults;
-use crate::http;
-use crate::metrics::{Metrics, Sources};
+use crate::metrics::Sources;
 use crate::node::{Keeper, count_addresses};
 use crate::pipeline::Pipeline;
 use crate::publisher::Publisher;
@@ -119,7 +118,7 @@ async fn start(
 
     let refused = |source| AgentError::Metrics { address: config.metrics, source };
     let listener = TcpListener::bind(config.metrics).await.map_err(refused)?;
-    tasks.spawn(named("the server of metrics", http::serve(listener, Metrics::new(sources))));
+    tasks.spawn(named("the server of metrics", margay_health::serve(listener, Arc::new(sources))));
     let socket = Socket::listen(&config.socket).map_err(|e| AgentError::Socket(e.into()))?;
     let backend = Arc::new(Backend::new(config, store, ipam, waiter));
     tasks.spawn(named("the CNI server", async move { serve(&socket, backend).await }));

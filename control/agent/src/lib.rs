@@ -15,7 +15,7 @@
 //! - [`defaults`]: objects that are missing; [`node`]: this node's own; [`uplink`]: its interface;
 //! - [`pipeline`]: from the datastore's changes to the publisher; [`publisher`]: on to `margayd`;
 //! - [`cniserver`]: the CNI plugins' socket;
-//! - [`metrics`], [`http`]: what is counted and how it is shown.
+//! - [`metrics`]: what is counted, and the health.
 
 pub mod config;
 
@@ -31,6 +31,5 @@ mod publisher;
 mod cniserver;
 
 mod metrics;
-mod http;
 
 pub use agent::{AgentError, run};

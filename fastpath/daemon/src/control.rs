@@ -354,7 +354,7 @@ impl Control {
         let uplinks = self.follow_uplinks();
         let underlay = self.look();
         let difference = match Difference::new(&self.underlay, &underlay) {
-            _ if uplinks || self.pods_changed() => Difference::More,
+            _ if uplinks || self.follow_pods() => Difference::More,
             difference => difference,
         };
         let wait = when == When::Soon
@@ -383,12 +383,20 @@ impl Control {
         Underlay { path_mtus, ..self.ports.underlay(&self.view, &attached, mtu) }
     }
 
-    /// Whether a pod's interface has come or gone.
-    fn pods_changed(&self) -> bool {
-        self.state.endpoints.values().any(|endpoint| {
-            let there = self.view.link(&endpoint.interface).is_some();
-            there != self.parts.devices.is_attached(&endpoint.interface)
-        })
+    /// Pods' interfaces that came or went become ports or end; whether any did. One that cannot be
+    /// attached is tried again and changes nothing.
+    fn follow_pods(&mut self) -> bool {
+        let (state, view, devices) = (&self.state, &self.view, &mut self.parts.devices);
+        let differs = state.endpoints.values().any(|endpoint| {
+            let link = view.link(&endpoint.interface);
+            link.map(|link| link.index) != devices.index_of_pod(&endpoint.interface)
+        });
+        if !differs {
+            return false;
+        }
+        let before = devices.pods();
+        devices.sync_pods(view, state);
+        devices.pods() != before
     }
 
     /// Tells the slow path of neighbours that it waits for.
@@ -483,7 +491,7 @@ impl Control {
             let interface = &endpoint.interface;
             let down = match failed.get(interface) {
                 Some(reason) => Some(reason.clone()),
-                None if !self.parts.devices.is_attached(interface) => {
+                None if self.parts.devices.index_of_pod(interface).is_none() => {
                     Some(format!("there is no interface {interface}"))
                 }
                 None => None,

@@ -289,9 +289,14 @@ impl Devices {
         std::iter::once(&self.trunk_entry).chain(uplinks).chain(native).cloned().collect()
     }
 
-    /// Whether an interface is a pod's port behind the trunk.
-    pub(crate) fn is_attached(&self, interface: &str) -> bool {
-        self.pods.contains_key(interface)
+    /// The index of an interface that is a pod's port.
+    pub(crate) fn index_of_pod(&self, interface: &str) -> Option<u32> {
+        self.pods.get(interface).map(|pod| pod.ifindex)
+    }
+
+    /// The interfaces that are pods' ports, with their indices.
+    pub(crate) fn pods(&self) -> BTreeMap<Arc<str>, u32> {
+        self.pods.iter().map(|(name, pod)| (name.clone(), pod.ifindex)).collect()
     }
 
     /// Takes all programs off. Sockets end with their workers.

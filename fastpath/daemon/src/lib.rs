@@ -40,6 +40,7 @@ use margay_tables::flow::{FlowConfig, FlowTable};
 use margay_worker::cycle::StartError;
 use margay_worker::{Link, Polling, Punts, Setup, Worker};
 use margay_xsk::{Binder, ChunkSize, HEADROOM, Region, RegionConfig, UmemOptions};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info};
@@ -48,6 +49,7 @@ use crate::config::Config;
 use crate::control::{Control, Parts, Request};
 use crate::devices::Devices;
 use crate::kernel::{Desired, HostPort, Keeper, KernelView, Watch};
+use crate::metrics::Numbers;
 use crate::shared::Shared;
 use crate::slow::Slow;
 use crate::state_dir::StateDir;
@@ -87,7 +89,9 @@ async fn serve(
     // Before anything is changed: whoever asks is told the truth, and a second daemon ends here.
     let (listener, socket_file) = margay_protocol::socket::bind(&config.socket)?;
     let metrics = match config.metrics {
-        Some(addr) => Some(metrics::bind(addr).await.with_context(|| format!("--metrics {addr}"))?),
+        Some(addr) => {
+            Some(TcpListener::bind(addr).await.with_context(|| format!("--metrics {addr}"))?)
+        }
         None => None,
     };
     let mut stop = signal(SignalKind::terminate())?;
@@ -160,7 +164,7 @@ async fn serve(
     let control = tokio::spawn(control.run(questions));
 
     if let Some(listener) = metrics {
-        tokio::spawn(metrics::serve(listener, shared.clone()));
+        tokio::spawn(margay_health::serve(listener, Arc::new(Numbers(shared.clone()))));
     }
     let current = Arc::new(watch::channel(0).0);
     let server = server::Server::new(shared, requests.clone(), current.clone());

@@ -1,144 +1,117 @@
-//! `/metrics`, `/liveness` and `/readiness` over HTTP.
+//! What the daemon counts, for `/metrics`, and its health.
+//!
+//! Nothing is counted here: all numbers are read at the moment they are asked for.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use margay_engine::Counters;
+use margay_health::{Health, MetricFamily, counter, counters, gauge, gauges};
 use margay_model::{DropReason, PuntReason};
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
 
+use crate::ports::Traffic;
 use crate::shared::{Origin, Shared};
 use crate::show::{Totals, received, traffic};
 
-/// Reads all numbers at the moment they are asked for.
-#[derive(Clone)]
-struct Numbers(Arc<Shared>);
+/// The daemon, as those see it who watch its health.
+pub(crate) struct Numbers(pub(crate) Arc<Shared>);
 
-impl std::fmt::Debug for Numbers {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Numbers")
-    }
-}
-
-/// Serves until the process ends.
-pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) -> std::io::Result<()> {
-    let router = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/liveness", get(|| async { "ok\n" }))
-        .route("/readiness", get(readiness))
-        .with_state(shared);
-    axum::serve(listener, router).await
-}
-
-/// Listens for those who ask.
-pub(crate) async fn bind(addr: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(addr).await
-}
-
-async fn readiness(State(shared): State<Arc<Shared>>) -> Response {
-    match shared.view().origin {
-        Origin::None => (StatusCode::SERVICE_UNAVAILABLE, "no full state yet\n").into_response(),
-        Origin::Saved | Origin::Agent => "ok\n".into_response(),
-    }
-}
-
-async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Numbers(shared)));
-    let mut body = String::new();
-    match text::encode(&mut body, &registry) {
-        Ok(()) => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            ([(header::CONTENT_TYPE, kind)], body).into_response()
-        }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
-}
-
-impl Collector for Numbers {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let shared = &self.0;
-        let totals = Totals::new(shared);
-        let view = shared.view();
-        let ports = traffic(shared, &view);
-        let rx = ports.iter().map(|(name, [(frames, _), _])| (&**name, *frames));
-        let tx = ports.iter().map(|(name, [_, (frames, _)])| (&**name, *frames));
-        family(&mut encoder, "margay_rx_packets", "Frames received by a port.", "port", rx)?;
-        family(&mut encoder, "margay_tx_packets", "Frames sent by a port.", "port", tx)?;
-        let rx = ports.iter().map(|(name, [(_, bytes), _])| (&**name, *bytes));
-        let tx = ports.iter().map(|(name, [_, (_, bytes)])| (&**name, *bytes));
-        family(&mut encoder, "margay_rx_bytes", "Bytes received by a port.", "port", rx)?;
-        family(&mut encoder, "margay_tx_bytes", "Bytes sent by a port.", "port", tx)?;
-        let names: Vec<_> = (0..shared.links.len()).map(|nth| nth.to_string()).collect();
-        let received = shared.links.iter().map(|link| received(link, &view));
-        let workers = names.iter().map(String::as_str).zip(received);
-        let help = "Frames received by a worker, on any port.";
-        family(&mut encoder, "margay_worker_rx_packets", help, "worker", workers)?;
-        let drops = DropReason::ALL.iter().map(|r| r.name()).zip(totals.drops);
-        family(&mut encoder, "margay_drops", "Frames dropped.", "reason", drops)?;
-        let [punts, injected, consumed] = totals.slow;
-        for (name, help, numbers) in [
-            ("margay_punts", "Frames handed to the slow path.", punts),
-            ("margay_injected_packets", "Frames made by the slow path.", injected),
-            ("margay_consumed_packets", "Frames that ended in the slow path.", consumed),
-        ] {
-            let all = PuntReason::ALL.iter().map(|r| r.name()).zip(numbers);
-            family(&mut encoder, name, help, "reason", all)?;
-        }
-        let counts = shared.table.counts();
-        gauge(&mut encoder, "margay_flows", "Connections in the flow table.", counts.connections)?;
-        gauge(&mut encoder, "margay_flow_denials", "Remembered denials.", counts.denials)?;
-        for (name, help, number) in [
-            ("margay_flow_misses", "Packets that no flow knew.", totals.misses),
-            ("margay_flow_stale", "Decisions made anew.", totals.stale),
-            ("margay_flow_evictions", "Connections evicted to make room.", totals.evicted),
-            ("margay_flow_expirations", "Connections that ended by age.", totals.expired),
-        ] {
-            let metric = ConstCounter::new(number);
-            metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
-        }
-        let generation = view.snapshot.as_ref().map_or(0, |s| u64::from(s.generation));
-        gauge(&mut encoder, "margay_generation", "Generation in force.", generation)?;
-        let info = ConstGauge::new(1u64);
-        let help = "What is running.";
-        let mut build =
-            encoder.encode_descriptor("margay_build_info", help, None, info.metric_type())?;
+impl Health for Numbers {
+    fn metrics(&self) -> Vec<MetricFamily> {
+        let totals = Totals::new(&self.0);
+        let mut families = self.ports();
+        families.extend(reasons(&totals));
+        families.extend(self.flows(&totals));
+        families.push(self.generation());
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("component", "margayd")];
-        info.encode(build.encode_family(&labels)?)
+        families.push(gauges("margay_build_info", "What is running.", [(labels, 1.0)]));
+        families
+    }
+
+    fn liveness(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn readiness(&self) -> Result<(), String> {
+        match self.0.view().origin {
+            Origin::None => Err("no full state yet".into()),
+            Origin::Saved | Origin::Agent => Ok(()),
+        }
     }
 }
 
-fn family<'a>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    label: &'static str,
-    numbers: impl Iterator<Item = (&'a str, u64)>,
-) -> Result<(), std::fmt::Error> {
-    let kind = ConstCounter::new(0u64).metric_type();
-    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-    for (value, number) in numbers {
-        let labels = [(label, value)];
-        ConstCounter::new(number).encode(family.encode_family(&labels)?)?;
+impl Numbers {
+    fn ports(&self) -> Vec<MetricFamily> {
+        let (shared, view) = (&self.0, self.0.view());
+        let ports = traffic(shared, &view);
+        let names: Vec<_> = (0..shared.links.len()).map(|nth| nth.to_string()).collect();
+        let workers = shared.links.iter().zip(&names);
+        let workers =
+            workers.map(|(link, nth)| ([("worker", &**nth)], received(link, &view) as f64));
+        let help = "Frames received by a worker, on any port.";
+        let mut families = vec![counters("margay_worker_rx_packets_total", help, workers)];
+        let lost = shared.links.iter().zip(&names).flat_map(|(link, nth)| {
+            let Counters { ring_full, no_frame, .. } = &*link.counters;
+            [("ring_full", ring_full), ("no_frame", no_frame)].map(|(reason, number)| {
+                ([("worker", &**nth), ("reason", reason)], number.get() as f64)
+            })
+        });
+        let help = "Frames that the kernel dropped before a worker could receive them.";
+        families.push(counters("margay_rx_lost_packets_total", help, lost));
+        type Count = fn(&Traffic) -> u64;
+        let counts: [(&str, &str, Count); 4] = [
+            ("rx_packets", "Frames received by a port.", |[(frames, _), _]| *frames),
+            ("tx_packets", "Frames sent by a port.", |[_, (frames, _)]| *frames),
+            ("rx_bytes", "Bytes received by a port.", |[(_, bytes), _]| *bytes),
+            ("tx_bytes", "Bytes sent by a port.", |[_, (_, bytes)]| *bytes),
+        ];
+        families.extend(counts.map(|(name, help, count)| {
+            let ports = ports.iter();
+            let ports = ports.map(|(name, traffic)| ([("port", &**name)], count(traffic) as f64));
+            counters(&format!("margay_{name}_total"), help, ports)
+        }));
+        families
     }
-    Ok(())
+
+    fn flows(&self, totals: &Totals) -> [MetricFamily; 6] {
+        let counts = self.0.table.counts();
+        let known = "Connections in the flow table.";
+        [
+            gauge("margay_flows", known, counts.connections as f64),
+            gauge("margay_flow_denials", "Remembered denials.", counts.denials as f64),
+            counter("margay_flow_misses_total", "Packets that no flow knew.", totals.misses as f64),
+            counter("margay_flow_stale_total", "Decisions made anew.", totals.stale as f64),
+            counter(
+                "margay_flow_evictions_total",
+                "Connections evicted to make room.",
+                totals.evicted as f64,
+            ),
+            counter(
+                "margay_flow_expirations_total",
+                "Connections that ended by age.",
+                totals.expired as f64,
+            ),
+        ]
+    }
+
+    fn generation(&self) -> MetricFamily {
+        let generation = self.0.view().snapshot.map_or(0, |s| s.generation);
+        gauge("margay_generation", "Generation in force.", f64::from(generation))
+    }
 }
 
-fn gauge(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    number: u64,
-) -> Result<(), std::fmt::Error> {
-    let metric = ConstGauge::new(number);
-    metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+fn reasons(totals: &Totals) -> [MetricFamily; 4] {
+    let drops = DropReason::ALL.iter().zip(totals.drops);
+    let drops = drops.map(|(reason, number)| ([("reason", reason.name())], number as f64));
+    let slow = |name, help, number: &[u64; PuntReason::COUNT]| {
+        let all = PuntReason::ALL.iter().zip(number);
+        let all = all.map(|(reason, number)| ([("reason", reason.name())], *number as f64));
+        counters(name, help, all)
+    };
+    let [punts, injected, consumed] = &totals.slow;
+    [
+        counters("margay_drops_total", "Frames dropped.", drops),
+        slow("margay_punts_total", "Frames handed to the slow path.", punts),
+        slow("margay_injected_packets_total", "Frames made by the slow path.", injected),
+        slow("margay_consumed_packets_total", "Frames that ended in the slow path.", consumed),
+    ]
 }

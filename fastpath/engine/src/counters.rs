@@ -53,6 +53,10 @@ pub struct Counters {
     pub evicted: Counter,
     /// Connections that ended by age.
     pub expired: Counter,
+    /// Frames that the kernel dropped before they were received: the receive ring was full.
+    pub ring_full: Counter,
+    /// The same: no empty frame was ready, or it was too small.
+    pub no_frame: Counter,
 }
 
 impl Default for Counters {
@@ -69,6 +73,8 @@ impl Default for Counters {
             stale: Counter::default(),
             evicted: Counter::default(),
             expired: Counter::default(),
+            ring_full: Counter::default(),
+            no_frame: Counter::default(),
         }
     }
 }

@@ -370,12 +370,17 @@ impl Worker {
         if self.now == self.aged {
             return;
         }
+        let second = self.now / 1000 != self.aged / 1000;
         self.aged = self.now;
         let share = Share { index: self.number as u32, of: self.links.len() as u32 };
         self.engine.housekeep(&self.snapshot.settings.timeouts, self.now, share);
         // A quiet device that met empty packet memory would never hear of anything again.
         for device in self.devices.iter_mut().filter(|device| !device.hot) {
             device.refill(&mut self.pool);
+        }
+        if second {
+            let counters = self.engine.counters();
+            self.devices.iter_mut().for_each(|device| device.count_lost(counters));
         }
     }
 

@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use margay_engine::snapshot::DeviceId;
 use margay_engine::{BATCH, Counters, Ingress, PortId};
 use margay_model::DropReason;
-use margay_xsk::{Frame, Kick, KickError, Pool, Socket};
+use margay_xsk::{Frame, KernelCounters, Kick, KickError, Pool, Socket};
 
 use crate::rest::Rest;
 
@@ -37,6 +37,10 @@ pub(crate) struct Device {
     pub(crate) hot: bool,
     /// Whether it is in the epoll set.
     watched: bool,
+    /// What the kernel had lost for it when it was last asked.
+    lost: KernelCounters,
+    /// `last` at that time.
+    asked: u32,
 }
 
 /// Whether the device can go on.
@@ -63,6 +67,8 @@ impl Device {
             last: now,
             hot: true,
             watched: false,
+            lost: KernelCounters::default(),
+            asked: now,
         }
     }
 
@@ -147,6 +153,21 @@ impl Device {
         }
     }
 
+    /// Counts what the kernel dropped for want of room or of frames, unless nothing has come since
+    /// it was last asked.
+    pub(crate) fn count_lost(&mut self, counters: &Counters) {
+        if self.asked == self.last {
+            return;
+        }
+        self.asked = self.last;
+        // A socket whose interface is gone has lost nothing more.
+        let Ok(lost) = self.socket.kernel_counters() else { return };
+        let more = |now: u64, before| now.saturating_sub(before);
+        counters.ring_full.add(more(lost.rx_ring_full, self.lost.rx_ring_full));
+        counters.no_frame.add(more(lost.rx_dropped, self.lost.rx_dropped));
+        self.lost = lost;
+    }
+
     /// Puts a frame into the outbox; a full outbox goes into the ring.
     pub(crate) fn send(
         &mut self,
@@ -207,6 +228,7 @@ impl Device {
             counters.dropped(DropReason::PortDown);
             pool.put(frame);
         }
+        self.count_lost(counters);
         self.socket
     }
 }

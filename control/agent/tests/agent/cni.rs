@@ -22,7 +22,7 @@ metadata: {name: p1, namespace: default, labels: {app: web}}
 spec: {nodeName: a, containers: []}
 ";
 
-fn add(timeout_s: u32) -> AddEndpoint {
+pub(crate) fn add(timeout_s: u32) -> AddEndpoint {
     AddEndpoint {
         attachment: attachment("c1"),
         workload: workload("p1"),
@@ -47,7 +47,7 @@ async fn started() -> (Directory, FakeDataplane, Agent, Client) {
     (directory, dataplane, agent, client)
 }
 
-async fn call(client: &Client, request: AddEndpoint) -> Result<Done, CniError> {
+pub(crate) async fn call(client: &Client, request: AddEndpoint) -> Result<Done, CniError> {
     let client = client.clone();
     tokio::task::spawn_blocking(move || client.call(request)).await.expect("the call ends")
 }

@@ -6,8 +6,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use margay_cni_api::Client;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::cni::{add, call};
+use crate::dataplane::Told;
 use crate::rig::{Directory, POOL, wait_for_socket};
 
 /// The agent's executable, running.
@@ -52,6 +55,13 @@ impl Process {
         stream.read_to_string(&mut answer).ok()?;
         let status = answer.split(' ').nth(1)?.parse().ok()?;
         Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
+    }
+
+    /// The value of a metric without labels.
+    fn metric(&self, name: &str) -> u64 {
+        let (_, text) = self.get("/metrics").expect("metrics");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().expect("a whole number")
     }
 
     fn until(&self, what: &str, is: impl Fn(&Self) -> bool) {
@@ -104,8 +114,7 @@ async fn a_bad_document_is_logged_with_its_place_and_its_last_good_version_stays
     assert_eq!(dataplane.told().state.pools, before);
 
     directory.write("pool.yaml", &POOL.replace("natOutgoing: true", "natOutgoing: false"));
-    let is_mended =
-        |told: &crate::dataplane::Told| told.state.pools.values().all(|pool| !pool.nat_outgoing);
+    let is_mended = |told: &Told| told.state.pools.values().all(|pool| !pool.nat_outgoing);
     dataplane.until("told of the mended document", is_mended).await;
 }
 
@@ -124,6 +133,62 @@ async fn ready_once_a_state_is_in_force_and_metrics_say_so() {
     let (_, text) = process.get("/metrics").expect("metrics");
     for line in ["margay_publisher_connected 1", "margay_publisher_full_states_total 1"] {
         assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
+}
+
+fn pod(labels: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: p1, namespace: default, labels: {{{labels}}}}}\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_label_among_ten_thousand_policies_touches_only_those_that_mention_it() {
+    const POLICIES: usize = 10_000;
+    let directory = Directory::new();
+    directory.write("pool.yaml", POOL);
+    directory.write("pod.yaml", &pod("app: a1, colour: red"));
+    let policies = (0..POLICIES).map(|n| {
+        format!(
+            "---\napiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\n\
+             metadata: {{name: p{n}}}\nspec:\n  selector: app == 'a{n}'\n  types: [Ingress]\n  \
+             ingress: [{{action: Allow, source: {{selector: from == 'a{n}'}}}}]\n"
+        )
+    });
+    directory.write("policies.yaml", &policies.collect::<String>());
+    let dataplane = directory.dataplane("a");
+    let process = Process::start(&directory, "a");
+    process.until("ready", |p| p.get("/readiness").is_some_and(|(status, _)| status == 200));
+    let client = Client::new(directory.given("a", "192.0.2.1/24").socket.expect("a socket"));
+    call(&client, add(10)).await.expect("added");
+    let known = |name: &str| {
+        format!("margay_datastore_objects{{group=\"projectcalico.org\",kind=\"{name}\"}}")
+    };
+    assert_eq!(process.metric(&known("GlobalNetworkPolicy")), POLICIES as u64);
+
+    // What is looked at: the policy's selector, that of its rule, and the policies of either app.
+    for (labels, policy, touched) in [
+        ("app: a1, colour: blue", "p1", [0, 0]),
+        ("app: a2, colour: blue", "p2", [2, 1]),
+        ("app: a2, colour: blue, from: a2", "p2", [1, 0]),
+        ("app: a2, colour: blue, from: a8", "p2", [1, 0]),
+        ("app: a1, colour: blue, from: a8", "p1", [2, 1]),
+    ] {
+        let work = |of: &Process| {
+            let names = ["batches", "selectors_evaluated", "policies"];
+            names.map(|name| of.metric(&format!("margay_compile_{name}_total")))
+        };
+        let before = work(&process);
+        directory.write("pod.yaml", &pod(labels));
+        process.until("compiled", |process| work(process)[0] > before[0]);
+        let now = work(&process);
+        let done = [now[1] - before[1], now[2] - before[2]];
+        assert_eq!(done, touched, "{labels}");
+        let in_force = |told: &Told| {
+            let tiers = told.state.endpoints.values().flat_map(|endpoint| endpoint.tiers.iter());
+            tiers.flat_map(|tier| &tier.ingress).any(|id| id.to_string().ends_with(policy))
+        };
+        dataplane.until(policy, in_force).await;
     }
 }
 
