@@ -1,5 +1,7 @@
 //! The compiler: takes objects, gives updates.
 
+mod view;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,6 +25,8 @@ use crate::service::{Services, Usable};
 use crate::sets::{Contribution, Sets};
 use crate::work::Work;
 use crate::workloads::Workloads;
+
+pub use view::{Label, PortView};
 
 /// Whose view is compiled.
 #[derive(Clone, Debug)]

@@ -34,7 +34,11 @@ mod service;
 mod configuration;
 pub mod network;
 
-pub use compiler::{CompileError, Compiler, ResourceChange, Scope};
+pub use compiler::{CompileError, Compiler, Label, PortView, ResourceChange, Scope};
+pub use label::Unmet;
 pub use network::NodeConfig;
+pub use policy::view::{PolicyView, TierView};
 pub use service::Usable;
+pub use service::view::BackendView;
+pub use sets::SetMeaning;
 pub use work::Work;

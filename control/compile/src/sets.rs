@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use margay_model::{AddressSet, Member, SetId, Update};
 use sha1::{Digest, Sha1};
 
-use crate::label::{Event, Expression, ItemId, LabelIndex, Labels, SelectorId};
+use crate::label::{Event, Expression, ItemId, LabelIndex, Labels, SelectorId, Unmet, unmet};
 use crate::name::ObjectName;
 
 /// What a set holds.
@@ -45,6 +45,34 @@ pub(crate) struct Contribution {
 
 /// An address and port behind a service.
 pub(crate) type ServiceMember = (IpAddr, u8, u16);
+
+/// What a set holds, in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetMeaning<'s> {
+    /// The addresses of the endpoints and network sets that a selector matches.
+    Selected {
+        /// In Calico's language, over endpoint labels.
+        selector: &'s str,
+    },
+    /// The ports of one name of the endpoints that a selector matches.
+    NamedPort {
+        /// Name of the ports.
+        name: &'s str,
+        /// IP protocol number.
+        protocol: u8,
+        /// In Calico's language, over endpoint labels.
+        selector: &'s str,
+    },
+    /// The endpoints of a service.
+    Service {
+        /// Its namespace.
+        namespace: &'s str,
+        /// Its name.
+        name: &'s str,
+        /// Whether the port counts as well as the address.
+        ports: bool,
+    },
+}
 
 #[derive(Debug)]
 struct Set {
@@ -106,6 +134,23 @@ impl SetSource {
         match self {
             Self::ServicePorts(name) | Self::ServiceAddresses(name) => Some(name),
             Self::Addresses(_) | Self::NamedPort { .. } => None,
+        }
+    }
+
+    fn meaning(&self) -> SetMeaning<'_> {
+        match self {
+            Self::Addresses(selector) => SetMeaning::Selected { selector: selector.text() },
+            Self::NamedPort { selector, protocol, name } => {
+                SetMeaning::NamedPort { name, protocol: *protocol, selector: selector.text() }
+            }
+            Self::ServicePorts(service) => {
+                let (namespace, name) = (&service.namespace, &service.name);
+                SetMeaning::Service { namespace, name, ports: true }
+            }
+            Self::ServiceAddresses(service) => {
+                let (namespace, name) = (&service.namespace, &service.name);
+                SetMeaning::Service { namespace, name, ports: false }
+            }
         }
     }
 
@@ -175,6 +220,22 @@ impl Sets {
     /// Selectors compared with items since the start.
     pub(crate) fn evaluated(&self) -> u64 {
         self.index.evaluated()
+    }
+
+    /// What an item brings.
+    pub(crate) fn contribution(&self, id: ItemId) -> Option<&Contribution> {
+        self.items.get(&id)
+    }
+
+    /// What a set holds.
+    pub(crate) fn meaning(&self, id: &SetId) -> Option<SetMeaning<'_>> {
+        self.sets.get(id).map(|set| set.source.meaning())
+    }
+
+    /// The condition of a set's selector that an item does not fulfil.
+    pub(crate) fn unmet(&self, id: &SetId, item: ItemId) -> Option<Unmet> {
+        let selector = self.sets.get(id)?.source.selector()?;
+        unmet(selector.tree(), self.index.labels(item)?)
     }
 
     /// Adds a user of a set and tells its name.

@@ -49,6 +49,11 @@ impl Expression {
         &self.0.text
     }
 
+    /// The tree.
+    pub(crate) fn tree(&self) -> &Tree {
+        self.0.selector.expression()
+    }
+
     /// Whether the labels satisfy it.
     pub(crate) fn matches(&self, labels: &Labels) -> bool {
         self.0.selector.matches(labels)

@@ -149,6 +149,11 @@ impl LabelIndex {
         self.evaluated
     }
 
+    /// The labels of an item.
+    pub(crate) fn labels(&self, item: ItemId) -> Option<&Labels> {
+        self.items.get(&item).map(|item| &item.labels)
+    }
+
     /// The items that a selector matches, in no order.
     pub(crate) fn items_of(&self, selector: SelectorId) -> impl Iterator<Item = ItemId> + '_ {
         self.selectors.get(&selector).into_iter().flat_map(|s| s.matches.iter().copied())

@@ -1,15 +1,19 @@
 //! Labels, selector expressions and the index that joins the two.
 //!
 //! [`Labels`] are what an item bears, [`Expression`] is a selector with what the index wants to
-//! know of it, [`LabelIndex`] tells which selectors match which items.
+//! know of it, [`LabelIndex`] tells which selectors match which items, [`Unmet`]
+//! why one does not.
 
 mod expression;
 mod index;
+mod unmet;
 
 use std::sync::Arc;
 
 pub(crate) use expression::Expression;
 pub(crate) use index::{Event, ItemId, LabelIndex, SelectorId};
+pub use unmet::Unmet;
+pub(crate) use unmet::unmet;
 
 /// Labels, ordered by key; cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,11 +2,13 @@
 //!
 //! - [`tier`] orders tiers and policies;
 //! - [`rule`] compiles rules;
+//! - [`view`] answers people's questions;
 //! - [`Policies`] knows which policies apply to which of the endpoints that are emitted, compiles
 //!   those that apply to any, and gives each endpoint its tiers.
 
 mod rule;
 mod tier;
+pub(crate) mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -83,6 +83,20 @@ impl Tiers {
     }
 }
 
+// === impl TierPlace ===
+
+impl TierPlace {
+    /// The order that the tier's document gives.
+    pub(super) fn order(&self) -> Option<f64> {
+        self.order.0
+    }
+
+    /// Whether there is such a tier.
+    pub(super) fn exists(&self) -> bool {
+        !self.missing
+    }
+}
+
 // === impl PolicyPlace ===
 
 impl From<&PolicyIntent> for PolicyPlace {

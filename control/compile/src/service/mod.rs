@@ -1,9 +1,11 @@
 //! Services and their endpoints.
 //!
 //! Endpoints come from EndpointSlices, or, where a service has none, from the pods that its
-//! selector matches. [`choose`] picks the usable ones.
+//! selector matches. [`choose`] picks the usable ones, [`view`] shows all
+//! of them to people.
 
 mod choose;
+pub(crate) mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
