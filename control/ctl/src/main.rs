@@ -6,8 +6,9 @@
 //! - [`resource`]: the verbs for objects of the datastore; [`validate`]: documents checked without
 //!   a datastore;
 //! - [`ipam`]: who has which address;
-//! - [`objects`]: reads everything that a datastore holds; [`simulate`]: `policy simulate`, the
-//!   verdict on flows that nobody sends;
+//! - [`objects`]: reads everything that a datastore holds; [`court`]: who decides on flows that
+//!   nobody sends; [`simulate`]: `policy simulate`, the verdicts; [`explain`]: `policy explain`, the
+//!   reasons;
 //! - [`dataplane`]: what a running `margayd` says of itself;
 //! - [`version`] and [`completion`]: of the tool itself.
 
@@ -26,7 +27,9 @@ mod ipam;
 
 mod objects;
 
+mod court;
 mod simulate;
+mod explain;
 
 mod dataplane;
 
@@ -75,6 +78,8 @@ enum Command {
 enum Policy {
     /// Tells the verdict on flows, by the datastore's content and without any running process
     Simulate(simulate::Args),
+    /// Tells step by step why a flow is allowed or denied
+    Explain(explain::Args),
 }
 
 fn main() -> ExitCode {
@@ -97,6 +102,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Validate(args) => return Ok(validate::run(options, args)?),
         Command::Ipam(command) => wait(ipam::run(options, command))?,
         Command::Policy(Policy::Simulate(args)) => return Ok(simulate::run(options, args)?),
+        Command::Policy(Policy::Explain(args)) => explain::run(options, args)?,
         Command::Dataplane(command) => wait(dataplane::run(options, command))?,
         Command::Version => wait(version::run(options))?,
         Command::Completion(args) => completion::run::<Cli>(args)?,

@@ -1,6 +1,6 @@
 //! A line of input: a flow that nobody sends.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use margay_resources::v3::Protocol;
 use serde::Deserialize;
@@ -67,6 +67,11 @@ struct Line {
 // === impl Flow ===
 
 impl Flow {
+    /// The same flow to a backend of a service.
+    pub(crate) fn to(&self, backend: SocketAddr) -> Self {
+        Self { dst: backend.ip(), dst_port: Some(backend.port()), ..*self }
+    }
+
     /// Reads a line.
     pub(crate) fn parse(line: &str) -> Result<Self, LineError> {
         if !line.trim_start().starts_with('{') {

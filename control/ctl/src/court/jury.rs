@@ -18,14 +18,14 @@ use super::verdict::{Fate, Side};
 
 /// What an endpoint is asked.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Question<'c> {
-    pub(super) endpoint: &'c Endpoint,
-    pub(super) direction: Direction,
-    pub(super) facts: PacketFacts,
+pub(crate) struct Question<'c> {
+    pub(crate) endpoint: &'c Endpoint,
+    pub(crate) direction: Direction,
+    pub(crate) facts: PacketFacts,
 }
 
 /// Everybody who decides.
-pub(super) struct Jury<'c> {
+pub(crate) struct Jury<'c> {
     jurors: Vec<Juror<'c>>,
 }
 
@@ -44,8 +44,12 @@ struct Juror<'c> {
 
 impl<'c> Jury<'c> {
     /// A jury on what was compiled, with a juror for each core.
-    pub(super) fn new(compiler: &'c Compiler) -> Self {
-        let count = thread::available_parallelism().map_or(1, NonZero::get);
+    pub(crate) fn new(compiler: &'c Compiler) -> Self {
+        Self::of(compiler, thread::available_parallelism().map_or(1, NonZero::get))
+    }
+
+    /// A jury of so many, for who has few questions.
+    pub(crate) fn of(compiler: &'c Compiler, count: usize) -> Self {
         let jurors = thread::scope(|scope| {
             let begun: Vec<_> = (0..count).map(|_| scope.spawn(|| Juror::new(compiler))).collect();
             begun.into_iter().map(outcome).collect()
@@ -54,7 +58,7 @@ impl<'c> Jury<'c> {
     }
 
     /// Answers each question, in order.
-    pub(super) fn decide(&mut self, questions: &[Question<'c>]) -> Vec<Side> {
+    pub(crate) fn decide(&mut self, questions: &[Question<'c>]) -> Vec<Side> {
         let count = self.jurors.len();
         let mut sides = vec![Side::NONE; questions.len()];
         thread::scope(|scope| {

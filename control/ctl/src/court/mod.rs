@@ -1,36 +1,34 @@
-//! `margayctl policy simulate`: the verdict of the very compiler and classifier that decide live
-//! traffic, on flows that nobody sends.
+//! Who decides on flows that nobody sends: the very compiler and classifier that decide live
+//! traffic, on a datastore's content.
 //!
-//! - [`flow`]: a line of input;
+//! - [`flow`]: a flow, and how a line of input tells it;
 //! - [`world`]: the compiled datastore, and who has which address;
 //! - [`translate`]: services come first;
 //! - [`judge`]: who is asked; [`jury`]: what policies say; [`verdict`]: how it is written.
 
-mod flow;
-mod world;
-mod translate;
-mod judge;
-mod jury;
-mod verdict;
+pub(crate) mod flow;
+pub(crate) mod world;
+pub(crate) mod translate;
+pub(crate) mod judge;
+pub(crate) mod jury;
+pub(crate) mod verdict;
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
-use std::path::PathBuf;
-use std::process::ExitCode;
+#[cfg(test)]
+pub(crate) mod generate;
+
+use std::net::SocketAddr;
 
 use margay_compile::{Compiler, ResourceChange, Scope};
-use margay_resources::Kind;
+use margay_resources::{Kind, Resource};
 
-use crate::objects::{self, ReadError};
-use crate::options::{NoDatastore, Options};
-use flow::{Flow, LineError};
+use flow::Flow;
 use judge::Case;
 use jury::Jury;
-use verdict::Failure;
+use verdict::Answer;
 use world::World;
 
 /// What the compiler reads.
-const KINDS: &[Kind] = &[
+pub(crate) const KINDS: &[Kind] = &[
     Kind::Namespace,
     Kind::ServiceAccount,
     Kind::KubernetesNode,
@@ -52,101 +50,50 @@ const KINDS: &[Kind] = &[
     Kind::GlobalNetworkPolicy,
 ];
 
-/// Lines that are answered at once: enough that to begin threads for them costs nothing.
-const BATCH: usize = 1 << 16;
-
-/// Arguments of `policy simulate`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    /// Flows, one JSON object a line; standard input without it or with -
-    #[arg(long, value_name = "FILE")]
-    flows: Option<PathBuf>,
+/// Everybody who decides on flows.
+pub(crate) struct Court<'c> {
+    pub(crate) world: World<'c>,
+    pub(crate) jury: Jury<'c>,
 }
 
-/// Nothing can be simulated.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SimulateError {
-    /// An option is missing.
-    #[error(transparent)]
-    NoDatastore(#[from] NoDatastore),
-    /// The datastore cannot be read.
-    #[error(transparent)]
-    Datastore(#[from] ReadError),
-    /// The flows cannot be read.
-    #[error("cannot read the flows")]
-    Flows(#[source] io::Error),
-    /// Standard output.
-    #[error("cannot write the verdicts")]
-    Write(#[source] io::Error),
-}
-
-/// Answers every line with one line.
-pub(crate) fn run(options: &Options, args: &Args) -> Result<ExitCode, SimulateError> {
-    let input: Box<dyn BufRead> = match &args.flows {
-        Some(path) if path.as_os_str() != "-" => {
-            Box::new(BufReader::new(File::open(path).map_err(SimulateError::Flows)?))
-        }
-        _ => Box::new(io::stdin().lock()),
-    };
+/// Compiles a cluster. What cannot be compiled is left out and logged.
+pub(crate) fn compile(resources: impl IntoIterator<Item = Resource>) -> Compiler {
     let mut compiler = Compiler::new(Scope::Cluster);
-    for resource in objects::read(options.datastore()?, KINDS)? {
+    for resource in resources {
         if let Err(error) = compiler.apply(ResourceChange::Upsert(Box::new(resource))) {
             tracing::error!("{error}");
         }
     }
     compiler.flush();
-    let mut court = Court { world: World::new(&compiler), jury: Jury::new(&compiler) };
-    answer(&mut court, input, BufWriter::new(io::stdout().lock()))?;
-    // The process ends here; to take a large world to pieces would take as long as many verdicts.
-    std::mem::forget(court);
-    std::mem::forget(compiler);
-    Ok(ExitCode::SUCCESS)
+    compiler
 }
 
-/// Everybody who decides on flows.
-struct Court<'c> {
-    world: World<'c>,
-    jury: Jury<'c>,
-}
+// === impl Court ===
 
-/// Answers the lines in batches, each as soon as it is full.
-fn answer(
-    court: &mut Court<'_>,
-    input: impl BufRead,
-    mut output: impl Write,
-) -> Result<(), SimulateError> {
-    let mut batch = Vec::new();
-    for line in input.split(b'\n') {
-        let line = line.map_err(SimulateError::Flows)?;
-        let line = String::from_utf8_lossy(&line);
-        if line.trim().is_empty() {
-            continue;
-        }
-        batch.push(Flow::parse(&line).map(|flow| judge::hear(&mut court.world, &flow)));
-        if batch.len() == BATCH {
-            write(&mut court.jury, std::mem::take(&mut batch), &mut output)?;
-        }
+impl<'c> Court<'c> {
+    /// A court for many flows: all cores decide.
+    pub(crate) fn new(compiler: &'c Compiler) -> Self {
+        Self { world: World::new(compiler), jury: Jury::new(compiler) }
     }
-    write(&mut court.jury, batch, &mut output)?;
-    output.flush().map_err(SimulateError::Write)
-}
 
-fn write<'c>(
-    jury: &mut Jury<'c>,
-    batch: Vec<Result<Case<'c>, LineError>>,
-    output: &mut impl Write,
-) -> Result<(), SimulateError> {
-    let questions: Vec<_> = batch.iter().flatten().flat_map(Case::questions).collect();
-    let mut said = jury.decide(&questions).into_iter();
-    for case in batch {
-        let written = match case {
-            Ok(case) => serde_json::to_writer(&mut *output, &case.answer(&mut said)),
-            Err(error) => {
-                serde_json::to_writer(&mut *output, &Failure { error: error.to_string() })
-            }
-        };
-        written.map_err(|e| SimulateError::Write(e.into()))?;
-        output.write_all(b"\n").map_err(SimulateError::Write)?;
+    /// A court for few flows.
+    pub(crate) fn small(compiler: &'c Compiler) -> Self {
+        Self { world: World::new(compiler), jury: Jury::of(compiler, 1) }
     }
-    Ok(())
+
+    /// Tells who is to be asked about a flow.
+    pub(crate) fn hear(&mut self, flow: &Flow) -> Case<'c> {
+        judge::hear(&mut self.world, flow)
+    }
+
+    /// Tells who is to be asked about a flow that a service sends to a backend.
+    pub(crate) fn hear_at(&mut self, flow: &Flow, backend: SocketAddr) -> Case<'c> {
+        judge::hear_at(&mut self.world, flow, backend)
+    }
+
+    /// Decides one flow.
+    pub(crate) fn decide(&mut self, case: Case<'c>) -> Answer {
+        let questions: Vec<_> = case.questions().collect();
+        case.answer(&mut self.jury.decide(&questions).into_iter())
+    }
 }

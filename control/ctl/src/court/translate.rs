@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
 use margay_compile::{Compiler, Usable};
-use margay_model::{Service, ServiceKey, TrafficPolicy};
+use margay_model::{Backend, Service, ServiceKey, TrafficPolicy};
 
 use super::flow::Flow;
 use super::world::Party;
@@ -26,11 +26,30 @@ pub(crate) struct Services<'c> {
 
 /// What kind of address a client uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Frontend {
+pub(crate) enum Frontend {
+    /// The service's address in the cluster.
     Cluster,
+    /// One of its `externalIPs`.
     External,
+    /// An address of a load balancer.
     LoadBalancer,
+    /// A node's address, with the service's port on nodes.
     NodePort,
+}
+
+/// A service that a flow finds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lead<'c, 'p> {
+    /// What the client used.
+    pub(crate) frontend: Frontend,
+    /// The port of the service.
+    pub(crate) service: &'c Service,
+    /// The client is in none of the source ranges.
+    pub(crate) barred: bool,
+    /// The node from which the service is used.
+    pub(crate) node: Option<&'p Arc<str>>,
+    /// Only backends on that node count.
+    pub(crate) local: bool,
 }
 
 /// What services make of a destination.
@@ -92,28 +111,48 @@ impl<'c> Services<'c> {
         src: &Party<'_>,
         dst: &Party<'_>,
     ) -> Translation {
-        let Some((frontend, service)) = self.find(flow, dst) else {
+        let Some(lead) = self.lead(flow, src, dst) else {
             return self.without_service(flow, dst);
         };
+        if lead.barred {
+            return Translation::Refused;
+        }
+        match self.usable(&lead).first() {
+            Some(backend) => Translation::To(SocketAddr::new(backend.addr, backend.port)),
+            None => Translation::Refused,
+        }
+    }
+
+    /// The service that a flow from `src` to `dst` finds, and how.
+    pub(crate) fn lead<'p>(
+        &self,
+        flow: &Flow,
+        src: &Party<'p>,
+        dst: &Party<'p>,
+    ) -> Option<Lead<'c, 'p>> {
+        let (frontend, service) = self.find(flow, dst)?;
         let barred = frontend == Frontend::LoadBalancer
             && !service.load_balancer_sources.is_empty()
             && !service.load_balancer_sources.iter().any(|net| net.contains(&flow.src));
-        if barred {
-            return Translation::Refused;
-        }
         // A client outside is on whichever node it comes in by, which only a node port tells.
         let node = src.node.or(dst.host.filter(|_| frontend == Frontend::NodePort));
-        let is_local = match frontend {
+        let local = match frontend {
             Frontend::Cluster => service.internal == TrafficPolicy::Local && node.is_some(),
             Frontend::NodePort => service.external == TrafficPolicy::Local && src.node.is_none(),
             Frontend::External | Frontend::LoadBalancer => false,
         };
-        let usable = self.usable(service, node);
-        let backends = if is_local { &usable.local } else { &usable.cluster };
-        match backends.first() {
-            Some(backend) => Translation::To(SocketAddr::new(backend.addr, backend.port)),
-            None => Translation::Refused,
-        }
+        Some(Lead { frontend, service, barred, node, local })
+    }
+
+    /// The backends that may serve, ordered; the first one does.
+    pub(crate) fn usable(&mut self, lead: &Lead<'_, '_>) -> &[Backend] {
+        let compiler = self.compiler;
+        let key = (lead.service.key.clone(), lead.node.cloned());
+        let usable = self.usable.entry(key).or_insert_with(|| {
+            let node = lead.node.map(AsRef::as_ref);
+            compiler.usable_backends(&lead.service.key, node).unwrap_or_default()
+        });
+        if lead.local { &usable.local } else { &usable.cluster }
     }
 
     fn find(&self, flow: &Flow, dst: &Party<'_>) -> Option<(Frontend, &'c Service)> {
@@ -137,14 +176,5 @@ impl<'c> Services<'c> {
         let of_services = self.addresses.contains(&flow.dst)
             || self.ranges.iter().any(|range| range.contains(&flow.dst));
         if of_services && !somebodys { Translation::Refused } else { Translation::Unchanged }
-    }
-
-    fn usable(&mut self, service: &Service, node: Option<&Arc<str>>) -> &Usable {
-        let compiler = self.compiler;
-        let key = (service.key.clone(), node.cloned());
-        self.usable.entry(key).or_insert_with(|| {
-            let node = node.map(AsRef::as_ref);
-            compiler.usable_backends(&service.key, node).unwrap_or_default()
-        })
     }
 }

@@ -56,6 +56,11 @@ impl<'c> World<'c> {
         Self { compiler, services: Services::new(compiler), parties, settings: HashMap::new() }
     }
 
+    /// What it was made of.
+    pub(crate) fn compiler(&self) -> &'c Compiler {
+        self.compiler
+    }
+
     /// Who has an address.
     pub(crate) fn party(&self, address: IpAddr) -> Party<'c> {
         self.parties.get(&address).copied().unwrap_or_default()

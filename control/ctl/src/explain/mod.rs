@@ -1,0 +1,235 @@
+//! `margayctl policy explain`: each step from a flow to its verdict.
+//!
+//! The verdict is that of [`crate::court`], which `policy simulate` asks too; the steps are walked
+//! beside it over the same compiled policies.
+//!
+//! - [`place`]: who the two ends are; [`question`]: from the command line to one flow;
+//! - [`service`]: where a service leads;
+//! - [`words`]: rules in words; [`criterion`]: why a rule does not match; [`walk`]: the way through
+//!   an endpoint's tiers;
+//! - [`staged`]: what staged policies would change;
+//! - [`report`]: what is told; [`print`]: how it is told to people.
+
+mod place;
+mod question;
+
+mod service;
+
+mod words;
+mod criterion;
+mod walk;
+
+mod staged;
+
+mod report;
+mod print;
+
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Write};
+use std::net::IpAddr;
+
+use margay_compile::Compiler;
+use margay_resources::Kind;
+
+use crate::court::flow::Flow;
+use crate::court::judge::{Part, Refusal, Why};
+use crate::court::verdict::{Answer, Side};
+use crate::court::{self, Court};
+use crate::objects::{self, ReadError};
+use crate::options::{Form, NoDatastore, Options};
+use crate::output;
+use criterion::Reader;
+use place::{Catalog, Place, What};
+pub(crate) use question::{Args, QuestionError};
+use report::{FlowReport, PartyReport, Report, SideReport};
+use staged::Preview;
+use walk::Walker;
+use words::Meanings;
+
+/// What only this command reads.
+const STAGED: [Kind; 3] = [
+    Kind::StagedNetworkPolicy,
+    Kind::StagedGlobalNetworkPolicy,
+    Kind::StagedKubernetesNetworkPolicy,
+];
+
+/// Nothing can be explained.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExplainError {
+    /// An option is missing.
+    #[error(transparent)]
+    NoDatastore(#[from] NoDatastore),
+    /// The datastore cannot be read.
+    #[error(transparent)]
+    Datastore(#[from] ReadError),
+    /// The arguments.
+    #[error(transparent)]
+    Question(#[from] QuestionError),
+    /// A form that an explanation does not have.
+    #[error("an explanation has no names: use -o table, json or yaml")]
+    Form,
+    /// Standard output.
+    #[error(transparent)]
+    Write(#[from] io::Error),
+}
+
+/// Explains one flow.
+pub(crate) fn run(options: &Options, args: &Args) -> Result<(), ExplainError> {
+    let form = options.form();
+    if form == Form::Name {
+        return Err(ExplainError::Form);
+    }
+    let resources = objects::read(options.datastore()?, &[court::KINDS, &STAGED].concat())?;
+    let catalog = Catalog::new(&resources);
+    let preview = Preview::new(&resources);
+    let compiler = court::compile(resources);
+    let (flow, src, dst) = args.flow(&catalog, &compiler)?;
+    let report =
+        Expert { compiler: &compiler, preview: &preview, all: args.all }.report(&flow, &src, &dst);
+    if !output::write_structured(form, &report)? {
+        let mut out = BufWriter::new(io::stdout().lock());
+        print::write(&mut out, &report)?;
+        out.flush()?;
+    }
+    // The process ends here; to take a large world to pieces would take longer than to explain it.
+    std::mem::forget((compiler, preview));
+    Ok(())
+}
+
+/// Who explains.
+struct Expert<'c> {
+    compiler: &'c Compiler,
+    preview: &'c Option<Preview>,
+    all: bool,
+}
+
+// === impl Expert ===
+
+impl<'c> Expert<'c> {
+    fn report(&self, flow: &Flow, src: &Place, dst: &Place) -> Report {
+        let mut court = Court::small(self.compiler);
+        let case = court.hear(flow);
+        let refused = case.refused;
+        let led = case.backend.map_or(*flow, |backend| flow.to(backend));
+        let staged = self.preview.as_ref().and_then(|preview| preview.report(flow, &case));
+        let endpoints = [flow.src, led.dst].map(|address| court.world.party(address).endpoint);
+        let endpoints = endpoints.map(|endpoint| endpoint.map(|endpoint| &*endpoint.key));
+        let egress = self.side(&case.egress, &led, endpoints);
+        let ingress = self.side(&case.ingress, &led, endpoints);
+        let answer = court.decide(case);
+        let nowhere = refused == Some(Refusal::Service);
+        Report {
+            flow: FlowReport::from(flow),
+            verdict: answer.verdict,
+            because: because(&answer, refused),
+            source: self.party(&court, flow.src, src),
+            destination: self.party(&court, led.dst, dst),
+            service: service::report(&mut court, flow, nowhere),
+            egress: egress.decided(answer.egress),
+            ingress: ingress.decided(answer.ingress),
+            backend: answer.backend,
+            staged,
+        }
+    }
+
+    /// How a side comes to its verdict.
+    fn side(&self, part: &Part<'c>, flow: &Flow, endpoints: [Option<&'c str>; 2]) -> SideReport {
+        match part {
+            Part::Known(side, why) => SideReport::without_policies(side, not_asked(*why)),
+            Part::Asks(question) => {
+                let reader = Reader {
+                    state: self.compiler.state(),
+                    meanings: Meanings(self.compiler),
+                    flow: *flow,
+                    endpoints,
+                };
+                let walker = Walker {
+                    compiler: self.compiler,
+                    reader,
+                    endpoint: question.endpoint,
+                    direction: question.direction,
+                    all: self.all,
+                };
+                SideReport::walked(walker.walk())
+            }
+        }
+    }
+
+    /// Who has an address, by the name that it was given if it is still the same.
+    fn party(&self, court: &Court<'_>, address: IpAddr, named: &Place) -> PartyReport {
+        let party = court.world.party(address);
+        let same = named.addresses.contains(&address) && named.what != What::Address;
+        let (what, name) = match (party.endpoint, party.host) {
+            (Some(endpoint), _) if party.is_pod => {
+                let mut parts = endpoint.key.split('/').map(str::to_owned);
+                let name = [parts.next(), parts.next()].map(Option::unwrap_or_default);
+                ("pod", Some(name.join("/")))
+            }
+            (_, Some(node)) => ("node", Some(node.to_string())),
+            (Some(endpoint), None) => {
+                ("host endpoint", Some(endpoint.key.trim_matches('/').to_owned()))
+            }
+            (None, None) if same => (named.what.word(), Some(named.name.clone())),
+            (None, None) => ("outside", None),
+        };
+        let labels = party.endpoint.map(|endpoint| self.compiler.labels_of(&endpoint.key));
+        let profiles = party.endpoint.map(|endpoint| endpoint.profiles.to_vec());
+        PartyReport {
+            what,
+            name,
+            address,
+            host_endpoint: party
+                .endpoint
+                .filter(|_| !party.is_pod)
+                .map(|endpoint| endpoint.key.trim_matches('/').to_owned()),
+            node: party.node.cloned(),
+            labels: labels.into_iter().flatten().collect::<BTreeMap<_, _>>(),
+            profiles: profiles.unwrap_or_default(),
+        }
+    }
+}
+
+/// Why no policy was asked.
+fn not_asked(why: Why) -> &'static str {
+    match why {
+        Why::NoEndpoint => "the address belongs to no pod and no host endpoint",
+        Why::SamePod => "a pod may always talk to itself",
+        Why::FromOwnHost => "a node may always talk to its own pods",
+        Why::ToOwnHost => "what its own pods send to a node is decided by their egress policies",
+        Why::Failsafe => "a failsafe port, which keeps hosts reachable whatever policies say",
+        Why::Nowhere => "the service leads nowhere",
+    }
+}
+
+/// What decided, in a sentence.
+fn because(answer: &Answer, refused: Option<Refusal>) -> String {
+    let by = |side: &Side| match (&side.policy, side.rule, &side.tier) {
+        (Some(policy), Some(rule), _) => format!("rule {rule} of {policy}"),
+        (_, _, Some(tier)) => format!("the end of tier {tier}"),
+        _ => "no profile, which would have to allow it".to_owned(),
+    };
+    let mut reasons = Vec::new();
+    if refused == Some(Refusal::Service) {
+        reasons.push("nothing answers at the service's address and port".to_owned());
+    }
+    if !answer.egress.passes() {
+        reasons.push(format!("the source's egress is denied by {}", by(&answer.egress)));
+    }
+    if !answer.ingress.passes() {
+        reasons.push(format!("the destination's ingress is denied by {}", by(&answer.ingress)));
+    }
+    if refused == Some(Refusal::Host) {
+        reasons.push("defaultEndpointToHostAction of the pod's own node is Drop".to_owned());
+    }
+    if reasons.is_empty() {
+        for (side, word) in [(&answer.egress, "egress"), (&answer.ingress, "ingress")] {
+            if side.policy.is_some() {
+                reasons.push(format!("{word} is allowed by {}", by(side)));
+            }
+        }
+    }
+    if reasons.is_empty() { "no policy is asked".to_owned() } else { reasons.join("; ") }
+}
+
+#[cfg(test)]
+mod tests;
