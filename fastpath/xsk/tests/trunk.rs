@@ -13,16 +13,20 @@ use std::{
 use arrayvec::ArrayVec;
 use margay_xsk::{
     Frame,
-    program::{PodProgram, TrunkProgram},
+    program::{Approval, Passage, PodProgram, Shortcut, TrunkProgram},
 };
 use rig::{Namespace, Station, command, region, veth};
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 254);
+/// Ports of iperf3's data connection.
+const CLIENT_PORT: u16 = 5555;
+const SERVER_PORT: u16 = 5201;
 
 /// A node with a trunk, and pods on it.
 struct Node {
     pods: Vec<Pod>,
-    _programs: (PodProgram, TrunkProgram),
+    program: PodProgram,
+    _trunk: TrunkProgram,
     station: Station,
     namespace: Namespace,
 }
@@ -66,7 +70,7 @@ impl Node {
             Station::open_with(region(4096), "margay0x", far, rig::LARGE_UMEM, rig::LARGE)
         });
         let pods = (1..=pods).map(|number| Pod::new(&namespace, &pod_program, number)).collect();
-        Self { pods, _programs: (pod_program, trunk_program), station, namespace }
+        Self { pods, program: pod_program, _trunk: trunk_program, station, namespace }
     }
 
     /// Forwards by destination address while `work` runs.
@@ -185,7 +189,8 @@ fn iperf(client: &Namespace, server: &Namespace, address: Ipv4Addr, seconds: u32
     let address = address.to_string();
     let arguments =
         ["netns", "exec", client.name(), "iperf3", "-J", "-t", &seconds, "-c", &address];
-    let output = command("ip", &arguments);
+    let port = ["--cport", &CLIENT_PORT.to_string()];
+    let output = command("ip", &[&arguments[..], &port].concat());
     listening.wait().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let end = text.rsplit("\"sum_received\"").next().unwrap();
@@ -214,4 +219,52 @@ fn the_host_and_a_pod_reach_each_other() {
     });
     assert!(rate > 50e6, "{rate} bits a second");
     assert_eq!(seen.bad_checksums, 0, "{seen:?}");
+}
+
+/// Both directions of iperf3's data connection between the first two pods.
+fn passages(pods: &[Pod]) -> [(Passage, Approval); 2] {
+    let ends = [(&pods[0], CLIENT_PORT), (&pods[1], SERVER_PORT)];
+    [[0, 1], [1, 0]].map(|[from, to]| {
+        let ((source, source_port), (destination, destination_port)) = (ends[from], ends[to]);
+        let passage = Passage {
+            source: (source.address, source_port).into(),
+            destination: (destination.address, destination_port).into(),
+            ifindex: source.ifindex,
+        };
+        let (ifindex, mac) = (destination.ifindex, destination.mac);
+        let (from, to) = (from as u16 + 1, to as u16 + 1);
+        (passage, Approval { generation: 1, ifindex, mac, mtu: 1500, from, to })
+    })
+}
+
+/// Once the connection is there: its SYNs go by the trunk.
+fn approve_soon(shortcut: &Shortcut, passages: &[(Passage, Approval)]) {
+    thread::sleep(std::time::Duration::from_millis(800));
+    for (passage, approval) in passages {
+        shortcut.approve(*passage, *approval).unwrap();
+    }
+}
+
+#[test]
+fn approved_tcp_goes_from_pod_to_pod_in_super_frames() {
+    let mut node = Node::new(2);
+    let shortcut = node.program.shortcut();
+    shortcut.set_generation(1).unwrap();
+    let passages = passages(&node.pods);
+    let (rate, seen) = node.forward_while(|_, pods| {
+        thread::scope(|scope| {
+            scope.spawn(|| approve_soon(&shortcut, &passages));
+            iperf(&pods[0].namespace, &pods[1].namespace, pods[1].address, 2)
+        })
+    });
+    let [there, back] =
+        passages.map(|(passage, _)| shortcut.moved(passage).unwrap().expect("it was approved"));
+    println!("{:.2} Gb/s, {seen:?}, {there:?}, {back:?}", rate / 1e9);
+    // Who is reset sends no end of its own.
+    assert!(there.generation == 0 || back.generation == 0, "the connection's end closes");
+    assert_eq!(shortcut.port(1).unwrap().map(|count| count.0), [there.packets, back.packets]);
+    assert_eq!(shortcut.port(2).unwrap().map(|count| count.0), [back.packets, there.packets]);
+    // Full segments of 1500 bytes, counted one by one though they were moved many at once.
+    assert!(there.packets > 10_000 && there.bytes / there.packets > 1450, "{there:?}");
+    assert!(rate > 50e6, "{rate} bits a second");
 }

@@ -7,7 +7,8 @@
 //! - [`Uplink`]: of an uplink's traffic, what the dataplane needs; [`HostFlowProgram`]: of what the
 //!   kernel itself sends there;
 //! - [`PortProgram`]: every frame of an interface;
-//! - [`PodProgram`], [`TrunkProgram`]: pods' frames into the trunk, and out of it.
+//! - [`PodProgram`], [`TrunkProgram`]: pods' frames into the trunk, and out of it; [`Shortcut`]: what
+//!   goes past it.
 
 mod object;
 mod sockets;
@@ -18,11 +19,13 @@ mod uplink;
 mod hostflow;
 mod port;
 mod pod;
+mod shortcut;
 mod trunk;
 
 pub use hostflow::{HostFlow, HostFlowProgram};
 pub use pod::PodProgram;
 pub use port::PortProgram;
+pub use shortcut::{Approval, Moved, Passage, Shortcut};
 pub use trunk::TrunkProgram;
 pub use uplink::{AddressClass, Uplink, UplinkConfig};
 pub use xdp::{Attached, XdpMode};

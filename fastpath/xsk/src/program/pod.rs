@@ -1,17 +1,20 @@
-//! `pod.bpf.c`: from a pod's veth into the trunk.
+//! `pod.bpf.c`: from a pod's veth into the trunk, or straight into another pod.
+
+use std::sync::Arc;
 
 use super::{
-    ProgramError,
+    ProgramError, Shortcut,
     object::Loaded,
     object_file,
     tc::{self, Way},
 };
 
 /// The tc program at the ingress of pods' host ends: marks each frame with the interface's index
-/// and sends it into the trunk. Loaded once, attached to any number of interfaces.
+/// and sends it into the trunk, except for what takes the [`Shortcut`]. Loaded once, attached to any
+/// number of interfaces.
 #[derive(Debug)]
 pub struct PodProgram {
-    loaded: Loaded,
+    loaded: Arc<Loaded>,
 }
 
 // === impl PodProgram ===
@@ -22,7 +25,13 @@ impl PodProgram {
     /// # Errors
     /// [`ProgramError::Load`].
     pub fn load(trunk: u32) -> Result<Self, ProgramError> {
-        Loaded::load_with_trunk("pod", object_file!("pod"), trunk).map(|loaded| Self { loaded })
+        let loaded = Loaded::load_with_trunk("pod", object_file!("pod"), trunk)?;
+        Ok(Self { loaded: Arc::new(loaded) })
+    }
+
+    /// What goes past the trunk: nothing, until it is told.
+    pub fn shortcut(&self) -> Shortcut {
+        Shortcut::new(self.loaded.clone())
     }
 
     /// Attaches it to a pod's host end, in place of a predecessor.
@@ -31,6 +40,14 @@ impl PodProgram {
     /// [`ProgramError::Attach`].
     pub fn attach(&self, ifindex: u32) -> Result<(), ProgramError> {
         tc::attach(&self.loaded, ifindex, Way::Ingress)
+    }
+
+    /// Attaches it in the place of a predecessor, if there is one, and only then.
+    ///
+    /// # Errors
+    /// [`ProgramError::Attach`].
+    pub fn succeed(&self, ifindex: u32) -> Result<(), ProgramError> {
+        if tc::is_ours(&self.loaded, ifindex, Way::Ingress) { self.attach(ifindex) } else { Ok(()) }
     }
 
     /// Takes it off again, unless a successor is there already.

@@ -27,6 +27,11 @@ pub(super) fn attach(loaded: &Loaded, ifindex: u32, way: Way) -> Result<(), Prog
         .map_err(|source| ProgramError::Attach { program: loaded.name(), ifindex, source })
 }
 
+/// Whether a program of ours, this one or a predecessor's, is there.
+pub(super) fn is_ours(loaded: &Loaded, ifindex: u32, way: Way) -> bool {
+    hook(loaded, ifindex, way).query().is_ok()
+}
+
 /// Takes the program off if it, and not a successor, is there. An interface that is gone is no
 /// error. The qdisc stays: it does nothing by itself, and others may use it.
 pub(super) fn detach(loaded: &Loaded, ifindex: u32, way: Way) -> Result<(), ProgramError> {

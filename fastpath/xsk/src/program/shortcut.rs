@@ -1,0 +1,190 @@
+//! `shortcut.h`, a part of `pod.bpf.c`: TCP between two pods of the node, past the trunk.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use libbpf_rs::{ErrorKind, MapCore, MapFlags};
+
+use super::{
+    ProgramError,
+    object::{Loaded, mapped},
+};
+
+const PASSAGES: &str = "passages";
+const PORT_COUNTS: &str = "port_counts";
+const GENERATION: &str = "generation";
+
+/// One direction of a TCP connection, as its packets come out of a pod. Both addresses are of one
+/// family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Passage {
+    /// The pod's side.
+    pub source: SocketAddr,
+    /// The other pod's side.
+    pub destination: SocketAddr,
+    /// The host end of the pod's veth.
+    pub ifindex: u32,
+}
+
+/// What the program is to do with a passage's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Approval {
+    /// It holds while this is the generation in force; not 0.
+    pub generation: u32,
+    /// The host end of the other pod's veth.
+    pub ifindex: u32,
+    /// The other pod's Ethernet address.
+    pub mac: [u8; 6],
+    /// The largest IP packet that the other pod takes, in bytes.
+    pub mtu: u16,
+    /// Number of the pod's port, for [`Shortcut::port`].
+    pub from: u16,
+    /// Number of the other pod's port.
+    pub to: u16,
+}
+
+/// What a passage has moved, and whether it is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Segments; a super-frame counts as those that it would be cut into.
+    pub packets: u64,
+    /// Bytes of their IP packets.
+    pub bytes: u64,
+    /// The generation that it was approved for; 0 once a SYN, FIN or RST was seen.
+    pub generation: u32,
+}
+
+/// The maps of the shortcut. It lives as long as its program is loaded; all methods may be called
+/// from any thread.
+#[derive(Clone, Debug)]
+pub struct Shortcut {
+    loaded: Arc<Loaded>,
+}
+
+// === impl Passage ===
+
+impl Passage {
+    /// `struct passage_key` of the program.
+    fn to_bytes(self) -> [u8; 44] {
+        let mut bytes = [0; 44];
+        bytes[..16].copy_from_slice(&mapped(self.source.ip()));
+        bytes[16..32].copy_from_slice(&mapped(self.destination.ip()));
+        bytes[32..34].copy_from_slice(&self.source.port().to_be_bytes());
+        bytes[34..36].copy_from_slice(&self.destination.port().to_be_bytes());
+        bytes[36..40].copy_from_slice(&self.ifindex.to_ne_bytes());
+        let family: u32 = if self.source.is_ipv4() { 4 } else { 6 };
+        bytes[40..].copy_from_slice(&family.to_ne_bytes());
+        bytes
+    }
+}
+
+// === impl Approval ===
+
+impl Approval {
+    /// `struct passage` of the program, with nothing moved yet.
+    fn to_bytes(self) -> [u8; 40] {
+        let mut bytes = [0; 40];
+        bytes[16..20].copy_from_slice(&self.generation.to_ne_bytes());
+        bytes[20..24].copy_from_slice(&self.ifindex.to_ne_bytes());
+        bytes[24..26].copy_from_slice(&self.from.to_ne_bytes());
+        bytes[26..28].copy_from_slice(&self.to.to_ne_bytes());
+        bytes[28..30].copy_from_slice(&self.mtu.to_ne_bytes());
+        bytes[30..36].copy_from_slice(&self.mac);
+        bytes
+    }
+}
+
+// === impl Moved ===
+
+impl Moved {
+    fn from_bytes(bytes: &[u8]) -> Self {
+        Self { packets: word(bytes, 0), bytes: word(bytes, 8), generation: half(bytes, 16) }
+    }
+}
+
+// === impl Shortcut ===
+
+impl Shortcut {
+    /// Passages that can be approved at one time.
+    pub const PASSAGES: usize = 4096;
+    /// Ports that are counted by themselves; those with higher numbers share the last counters.
+    pub const PORTS: u32 = 4096;
+
+    pub(super) fn new(loaded: Arc<Loaded>) -> Self {
+        Self { loaded }
+    }
+
+    /// Puts a generation in force: approvals for any other are void from now on. With 0, as after
+    /// loading, there is no shortcut.
+    ///
+    /// # Errors
+    /// [`ProgramError::Map`].
+    pub fn set_generation(&self, generation: u32) -> Result<(), ProgramError> {
+        let map = self.loaded.map(GENERATION)?;
+        let done = map.update(&0u32.to_ne_bytes(), &generation.to_ne_bytes(), MapFlags::ANY);
+        done.map_err(failed(GENERATION))
+    }
+
+    /// Opens a passage. One that is there already, open or not, stays as it is.
+    ///
+    /// # Errors
+    /// [`ProgramError::Map`], also where there are [`Shortcut::PASSAGES`].
+    pub fn approve(&self, passage: Passage, approval: Approval) -> Result<(), ProgramError> {
+        let map = self.loaded.map(PASSAGES)?;
+        match map.update(&passage.to_bytes(), &approval.to_bytes(), MapFlags::NO_EXIST) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(failed(PASSAGES)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a passage has moved so far; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`ProgramError::Map`].
+    pub fn moved(&self, passage: Passage) -> Result<Option<Moved>, ProgramError> {
+        let found = self.loaded.map(PASSAGES)?.lookup(&passage.to_bytes(), MapFlags::ANY);
+        let found = found.map_err(failed(PASSAGES))?;
+        Ok(found.map(|bytes| Moved::from_bytes(&bytes)))
+    }
+
+    /// Closes a passage and says what it has moved in all. What an open one moves at this very
+    /// moment may be missing.
+    ///
+    /// # Errors
+    /// [`ProgramError::Map`].
+    pub fn close(&self, passage: Passage) -> Result<Option<Moved>, ProgramError> {
+        let found = self.loaded.map(PASSAGES)?.lookup_and_delete(&passage.to_bytes());
+        let found = found.map_err(failed(PASSAGES))?;
+        Ok(found.map(|bytes| Moved::from_bytes(&bytes)))
+    }
+
+    /// What all passages have ever moved into (first) and out of the dataplane at a port: segments,
+    /// and bytes of their Ethernet frames.
+    ///
+    /// # Errors
+    /// [`ProgramError::Map`].
+    pub fn port(&self, port: u16) -> Result<[(u64, u64); 2], ProgramError> {
+        let slot = u32::from(port).min(Self::PORTS - 1).to_ne_bytes();
+        let found = self.loaded.map(PORT_COUNTS)?.lookup_percpu(&slot, MapFlags::ANY);
+        let cpus = found.map_err(failed(PORT_COUNTS))?.unwrap_or_default();
+        Ok(cpus.iter().fold([(0, 0); 2], |[received, sent], count| {
+            [
+                (received.0 + word(count, 0), received.1 + word(count, 8)),
+                (sent.0 + word(count, 16), sent.1 + word(count, 24)),
+            ]
+        }))
+    }
+}
+
+fn failed(map: &'static str) -> impl Fn(libbpf_rs::Error) -> ProgramError {
+    move |source| ProgramError::Map { program: "pod", map, source }
+}
+
+/// The number at an offset of a value of the kernel's; 0 beyond its end.
+fn word(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).copied().map_or(0, u64::from_ne_bytes)
+}
+
+/// The same with four bytes.
+fn half(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).copied().map_or(0, u32::from_ne_bytes)
+}

@@ -1,0 +1,337 @@
+//! The shortcut: what is approved goes into the other pod, everything else takes the trunk.
+
+mod rig;
+
+use std::{net::SocketAddr, time::Duration};
+
+use margay_xsk::program::{Approval, Passage, PodProgram, Shortcut, XdpMode};
+use rig::{Namespace, Station, region, veth};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+const GENERATION: u32 = 7;
+/// Numbers of the ports.
+const A: u16 = 3;
+const B: u16 = 5;
+
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
+
+/// A trunk whose far end the test reads, and two pods that it speaks and listens for.
+struct Node {
+    trunk: Station,
+    a: Station,
+    b: Station,
+    b_mac: [u8; 6],
+    /// Host ends of both pods.
+    ends: (u32, u32),
+    shortcut: Shortcut,
+    _program: PodProgram,
+    _namespaces: [Namespace; 3],
+}
+
+/// A TCP packet to be sent by pod a. Its transport checksum is nobody's business here.
+#[derive(Clone)]
+struct Packet {
+    source: SocketAddr,
+    destination: SocketAddr,
+    ttl: u8,
+    flags: u8,
+    payload: Vec<u8>,
+}
+
+impl Packet {
+    fn new(source: &str, destination: &str, text: &str) -> Self {
+        let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+        Self { source, destination, ttl: 64, flags: ACK, payload: text.as_bytes().to_vec() }
+    }
+
+    fn tcp(&self) -> Vec<u8> {
+        let ports = [self.source.port(), self.destination.port()].map(u16::to_be_bytes).concat();
+        let rest = [0, 0, 0, 1, 0, 0, 0, 1, 0x50, self.flags, 1, 0, 0, 0, 0, 0];
+        [&ports, &rest[..], &self.payload].concat()
+    }
+
+    /// The packet between these Ethernet addresses.
+    fn frame(&self, to: [u8; 6], from: [u8; 6]) -> Vec<u8> {
+        let tcp = self.tcp();
+        let (kind, ip) = match (self.source, self.destination) {
+            (SocketAddr::V4(source), SocketAddr::V4(destination)) => {
+                let mut ip = vec![0x45, 0];
+                ip.extend((20 + tcp.len() as u16).to_be_bytes());
+                ip.extend([0, 9, 0x40, 0, self.ttl, 6, 0, 0]);
+                ip.extend(source.ip().octets().into_iter().chain(destination.ip().octets()));
+                let sum = checksum(&ip);
+                ip[10..12].copy_from_slice(&sum);
+                ([8, 0], ip)
+            }
+            (SocketAddr::V6(source), SocketAddr::V6(destination)) => {
+                let mut ip = vec![0x60, 0, 0, 0];
+                ip.extend((tcp.len() as u16).to_be_bytes());
+                ip.extend([6, self.ttl]);
+                ip.extend(source.ip().octets().into_iter().chain(destination.ip().octets()));
+                ([0x86, 0xdd], ip)
+            }
+            _ => unreachable!("two families in one packet"),
+        };
+        [&to[..], &from, &kind, &ip, &tcp].concat()
+    }
+}
+
+/// RFC 1071.
+fn checksum(header: &[u8]) -> [u8; 2] {
+    let words = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+    let sum: u32 = words.sum();
+    (!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes()
+}
+
+impl Node {
+    fn new() -> Self {
+        let node = Namespace::new();
+        node.ip("link add margay0 address 02:4d:00:00:00:00 type veth peer name margay0x");
+        for end in ["margay0", "margay0x"] {
+            rig::quiet(&node, end);
+            node.ip(&format!("link set dev {end} up"));
+        }
+        let program = PodProgram::load(node.ifindex("margay0")).unwrap();
+        let far = node.ifindex("margay0x");
+        let trunk = node.enter(|| Station::open(region(512), "margay0x", far));
+        let pod = |end: &str| {
+            let pod = Namespace::new();
+            veth(&node, end, &pod, "eth0");
+            let index = node.ifindex(end);
+            node.enter(|| program.attach(index)).unwrap();
+            let inside = pod.ifindex("eth0");
+            let station = pod.enter(|| {
+                let station = Station::open(region(512), "eth0", inside);
+                // What is redirected into the pod does not meet its veth's native program.
+                station.program.detach(inside).unwrap();
+                station.program.attach_as(inside, XdpMode::Generic).unwrap();
+                station
+            });
+            let mac = pod.mac("eth0");
+            (pod, station, index, mac)
+        };
+        let ((a_space, a, a_end, _), (b_space, b, b_end, b_mac)) = (pod("calia"), pod("calib"));
+        Self {
+            trunk,
+            a,
+            b,
+            b_mac,
+            ends: (a_end, b_end),
+            shortcut: program.shortcut(),
+            _program: program,
+            _namespaces: [node, a_space, b_space],
+        }
+    }
+
+    fn passage(&self, packet: &Packet) -> Passage {
+        let (source, destination) = (packet.source, packet.destination);
+        Passage { source, destination, ifindex: self.ends.0 }
+    }
+
+    fn approval(&self) -> Approval {
+        let (ifindex, mac) = (self.ends.1, self.b_mac);
+        Approval { generation: GENERATION, ifindex, mac, mtu: 1500, from: A, to: B }
+    }
+
+    /// Approves packets like this one, and puts the approval's generation in force.
+    fn approve(&self, packet: &Packet) {
+        self.shortcut.set_generation(GENERATION).unwrap();
+        self.shortcut.approve(self.passage(packet), self.approval()).unwrap();
+    }
+
+    /// Sends a frame out of pod a.
+    fn send(&mut self, frame: &[u8]) {
+        self.a.send([frame]);
+    }
+
+    /// Sends a packet with this text out of pod a; it has to appear in pod b as it should.
+    #[track_caller]
+    fn goes_short(&mut self, packet: &Packet, text: &str) {
+        let packet = Packet { payload: text.into(), ..packet.clone() };
+        self.send(&packet.frame([0xee; 6], [2; 6]));
+        let arrived = self.b.find(text, PATIENCE).expect("it arrives in the other pod");
+        let forwarded = Packet { ttl: packet.ttl - 1, ..packet };
+        assert_eq!(arrived, forwarded.frame(self.b_mac, [0xee; 6]));
+    }
+
+    /// Sends a packet with this text out of pod a; it has to appear on the trunk, untouched.
+    #[track_caller]
+    fn goes_long(&mut self, packet: &Packet, text: &str) {
+        let packet = Packet { payload: text.into(), ..packet.clone() };
+        self.frame_goes_long(packet.frame([0xee; 6], [2; 6]), text);
+    }
+
+    #[track_caller]
+    fn frame_goes_long(&mut self, frame: Vec<u8>, text: &str) {
+        self.send(&frame);
+        let arrived = self.trunk.find(text, PATIENCE).expect("it arrives on the trunk");
+        assert_eq!(arrived[..2], [0x02, 0x4d]);
+        assert_eq!(arrived[2..6], self.ends.0.to_be_bytes());
+        assert_eq!(arrived[6..], frame[6..]);
+    }
+
+    fn counted(&self) -> [[(u64, u64); 2]; 2] {
+        [A, B].map(|port| self.shortcut.port(port).unwrap())
+    }
+}
+
+fn packets() -> [Packet; 2] {
+    [
+        Packet::new("10.1.0.1:4000", "10.1.0.2:80", ""),
+        Packet::new("[fd00::1]:4000", "[fd00::2]:80", ""),
+    ]
+}
+
+#[test]
+fn what_is_approved_goes_into_the_other_pod_and_is_counted() {
+    let mut node = Node::new();
+    let mut frames = 0;
+    let mut bytes = 0;
+    for packet in packets() {
+        node.goes_long(&packet, "not approved");
+        node.approve(&packet);
+        node.goes_short(&packet, "approved");
+        node.goes_short(&Packet { ttl: 2, ..packet.clone() }, "the last hop but one");
+        let other = SocketAddr::new(packet.source.ip(), 4001);
+        node.goes_long(&Packet { source: other, ..packet.clone() }, "another connection");
+        let lengths = ["approved", "the last hop but one"].map(|text| {
+            Packet { payload: text.into(), ..packet.clone() }.frame([0; 6], [0; 6]).len() as u64
+        });
+        let sum: u64 = lengths.iter().sum();
+        (frames, bytes) = (frames + 2, bytes + sum);
+        let moved = node.shortcut.moved(node.passage(&packet)).unwrap().unwrap();
+        assert_eq!((moved.packets, moved.bytes), (2, sum - 2 * 14));
+        assert_eq!(node.counted(), [[(frames, bytes), (0, 0)], [(0, 0), (frames, bytes)]]);
+    }
+}
+
+#[test]
+fn another_generation_and_a_closed_passage_lead_to_the_trunk() {
+    let mut node = Node::new();
+    for packet in packets() {
+        node.approve(&packet);
+        node.goes_short(&packet, "in force");
+        node.shortcut.set_generation(GENERATION + 1).unwrap();
+        node.goes_long(&packet, "something newer is in force");
+        // A word that comes late changes nothing.
+        node.shortcut.approve(node.passage(&packet), node.approval()).unwrap();
+        node.goes_long(&packet, "it was approved for something older");
+        node.shortcut.set_generation(0).unwrap();
+        node.goes_long(&packet, "no shortcut at all");
+        node.shortcut.set_generation(GENERATION).unwrap();
+        node.goes_short(&packet, "in force again");
+        let moved = node.shortcut.close(node.passage(&packet)).unwrap().unwrap();
+        assert_eq!((moved.packets, moved.generation), (2, GENERATION));
+        node.goes_long(&packet, "closed");
+        assert_eq!(node.shortcut.close(node.passage(&packet)).unwrap(), None);
+    }
+}
+
+#[test]
+fn the_first_sign_of_an_end_or_a_beginning_closes_the_passage() {
+    let mut node = Node::new();
+    for packet in packets() {
+        for flags in [FIN | ACK, RST, RST | ACK, SYN] {
+            node.approve(&packet);
+            node.goes_short(&packet, "open");
+            node.goes_long(&Packet { flags, ..packet.clone() }, "the end");
+            node.goes_long(&packet, "after the end");
+            let moved = node.shortcut.close(node.passage(&packet)).unwrap().unwrap();
+            assert_eq!((moved.packets, moved.generation), (1, 0), "flags {flags}");
+        }
+    }
+}
+
+#[test]
+fn what_the_dataplane_has_to_answer_or_refuse_takes_the_trunk() {
+    let mut node = Node::new();
+    for packet in packets() {
+        node.approve(&packet);
+        node.goes_long(&Packet { ttl: 1, ..packet.clone() }, "the last hop");
+        let frame =
+            |text: &str| Packet { payload: text.into(), ..packet.clone() }.frame([0xee; 6], [2; 6]);
+        node.frame_goes_long([frame("padded"), vec![0; 9]].concat(), "padded");
+        let cut = frame("longer than it is");
+        node.frame_goes_long(cut[..cut.len() - 1].to_vec(), "longer than it i");
+        let mut data_offset = frame("header beyond the end");
+        let tcp = if packet.source.is_ipv4() { 34 } else { 54 };
+        data_offset[tcp + 12] = 0xf0;
+        data_offset.truncate(tcp + 41);
+        let at = if packet.source.is_ipv4() { 16 } else { 18 };
+        let length = if packet.source.is_ipv4() { tcp + 41 - 14 } else { 41 } as u16;
+        data_offset[at..at + 2].copy_from_slice(&length.to_be_bytes());
+        if packet.source.is_ipv4() {
+            data_offset[24..26].fill(0);
+            let sum = checksum(&data_offset[14..34]);
+            data_offset[24..26].copy_from_slice(&sum);
+        }
+        node.frame_goes_long(data_offset, "header beyond the en");
+        let source = SocketAddr::new(packet.source.ip(), 4002);
+        let small = Packet { source, ..packet.clone() };
+        let approval = Approval { mtu: 600, ..node.approval() };
+        node.shortcut.approve(node.passage(&small), approval).unwrap();
+        node.goes_long(&small, &format!("{}too big", "x".repeat(600)));
+        node.goes_short(&small, &format!("{}just right", "x".repeat(500)));
+    }
+    let [packet, _] = packets();
+    let frame = Packet { payload: "of no use".into(), ..packet }.frame([0xee; 6], [2; 6]);
+    for (what, at, value) in [("checksum", 24, 0x55), ("fragment", 20, 0x20), ("version", 14, 0x65)]
+    {
+        let mut frame = frame.clone();
+        frame[at] = value;
+        if what == "fragment" {
+            frame[24..26].fill(0);
+            let sum = checksum(&frame[14..34]);
+            frame[24..26].copy_from_slice(&sum);
+        }
+        node.frame_goes_long(frame, "of no use");
+    }
+    assert_eq!(node.counted()[0][0].0, 2, "only what was just right");
+}
+
+#[test]
+fn mapped_addresses_in_an_ipv6_packet_are_another_connection() {
+    let mut node = Node::new();
+    let [packet, _] = packets();
+    node.approve(&packet);
+    let disguised = Packet::new("[fd00::1]:4000", "[fd00::2]:80", "in disguise");
+    let mut frame = disguised.frame([0xee; 6], [2; 6]);
+    let mapped = |last| [&[0; 10][..], &[0xff, 0xff, 10, 1, 0, last]].concat();
+    frame[22..38].copy_from_slice(&mapped(1));
+    frame[38..54].copy_from_slice(&mapped(2));
+    node.frame_goes_long(frame, "in disguise");
+}
+
+#[test]
+fn an_approval_is_for_the_pod_that_it_was_given_to() {
+    let mut node = Node::new();
+    for packet in packets() {
+        node.approve(&packet);
+        // The same packet out of pod b.
+        let packet = Packet { payload: "a lie".into(), ..packet };
+        let frame = packet.frame([0xee; 6], [2; 6]);
+        node.b.send([&frame[..]]);
+        let arrived = node.trunk.find("a lie", PATIENCE).expect("the dataplane is to judge it");
+        assert_eq!(arrived[2..6], node.ends.1.to_be_bytes());
+    }
+}
+
+#[test]
+fn only_an_interface_with_a_predecessor_gets_a_successor() {
+    let node = Namespace::new();
+    node.ip("link add one type veth peer name two");
+    let programs = |end: &str| node.exec(&format!("bpftool net show dev {end}"));
+    let (one, two) = (node.ifindex("one"), node.ifindex("two"));
+    node.enter(|| {
+        PodProgram::load(1).unwrap().attach(one).unwrap();
+        let next = PodProgram::load(1).unwrap();
+        next.succeed(one).unwrap();
+        next.succeed(two).unwrap();
+        next.detach(one).unwrap();
+    });
+    assert!(!programs("one").contains("clsact"), "it was the successor's");
+    assert!(!programs("two").contains("clsact"), "there was none");
+}
