@@ -101,6 +101,7 @@ impl Dataplane for Told {
                 endpoint: String::new(),
             }],
             flow_table: Some(proto::FlowTable { capacity: 1000, used: 2, denied: 1 }),
+            shortcut: Some(proto::Shortcut { connections: 3 }),
             endpoints_down: vec![proto::EndpointStatus {
                 key: "x/a/eth0".into(),
                 up: false,
@@ -170,6 +171,7 @@ fn flows() -> Vec<FlowView> {
         state: "ESTABLISHED",
         idle_ms: 1_250,
         allowed: true,
+        shortcut: true,
         egress: Some((Arc::from("Profile//kns.x"), 0)),
         ingress: None,
     };
@@ -179,6 +181,7 @@ fn flows() -> Vec<FlowView> {
         reply_count: FlowCount::default(),
         state: "DENIED",
         allowed: false,
+        shortcut: false,
         egress: None,
         ..allowed.clone()
     };
@@ -195,6 +198,7 @@ fn node_status_tells_modes_with_their_fallbacks_workers_state_and_what_is_not_up
         "generation 42, from the agent",
         "2 endpoints, 5 policies",
         "2 of 1000 in use, 1 of them denials",
+        "Shortcut     on, 3 connections",
         "eth0   uplink   native   copy   1        up",
         "eth0: not zerocopy: the driver of eth0 has none",
         "0        3     asleep   17",
@@ -238,7 +242,7 @@ fn connections_are_listed_with_both_directions_and_what_decided() {
         "orig": {"src": "10.0.0.1", "dst": "10.96.0.10", "protocol": "TCP", "srcPort": 4000, "dstPort": 80},
         "reply": {"src": "10.0.0.2", "dst": "10.0.0.1", "protocol": "TCP", "srcPort": 8080, "dstPort": 4000},
         "origCount": {"packets": 5, "bytes": 500}, "replyCount": {"packets": 4, "bytes": 4000},
-        "state": "ESTABLISHED", "idleMs": 1250, "verdict": "allow",
+        "state": "ESTABLISHED", "idleMs": 1250, "verdict": "allow", "shortcut": true,
         "egress": {"policy": "Profile//kns.x", "rule": 0}, "ingress": null,
     });
     assert_eq!(flows[0], expected);
@@ -248,6 +252,7 @@ fn connections_are_listed_with_both_directions_and_what_decided() {
     );
     let table = node.good("flows -o wide");
     assert!(table.contains("TCP        10.0.0.1:4000   10.96.0.10:80   10.0.0.2:8080"), "{table}");
+    assert!(table.contains("ESTABLISHED   shortcut") && table.contains("worker"), "{table}");
     assert!(table.contains("Profile//kns.x#0") && table.contains("1.2s"), "{table}");
     assert_eq!(node.good("flows -o yaml").matches("idleMs").count(), 2);
 }

@@ -63,6 +63,7 @@ struct File {
     busy: Option<bool>,
     log: Option<String>,
     pod_ports: Option<PodPorts>,
+    shortcut: Option<bool>,
     flows: Flows,
     frames: Option<u32>,
 }
@@ -128,6 +129,8 @@ pub struct Config {
     pub log: String,
     /// The kind of pods' ports.
     pub pod_ports: PodPorts,
+    /// Whether busy TCP between pods goes past the workers.
+    pub shortcut: bool,
     /// Size of the flow table.
     pub flows: Flows,
     /// Chunks of packet memory.
@@ -212,6 +215,7 @@ impl Config {
             busy: flags.busy || file.busy.unwrap_or(false),
             log: flags.log.or(file.log).unwrap_or_else(|| "info".into()),
             pod_ports: file.pod_ports.unwrap_or_default(),
+            shortcut: file.shortcut.unwrap_or(true),
             flows,
             frames: file.frames.unwrap_or(1 << 14),
         })

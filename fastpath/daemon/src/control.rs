@@ -153,6 +153,7 @@ impl Control {
         self.publish().await;
         self.steer_answers();
         let classes = Classes::new(&self.state, &self.underlay);
+        self.parts.devices.take_over_pods(&self.view);
         for name in &self.parts.uplinks {
             self.parts.devices.add_uplink(&self.view, name, &classes)?;
         }
@@ -331,6 +332,12 @@ impl Control {
 
     /// Hands a snapshot to all workers and waits until they use it.
     async fn hand_out(&mut self, snapshot: Snapshot) {
+        // What was approved by an older one is not any more, whatever the workers still forward by.
+        if let Some(shortcut) = &self.parts.shared.shortcut
+            && let Err(error) = shortcut.put_in_force(snapshot.generation)
+        {
+            error!(%error, "the shortcut keeps what was approved");
+        }
         let snapshot = Arc::new(snapshot);
         self.snapshot = snapshot.clone();
         self.published += 1;

@@ -12,7 +12,8 @@ use margay_engine::snapshot::DeviceId;
 use margay_model::State;
 use margay_worker::{Command, Link};
 use margay_xsk::program::{
-    HostFlowProgram, PodProgram, PortProgram, ProgramError, TrunkProgram, Uplink, XdpMode as Hook,
+    HostFlowProgram, PodProgram, PortProgram, ProgramError, Shortcut, TrunkProgram, Uplink,
+    XdpMode as Hook,
 };
 use margay_xsk::{Binder, Mode, Preference, SocketOptions};
 use tracing::{info, warn};
@@ -20,6 +21,7 @@ use tracing::{info, warn};
 use crate::classes::Classes;
 use crate::config::{PodPorts, XdpMode};
 use crate::kernel::KernelView;
+use crate::kernel::ports::pod_links;
 use crate::ports::{Attached, TRUNK};
 
 /// The far end of the trunk, where the sockets are.
@@ -135,6 +137,11 @@ impl Devices {
             pods: BTreeMap::new(),
             next: 1,
         })
+    }
+
+    /// What pods' frames meet before the trunk.
+    pub(crate) fn shortcut(&self) -> Shortcut {
+        self.pod.shortcut()
     }
 
     /// Where flows of the host's own backends are registered.
@@ -265,6 +272,23 @@ impl Devices {
             }
         }
         failed
+    }
+
+    /// Puts our program in the place of a predecessor's on pods' interfaces without endpoint: what
+    /// that one approved is approved no more. To be called once, when those with an endpoint are
+    /// ports.
+    pub(crate) fn take_over_pods(&mut self, view: &KernelView) {
+        for link in pod_links(view) {
+            if self.kind == PodPorts::Native
+                || self.pods.contains_key(&link.name)
+                || !self.pod.has_predecessor(link.index)
+            {
+                continue;
+            }
+            if let Err(error) = self.add_pod(&link.name, link.index) {
+                warn!(interface = &*link.name, %error, "cannot take over a pod's interface");
+            }
+        }
     }
 
     /// The interfaces that are ports.

@@ -5,7 +5,7 @@
 //!   [`state_dir`]: what outlives the process;
 //! - [`kernel`]: the node's kernel, watched and asked; [`ports`], [`host`], [`classes`]: its view
 //!   and the agent's state in each other's words; `path_mtu`: what routers said;
-//! - [`devices`]: sockets and programs; [`control`]: the one task that changes what is in force;
+//! - [`devices`]: sockets and programs; `shortcut`: TCP between pods that needs no worker; [`control`]: the one task that changes what is in force;
 //! - [`slow`]: the slow path's task;
 //! - [`shared`], [`show`]: what others may see; [`server`], [`metrics`]: who serves it.
 
@@ -21,6 +21,7 @@ mod classes;
 mod path_mtu;
 
 mod devices;
+mod shortcut;
 mod control;
 mod slow;
 
@@ -33,12 +34,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use core_affinity::CoreId;
-use margay_engine::{Assembler, Counters, Engine, Snapshot, Underlay};
+use margay_engine::{Assembler, Counters, Engine, Underlay};
 use margay_model::State;
 use margay_slowpath::SlowPath;
-use margay_tables::flow::{FlowConfig, FlowTable};
+use margay_tables::flow::{FlowConfig, FlowTable, FlowWorker};
 use margay_worker::cycle::StartError;
-use margay_worker::{Link, Polling, Punts, Setup, Worker};
+use margay_worker::{Link, Mentions, Polling, Punts, Setup, Worker};
 use margay_xsk::{Binder, ChunkSize, HEADROOM, Region, RegionConfig, UmemOptions};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -51,13 +52,17 @@ use crate::devices::Devices;
 use crate::kernel::{Desired, HostPort, Keeper, KernelView, Watch};
 use crate::metrics::Numbers;
 use crate::shared::Shared;
+use crate::shortcut::{Keeper as ShortcutKeeper, Shortcut};
 use crate::slow::Slow;
 use crate::state_dir::StateDir;
 
 /// Frames that wait for the slow path at most.
 const PUNTS: usize = 4096;
-/// Seats at the flow table besides the workers': the slow path and those who list flows.
-const GUESTS: usize = 8;
+/// Connections that wait to be looked at for the shortcut at most.
+const MENTIONS: usize = 1024;
+/// Seats at the flow table besides the workers': the slow path, the shortcut, and those who list
+/// flows.
+const GUESTS: usize = 9;
 /// Largest IP packet that a chunk of 4096 bytes takes.
 const LARGEST: u32 = (4096 - HEADROOM - margay_wire::ethernet::LEN) as u32;
 
@@ -114,20 +119,39 @@ async fn serve(
     let punts = Arc::new(Punts::new(PUNTS)?);
     let mut assembler = Assembler::new(table.generation() as u32);
     let first = Arc::new(assembler.assemble(&State::default(), &Underlay::default()));
-    let threads = start_workers(&config, table, region, &links, &punts, &first)?;
+    let mentions = config.shortcut.then(|| Arc::new(Mentions::new(MENTIONS)));
+    let worker = Setup {
+        number: 0,
+        core: None,
+        links: links.clone(),
+        punts: punts.clone(),
+        mentions: mentions.clone(),
+        table,
+        region,
+        snapshot: first.clone(),
+        polling: if config.busy { Polling::Busy } else { Polling::Adaptive },
+    };
+    let threads = start_workers(&config.cores, &worker)?;
 
     let binder = Binder::new(region, UmemOptions::default());
     let ends = (trunk.kernel.index, trunk.worker.index);
     let devices = Devices::new(binder, links.clone(), config.xdp_mode, config.pod_ports, ends)?;
+    let shortcut = config.shortcut.then(|| Arc::new(Shortcut::new(devices.shortcut())));
     let slow_counters = Arc::new(Counters::default());
     let shared = Arc::new(Shared::new(
         instance(),
         links.clone(),
         config.cores.clone(),
         slow_counters.clone(),
+        shortcut.clone(),
         table,
     ));
     let (snapshots, slow_snapshots) = watch::channel(first.clone());
+    if let Some((shared, mentions)) = shortcut.zip(mentions) {
+        let guest = FlowWorker::new(table.clone()).ok_or_else(|| anyhow!("no seat"))?;
+        let snapshots = slow_snapshots.clone();
+        tokio::spawn(ShortcutKeeper { shared, mentions, snapshots, guest }.run());
+    }
     let (tell, told) = mpsc::unbounded_channel();
     let (ask, asked) = mpsc::unbounded_channel();
     let slow = Slow {
@@ -230,27 +254,14 @@ fn instance() -> u64 {
     now.map_or(0, |now| now.as_nanos() as u64) ^ u64::from(std::process::id()) << 48
 }
 
-/// Starts the workers, each on a thread and a core of its own.
+/// Starts the workers, each on a thread and a core of its own, alike in all else.
 fn start_workers(
-    config: &Config,
-    table: &'static Arc<FlowTable>,
-    region: &'static Region,
-    links: &Arc<[Link]>,
-    punts: &Arc<Punts>,
-    snapshot: &Arc<Snapshot>,
+    cores: &[Option<usize>],
+    alike: &Setup,
 ) -> anyhow::Result<Vec<std::thread::JoinHandle<()>>> {
     let mut threads = Vec::new();
-    for (number, core) in config.cores.iter().enumerate() {
-        let setup = Setup {
-            number,
-            core: core.map(|id| CoreId { id }),
-            links: links.clone(),
-            punts: punts.clone(),
-            table,
-            region,
-            snapshot: snapshot.clone(),
-            polling: if config.busy { Polling::Busy } else { Polling::Adaptive },
-        };
+    for (number, core) in cores.iter().enumerate() {
+        let setup = Setup { number, core: core.map(|id| CoreId { id }), ..alike.clone() };
         // Made on its own thread: it pins itself first, so that its memory is near its core.
         let (made, ready) = std::sync::mpsc::channel::<Result<(), StartError>>();
         let thread = std::thread::Builder::new()

@@ -11,6 +11,7 @@ use margay_worker::Link;
 
 use crate::devices::Entry;
 use crate::ports::Traffic;
+use crate::shortcut::Shortcut;
 
 /// Where the state in force came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub(crate) struct Shared {
     pub cores: Vec<Option<usize>>,
     /// Counters of the slow path.
     pub slow: Arc<Counters>,
+    /// What goes past the workers, if anything may.
+    pub shortcut: Option<Arc<Shortcut>>,
     /// The flow table.
     pub table: &'static Arc<FlowTable>,
     view: Mutex<View>,
@@ -73,10 +76,11 @@ impl Shared {
         links: Arc<[Link]>,
         cores: Vec<Option<usize>>,
         slow: Arc<Counters>,
+        shortcut: Option<Arc<Shortcut>>,
         table: &'static Arc<FlowTable>,
     ) -> Self {
         let (started, view) = (Instant::now(), Mutex::default());
-        Self { started, instance, links, cores, slow, table, view }
+        Self { started, instance, links, cores, slow, shortcut, table, view }
     }
 
     /// What is in force now.

@@ -50,9 +50,11 @@ impl Totals {
     }
 }
 
-/// What a number has counted, for whichever interfaces had it.
+/// What a number has counted, for whichever interfaces had it: the workers' frames, the slow path's,
+/// and those that went past them.
 pub(crate) fn counted(shared: &Shared, port: PortId) -> Traffic {
-    shared.counters().fold([(0, 0); 2], |sum, counters| {
+    let past = shared.shortcut.as_ref().map_or([(0, 0); 2], |shortcut| shortcut.traffic(port));
+    shared.counters().fold(past, |sum, counters| {
         combine(sum, [counters.rx(port), counters.tx(port)], u64::wrapping_add)
     })
 }
@@ -141,6 +143,10 @@ pub(crate) fn status(shared: &Shared) -> proto::Status {
             used: counts.v4 + counts.v6,
             denied: counts.denials,
         }),
+        shortcut: shared
+            .shortcut
+            .as_ref()
+            .map(|shortcut| proto::Shortcut { connections: shortcut.connections() as u64 }),
         endpoints_down: (view.endpoints.iter())
             .filter_map(|(key, down)| {
                 let reason = down.clone()?;
@@ -236,12 +242,14 @@ pub(crate) fn flows(shared: &Shared, filter: &FlowFilter, mut each: impl FnMut(&
     let Some(mut guest) = FlowWorker::new(shared.table.clone()) else { return };
     let now = clock::now();
     let limit = filter.limit.unwrap_or(u32::MAX);
+    let past = shared.shortcut.as_ref().map(|shortcut| shortcut.tuples()).unwrap_or_default();
     let mut shown = 0;
     let mut cursor = Some(Cursor::default());
     while let Some(from) = cursor {
         let mut more = true;
         cursor = guest.list(from, 256, |flow| {
-            let view = margay_engine::view(&snapshot, *flow, now);
+            let mut view = margay_engine::view(&snapshot, *flow, now);
+            view.shortcut = past.contains(&view.orig);
             if more && shown < limit && filter.matches(&view) {
                 shown += 1;
                 more = each(&view);

@@ -211,7 +211,7 @@ impl Slow {
                 Request::Neighbour { egress: hop.port.0.into(), hop: addr }
             }
             Why::IcmpError => Request::IcmpError,
-            Why::HostFlow => Request::HostFlow(flow_tuple(&self.answer_to(punt.port, bytes)?)),
+            Why::HostFlow => Request::HostFlow(self.answer_to(punt.port, bytes)?.into()),
         })
     }
 
@@ -378,16 +378,6 @@ pub(crate) fn host_flow(tuple: &FlowTuple) -> HostFlow {
         protocol: tuple.protocol,
         source: SocketAddr::new(tuple.src, tuple.src_port),
         destination: SocketAddr::new(tuple.dst, tuple.dst_port),
-    }
-}
-
-fn flow_tuple(tuple: &Tuple) -> FlowTuple {
-    FlowTuple {
-        src: tuple.src.into(),
-        dst: tuple.dst.into(),
-        protocol: tuple.protocol,
-        src_port: tuple.src_port,
-        dst_port: tuple.dst_port,
     }
 }
 

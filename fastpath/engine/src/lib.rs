@@ -6,6 +6,7 @@
 //! - [`snapshot`]: the immutable state that packets are decided by, assembled from the control
 //!   plane's state and the kernel's view;
 //! - [`decision`]: what is cached in a flow; [`conntrack`]: what a connection's state is;
+//! - [`shortcut`]: which connections need no worker any more;
 //! - [`counters`]: what a worker counts.
 
 pub mod batch;
@@ -16,6 +17,7 @@ pub mod decision;
 pub mod conntrack;
 mod path;
 
+pub mod shortcut;
 pub mod counters;
 mod listing;
 
@@ -26,6 +28,7 @@ pub use snapshot::{Assembler, PortId, Snapshot, Underlay};
 
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use batch::Packet;
 use margay_model::node::Timeouts;
 use margay_tables::addr::Tuple;
@@ -49,6 +52,8 @@ pub struct Engine<'t> {
     now: u32,
     /// Connections that came since the last step of housekeeping, in or not: IPv4 and IPv6.
     came: [u32; 2],
+    /// Connections that may need no worker, of the last batch.
+    mentions: ArrayVec<Tuple, { shortcut::MENTIONS }>,
     /// What the stages of one batch tell each other. Kept, since making it anew costs a small
     /// batch more than its packets do.
     parsed: Box<[(Packet, Option<Fate>)]>,
@@ -61,7 +66,15 @@ impl<'t> Engine<'t> {
     pub fn new(table: &'t Arc<FlowTable>, counters: Arc<Counters>) -> Option<Self> {
         let parsed = vec![Default::default(); BATCH].into();
         let flows = FlowWorker::new(table.clone())?;
-        Some(Self { table, flows, counters, now: 0, came: [0; 2], parsed })
+        Some(Self {
+            table,
+            flows,
+            counters,
+            now: 0,
+            came: [0; 2],
+            mentions: ArrayVec::new(),
+            parsed,
+        })
     }
 
     /// What it counts.
@@ -82,6 +95,12 @@ impl<'t> Engine<'t> {
         self.now = now;
         self.flows.quiesce();
         path::run_again(self, snapshot, frame)
+    }
+
+    /// The connections that the last batch mentioned, each by the tuple of one of its directions; see
+    /// [`shortcut`].
+    pub fn mentions(&mut self) -> impl Iterator<Item = Tuple> {
+        self.mentions.drain(..)
     }
 
     /// Says that this engine, or its thread, is about to look at flows.

@@ -45,6 +45,8 @@ pub struct FlowView {
     pub idle_ms: u64,
     /// Whether the connection is allowed.
     pub allowed: bool,
+    /// Whether its packets go past the workers.
+    pub shortcut: bool,
     /// The policy and rule that decided at the source's endpoint.
     pub egress: Option<(PolicyKey, u32)>,
     /// The policy and rule that decided at the destination's endpoint.

@@ -126,6 +126,7 @@ fn a_filter_matches_either_direction_of_a_connection() {
         dst_port,
     };
     let flow = FlowView {
+        shortcut: true,
         orig: tuple("10.0.0.1", "10.96.0.1", 1000, 80),
         reply: tuple("10.0.1.1", "10.0.0.1", 8080, 1000),
         orig_count: FlowCount::default(),

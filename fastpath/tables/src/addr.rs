@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use margay_model::flow::FlowTuple;
 
 /// An address of either family as 128 bits; IPv4 a.b.c.d is `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
 ///
@@ -276,6 +277,18 @@ impl Tuple {
         // One step alone leaves neighbouring ports neighbours for some destinations.
         let rest = mix(rest ^ seed, K[1]);
         mix(src ^ rest, dst ^ K[2])
+    }
+}
+
+impl From<Tuple> for FlowTuple {
+    fn from(tuple: Tuple) -> Self {
+        Self {
+            src: tuple.src.into(),
+            dst: tuple.dst.into(),
+            protocol: tuple.protocol,
+            src_port: tuple.src_port,
+            dst_port: tuple.dst_port,
+        }
     }
 }
 

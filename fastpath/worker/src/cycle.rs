@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use crate::clock;
 use crate::device::{Device, Health};
-use crate::link::{Command, Link, Polling, Punted, Punts, Returned};
+use crate::link::{Command, Link, Mentions, Polling, Punted, Punts, Returned};
 use crate::quota::Quota;
 use crate::rest::Rest;
 
@@ -28,6 +28,7 @@ const SPIN: u32 = 200;
 const SLEEP_MS: u32 = 50;
 
 /// What a worker is made of.
+#[derive(Clone)]
 pub struct Setup {
     /// Its number.
     pub number: usize,
@@ -37,6 +38,8 @@ pub struct Setup {
     pub links: Arc<[Link]>,
     /// The way to the slow path.
     pub punts: Arc<Punts>,
+    /// Where busy connections are mentioned, if anybody wants to hear of them.
+    pub mentions: Option<Arc<Mentions>>,
     /// The flow table.
     pub table: &'static Arc<FlowTable>,
     /// Packet memory.
@@ -52,6 +55,7 @@ pub struct Worker {
     number: usize,
     links: Arc<[Link]>,
     punts: Arc<Punts>,
+    mentions: Option<Arc<Mentions>>,
     engine: Engine<'static>,
     pool: Pool,
     devices: Vec<Device>,
@@ -98,6 +102,7 @@ impl Worker {
             number: setup.number,
             links: setup.links,
             punts: setup.punts,
+            mentions: setup.mentions,
             engine,
             pool: Pool::new(setup.region, POOL),
             devices: Vec::new(),
@@ -167,6 +172,11 @@ impl Worker {
                 batch.frames.push(Work { chunk, start, len, ingress, reassembled: false });
             }
             self.engine.run(&self.snapshot, self.now, &mut batch);
+            if let Some(mentions) = &self.mentions {
+                for tuple in self.engine.mentions() {
+                    let _ = mentions.push(tuple);
+                }
+            }
             let done = batch.frames.iter().zip(&batch.fates);
             done.map(|(frame, fate)| (frame.start, frame.len, *fate)).collect()
         };

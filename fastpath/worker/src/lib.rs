@@ -7,7 +7,8 @@
 //!              Command (snapshot, sockets)        Injected (the slow path's frames)
 //!                     │                                   │
 //!  rx ──→ engine ──→ outbox ──→ tx        Handoff: frames for a port that another worker has
-//!            └─→ Punted ──→ slow path
+//!            ├─→ Punted ──→ slow path
+//!            └─→ Mentions ─→ whoever moves bulk TCP past the workers
 //! ```
 //!
 //! In the order of use: [`link`]: the queues, as others see a worker; [`device`]: a socket with its
@@ -24,4 +25,4 @@ mod rest;
 pub mod clock;
 
 pub use cycle::{Setup, Worker};
-pub use link::{Command, Injected, Link, Polling, Punted, Punts};
+pub use link::{Command, Injected, Link, Mentions, Polling, Punted, Punts};

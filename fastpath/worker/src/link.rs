@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst, fence};
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use margay_engine::snapshot::DeviceId;
 use margay_engine::{Counters, PortId, Punt, Snapshot};
+use margay_tables::addr::Tuple;
 use margay_xsk::{Frame, Socket};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
@@ -66,6 +67,10 @@ pub struct Punts {
     /// Whether the slow path waits for the bell.
     waiting: AtomicBool,
 }
+
+/// Busy connections that may need no worker, by the tuple of one direction: see
+/// [`margay_engine::shortcut`]. What finds it full is mentioned again later.
+pub type Mentions = ArrayQueue<Tuple>;
 
 /// One worker's queues.
 pub struct Link {

@@ -48,6 +48,8 @@ struct Flow {
     state: String,
     idle_ms: u64,
     verdict: &'static str,
+    /// Whether its packets go from pod to pod past the workers.
+    shortcut: bool,
     egress: Option<Hit>,
     ingress: Option<Hit>,
 }
@@ -118,7 +120,7 @@ async fn write_yaml(mut flows: Streaming<proto::Flow>) -> Result<(), Failure> {
 }
 
 async fn write_table(mut flows: Streaming<proto::Flow>, wide: bool) -> Result<(), Failure> {
-    let titles = ["PROTOCOL", "FROM", "TO", "ANSWERED BY", "STATE", "PACKETS", "IDLE"];
+    let titles = ["PROTOCOL", "FROM", "TO", "ANSWERED BY", "STATE", "WAY", "PACKETS", "IDLE"];
     let more = ["BYTES", "EGRESS", "INGRESS"].into_iter().filter(|_| wide);
     let mut table = Table::new(titles.into_iter().chain(more));
     while let Some(flow) = flows.message().await? {
@@ -160,6 +162,7 @@ impl Flow {
             state: flow.state,
             idle_ms: flow.idle_ms,
             verdict: if flow.allowed { "allow" } else { "deny" },
+            shortcut: flow.shortcut,
             egress: flow.egress.map(Into::into),
             ingress: flow.ingress.map(Into::into),
         })
@@ -176,6 +179,7 @@ impl Flow {
             orig.to(),
             answered_by,
             self.state.clone(),
+            if self.shortcut { "shortcut" } else { "worker" }.to_owned(),
             format!("{}+{}", orig_count.packets, reply_count.packets),
             format!("{}.{}s", self.idle_ms / 1000, self.idle_ms % 1000 / 100),
         ];

@@ -29,6 +29,8 @@ struct Status {
     agent: Agent,
     state: Counts,
     flow_table: FlowTable,
+    /// `null` where it is turned off.
+    shortcut: Option<Shortcut>,
     workers: Vec<Worker>,
     ports: Vec<Port>,
     endpoints_down: Vec<Down>,
@@ -61,6 +63,13 @@ struct FlowTable {
     capacity: u64,
     used: u64,
     denied: u64,
+}
+
+/// TCP between two pods of the node, past the workers.
+#[derive(Debug, Serialize)]
+struct Shortcut {
+    /// Connections that take it now.
+    connections: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -147,6 +156,9 @@ impl Status {
             agent,
             state: answer.state.unwrap_or_default().into(),
             flow_table: answer.flow_table.unwrap_or_default().into(),
+            shortcut: answer
+                .shortcut
+                .map(|shortcut| Shortcut { connections: shortcut.connections }),
             workers: answer.workers.into_iter().map(Into::into).collect(),
             ports: answer.ports.into_iter().map(Into::into).collect(),
             endpoints_down: down
@@ -200,7 +212,13 @@ impl Status {
             "             {endpoints} endpoints, {policies} policies, {services} services, {routes} \
              routes, {remotes} other nodes"
         )?;
-        writeln!(out, "Flow table   {used} of {capacity} in use, {denied} of them denials")
+        writeln!(out, "Flow table   {used} of {capacity} in use, {denied} of them denials")?;
+        match &self.shortcut {
+            Some(Shortcut { connections }) => {
+                writeln!(out, "Shortcut     on, {connections} connections between pods take it")
+            }
+            None => writeln!(out, "Shortcut     off"),
+        }
     }
 
     fn port_table(&self) -> Table {

@@ -12,7 +12,7 @@ mod finish;
 
 pub(crate) mod own;
 
-pub(crate) use flow::state;
+pub(crate) use flow::{rewritten, state};
 
 use std::ops::ControlFlow::{self, Break, Continue};
 
@@ -26,6 +26,7 @@ use crate::Engine;
 use crate::batch::{Batch, Fate, Frame, Ingress, Packet, Punt, Why};
 use crate::conntrack::{self, tcp};
 use crate::decision::{Decision, Verdict};
+use crate::shortcut;
 use crate::snapshot::{Adjacency, AdjacencyId, HopState, PortId, Snapshot};
 
 /// Runs a batch: afterwards every frame has a fate.
@@ -122,7 +123,7 @@ fn one(
     let hop = hop_for(snapshot, hop, packet)?;
     // Errors quote the packet as it came: they are found before anything is written.
     let too_big = checks(hop, frame, packet, keep_ttl)?;
-    advance(engine, flow, packet);
+    advance(engine, flow, hop, packet);
     write(flow, hop, frame, packet, keep_ttl)?;
     if too_big { Break(fragment(hop, frame, packet)) } else { Continue(hop.port) }
 }
@@ -165,11 +166,14 @@ fn checks(
 
 /// Notes the packet in its flow.
 #[inline(always)]
-fn advance(engine: &Engine<'_>, flow: FlowRef<'_>, packet: &Packet) {
+fn advance(engine: &mut Engine<'_>, flow: FlowRef<'_>, hop: &Adjacency, packet: &Packet) {
     flow.touch(engine.now, packet.ip_len.into());
     let word = flow.conntrack();
     let new = match &packet.tcp {
         Some(facts) => {
+            if flow.packets().is_multiple_of(shortcut::EVERY) {
+                mention(engine, hop, packet);
+            }
             let headers = usize::from(packet.transport) + facts.header_len.max(TCP_LEN);
             tcp::advance(word, facts, usize::from(packet.ip_len).saturating_sub(headers))
         }
@@ -177,6 +181,15 @@ fn advance(engine: &Engine<'_>, flow: FlowRef<'_>, packet: &Packet) {
     };
     if new != word {
         flow.set_conntrack(new);
+    }
+}
+
+/// Says that the packet's connection is a busy one, if somebody can do something about it.
+#[cold]
+fn mention(engine: &mut Engine<'_>, hop: &Adjacency, packet: &Packet) {
+    if shortcut::concerns(packet, hop) {
+        // When there are too many they are mentioned again.
+        let _ = engine.mentions.try_push(packet.tuple);
     }
 }
 

@@ -18,7 +18,7 @@ use margay_wire::{at, protocol};
 
 use super::{decap, offload};
 use crate::batch::{Fate, Frame, Ingress, Kind, Packet, Punt, Side, Why};
-use crate::snapshot::{HAIRPIN_V4, HAIRPIN_V6, PortId, PortKind, Snapshot, TRUNK_MAC_PREFIX};
+use crate::snapshot::{HAIRPIN_V4, HAIRPIN_V6, PortId, PortKind, Snapshot, trunk_index};
 
 /// Parses one frame that came from `port` into `packet`, a default one.
 #[inline]
@@ -58,19 +58,13 @@ pub(super) fn port_of(snapshot: &Snapshot, frame: &Frame<'_>) -> ControlFlow<Fat
     if let Ingress::Port(port) | Ingress::Tunnel(port) = frame.ingress {
         return Continue(port);
     }
-    let Some(&[p0, p1, a, b, c, d]) = at::<6>(frame.bytes(), 0) else {
-        return dropped(DropReason::Malformed);
+    let Some(mac) = at::<6>(frame.bytes(), 0) else { return dropped(DropReason::Malformed) };
+    let port = match trunk_index(mac) {
+        Some(0) => Some(PortId::HOST),
+        Some(ifindex) => snapshot.trunk.get(&ifindex).copied(),
+        None => None,
     };
-    if [p0, p1] != TRUNK_MAC_PREFIX {
-        return dropped(DropReason::UnknownPort);
-    }
-    match u32::from_be_bytes([a, b, c, d]) {
-        0 => Continue(PortId::HOST),
-        ifindex => match snapshot.trunk.get(&ifindex) {
-            Some(port) => Continue(*port),
-            None => dropped(DropReason::UnknownPort),
-        },
-    }
+    port.map_or(dropped(DropReason::UnknownPort), Continue)
 }
 
 /// Parses from the Ethernet header on. A tunnel packet is taken out of its tunnel and parsed once
@@ -263,7 +257,8 @@ fn sources(snapshot: &Snapshot, packet: &mut Packet) -> ControlFlow<Fate> {
     }
 }
 
-fn pod_may_send_from(snapshot: &Snapshot, port: PortId, src: Addr) -> bool {
+/// Whether an address is one that the pod behind a port may send from.
+pub(crate) fn pod_may_send_from(snapshot: &Snapshot, port: PortId, src: Addr) -> bool {
     let Some(port) = snapshot.port(port) else { return false };
     if port.sources.contains(&src) {
         return true;

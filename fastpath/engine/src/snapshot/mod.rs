@@ -16,7 +16,7 @@ pub use adjacency::{Adjacency, AdjacencyId, HopKey, Outer, State as HopState};
 pub use assemble::Assembler;
 pub use port::{
     DeviceId, HAIRPIN_V4, HAIRPIN_V6, POD_GATEWAY_MAC, Port, PortId, PortKind, TRUNK_MAC_PREFIX,
-    trunk_mac,
+    trunk_index, trunk_mac,
 };
 pub use underlay::{KernelRoute, NextHop, PortInfo, Underlay};
 

@@ -69,6 +69,16 @@ pub struct Port {
     pub mtu: u16,
 }
 
+/// The index in an Ethernet address of the trunk's.
+pub const fn trunk_index(mac: &[u8; 6]) -> Option<u32> {
+    match *mac {
+        [p0, p1, a, b, c, d] if p0 == TRUNK_MAC_PREFIX[0] && p1 == TRUNK_MAC_PREFIX[1] => {
+            Some(u32::from_be_bytes([a, b, c, d]))
+        }
+        _ => None,
+    }
+}
+
 /// The Ethernet address by which the trunk knows the interface with this index; 0 is the host.
 pub const fn trunk_mac(ifindex: u32) -> [u8; 6] {
     let [a, b, c, d] = ifindex.to_be_bytes();

@@ -4,6 +4,7 @@
 mod support;
 
 mod same_node;
+mod shortcut;
 mod encap;
 mod decap;
 mod hostile;

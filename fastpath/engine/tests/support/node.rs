@@ -74,7 +74,8 @@ pub fn pod_mac(port: PortId) -> [u8; 6] {
     [0x0a, 0, 0, 0, 0, port.0 as u8]
 }
 
-const fn ifindex(port: PortId) -> u32 {
+/// Index of a port's interface.
+pub const fn ifindex(port: PortId) -> u32 {
     port.0 as u32 + 8
 }
 

@@ -18,6 +18,7 @@ impl From<&FlowView> for proto::Flow {
             state: flow.state.to_owned(),
             idle_ms: flow.idle_ms,
             allowed: flow.allowed,
+            shortcut: flow.shortcut,
             egress: flow.egress.as_ref().map(from_hit),
             ingress: flow.ingress.as_ref().map(from_hit),
         }

@@ -42,12 +42,9 @@ impl PodProgram {
         tc::attach(&self.loaded, ifindex, Way::Ingress)
     }
 
-    /// Attaches it in the place of a predecessor, if there is one, and only then.
-    ///
-    /// # Errors
-    /// [`ProgramError::Attach`].
-    pub fn succeed(&self, ifindex: u32) -> Result<(), ProgramError> {
-        if tc::is_ours(&self.loaded, ifindex, Way::Ingress) { self.attach(ifindex) } else { Ok(()) }
+    /// Whether it, or a predecessor, is attached to an interface.
+    pub fn has_predecessor(&self, ifindex: u32) -> bool {
+        tc::is_ours(&self.loaded, ifindex, Way::Ingress)
     }
 
     /// Takes it off again, unless a successor is there already.

@@ -1,0 +1,244 @@
+//! The shortcut's bookkeeping: approves what workers mention, and keeps its connections in the flow
+//! table alive and counted.
+//!
+//! An approval is for one generation. When another is put in force, which happens before the workers
+//! hear of it, all approvals are void at once; the connections come back to the workers, which judge
+//! them anew and mention them again if they are still allowed and busy.
+//!
+//! While the daemon is dead its approvals hold on: what was allowed by the last state stays allowed,
+//! and nothing new can be. The successor puts its own program and empty maps in the place of the old
+//! ones on every pod's interface before it has anything in force, and so begins without any.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use margay_engine::shortcut::{self, Leg};
+use margay_engine::{PortId, Snapshot};
+use margay_model::flow::FlowTuple;
+use margay_tables::addr::Tuple;
+use margay_tables::flow::{FlowTable, FlowWorker};
+use margay_worker::{Mentions, clock};
+use margay_xsk::program::{Approval, Moved, Passage, ProgramError, Shortcut as Maps};
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+use crate::ports::Traffic;
+
+/// Mentions may wait so long: connections are that much longer with the workers.
+const LISTEN: Duration = Duration::from_millis(20);
+/// Every so many of these what was moved is brought into the flow table.
+const COLLECT_EVERY: u32 = 3;
+/// Mentions of a connection within one [`LISTEN`] that make it a busy one: 64 packets.
+const BUSY: u32 = 2;
+/// A connection that moved nothing for so many milliseconds goes back to the workers.
+const QUIET_MS: u32 = 1000;
+/// Connections at one time; each has two passages.
+const MOST: usize = Maps::PASSAGES / 2;
+
+/// What others may see of the shortcut.
+pub(crate) struct Shortcut {
+    maps: Maps,
+    /// The connections in it, by the tuple of their first packet.
+    open: Mutex<HashMap<Tuple, Connection>>,
+}
+
+/// The task.
+pub(crate) struct Keeper {
+    pub(crate) shared: Arc<Shortcut>,
+    pub(crate) mentions: Arc<Mentions>,
+    pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// A guest at the table, so that what is looked at is not used again meanwhile.
+    pub(crate) guest: FlowWorker,
+}
+
+/// A connection in the shortcut.
+struct Connection {
+    generation: u32,
+    legs: [Open; 2],
+    /// When it last moved something.
+    moved: u32,
+}
+
+/// A direction, and what of it is in the flow table already.
+struct Open {
+    tuple: Tuple,
+    passage: Passage,
+    packets: u64,
+    bytes: u64,
+}
+
+// === impl Shortcut ===
+
+impl Shortcut {
+    /// Nothing is approved yet.
+    pub(crate) fn new(maps: Maps) -> Self {
+        Self { maps, open: Mutex::default() }
+    }
+
+    /// Makes all approvals for other generations void.
+    pub(crate) fn put_in_force(&self, generation: u32) -> Result<(), ProgramError> {
+        self.maps.set_generation(generation)
+    }
+
+    /// What has been moved in and out at a port.
+    pub(crate) fn traffic(&self, port: PortId) -> Traffic {
+        // An array's values can always be read.
+        self.maps.port(port.0).unwrap_or_default()
+    }
+
+    /// How many connections are in it.
+    pub(crate) fn connections(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// The connections in it, by the tuple of their first packet.
+    pub(crate) fn tuples(&self) -> HashSet<FlowTuple> {
+        self.lock().keys().map(|tuple| FlowTuple::from(*tuple)).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Tuple, Connection>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Keeper ===
+
+impl Keeper {
+    /// Runs until the control task is gone.
+    pub(crate) async fn run(mut self) {
+        let mut ticks = tokio::time::interval(LISTEN);
+        let mut turn = 0u32;
+        self.guest.sleep();
+        while self.snapshots.has_changed().is_ok() {
+            ticks.tick().await;
+            turn = turn.wrapping_add(1);
+            let collects = turn.is_multiple_of(COLLECT_EVERY) && self.shared.connections() > 0;
+            if !collects && self.mentions.is_empty() {
+                continue;
+            }
+            self.guest.quiesce();
+            if collects {
+                self.collect();
+            }
+            if let Err(error) = self.listen() {
+                warn!(error = &error as &dyn std::error::Error, "cannot approve a connection");
+            }
+            self.guest.sleep();
+        }
+    }
+
+    /// Approves the busy ones among the connections that were mentioned.
+    fn listen(&self) -> Result<(), ProgramError> {
+        let snapshot = self.snapshots.borrow().clone();
+        let table = self.guest.table();
+        let mut heard: HashMap<Tuple, (u32, [Leg; 2])> = HashMap::new();
+        // Bounded, lest more come than are taken.
+        for _ in 0..self.mentions.capacity() {
+            let Some(tuple) = self.mentions.pop() else { break };
+            if let Some(legs) = shortcut::legs(&snapshot, table, &tuple) {
+                heard.entry(legs[0].tuple).or_insert((0, legs)).0 += 1;
+            }
+        }
+        let mut open = self.shared.lock();
+        for (tuple, (times, legs)) in heard {
+            if let Some(old) = open.get(&tuple)
+                && old.generation != snapshot.generation
+                && let Some(old) = open.remove(&tuple)
+            {
+                self.close(&tuple, old);
+            }
+            if times >= BUSY && open.len() < MOST && !open.contains_key(&tuple) {
+                let connection = self.approve(&legs, snapshot.generation)?;
+                debug!(?tuple, "a connection takes the shortcut");
+                open.insert(tuple, connection);
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens both passages, or none.
+    fn approve(&self, legs: &[Leg; 2], generation: u32) -> Result<Connection, ProgramError> {
+        let opened = legs.each_ref().map(|leg| {
+            let (source, destination) = leg.ends();
+            let passage = Passage { source, destination, ifindex: leg.from_index };
+            Open { tuple: leg.tuple, passage, packets: 0, bytes: 0 }
+        });
+        for (leg, Open { passage, .. }) in legs.iter().zip(&opened) {
+            let approval = Approval {
+                generation,
+                ifindex: leg.to_index,
+                mac: leg.mac,
+                mtu: leg.mtu,
+                from: leg.from.0,
+                to: leg.to.0,
+            };
+            if let Err(error) = self.shared.maps.approve(*passage, approval) {
+                for Open { passage, .. } in &opened {
+                    let _ = self.shared.maps.close(*passage);
+                }
+                return Err(error);
+            }
+        }
+        Ok(Connection { generation, legs: opened, moved: clock::now() })
+    }
+
+    /// Brings what was moved into the flow table, and gives back to the workers what is quiet, ends,
+    /// or was approved for a generation that is over.
+    fn collect(&self) {
+        let generation = self.snapshots.borrow().generation;
+        let now = clock::now();
+        let mut over = Vec::new();
+        let mut open = self.shared.lock();
+        for (tuple, connection) in open.iter_mut() {
+            let mut good = connection.generation == generation
+                && shortcut::is_established(self.guest.table(), tuple);
+            for leg in &mut connection.legs {
+                let moved = self.shared.maps.moved(leg.passage).ok().flatten().unwrap_or_default();
+                // The program itself has closed it when it saw an end.
+                good &= moved.generation == connection.generation;
+                if leg.note(self.guest.table(), moved, now) {
+                    connection.moved = now;
+                }
+            }
+            if !good || now.wrapping_sub(connection.moved) > QUIET_MS {
+                over.push(*tuple);
+            }
+        }
+        for tuple in over {
+            if let Some(connection) = open.remove(&tuple) {
+                self.close(&tuple, connection);
+            }
+        }
+    }
+
+    fn close(&self, tuple: &Tuple, mut connection: Connection) {
+        let now = clock::now();
+        for leg in &mut connection.legs {
+            match self.shared.maps.close(leg.passage) {
+                Ok(moved) => drop(leg.note(self.guest.table(), moved.unwrap_or_default(), now)),
+                // Nothing moves through it when its generation is over.
+                Err(error) => warn!(%error, "cannot close a passage of the shortcut"),
+            }
+        }
+        debug!(?tuple, "a connection is back with the workers");
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    /// Counts in the flow table what was moved since the last time; whether there was anything.
+    fn note(&mut self, table: &FlowTable, moved: Moved, now: u32) -> bool {
+        let packets = moved.packets.saturating_sub(self.packets);
+        let bytes = moved.bytes.saturating_sub(self.bytes);
+        if packets == 0 {
+            return false;
+        }
+        (self.packets, self.bytes) = (moved.packets, moved.bytes);
+        if let Some(flow) = table.lookup(&self.tuple, table.hash(&self.tuple)) {
+            flow.touch_many(now, packets, bytes);
+        }
+        true
+    }
+}
