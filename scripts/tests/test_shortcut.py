@@ -110,14 +110,14 @@ def test_bulk_tcp_goes_past_the_workers_and_is_counted_like_any_other(rig, bulk,
     after, workers = counts(rig)
     ports = [now - then for now, then in zip(after, before)]
     (in_a, out_a, in_b, out_b), workers = ports, workers - by_workers
-    assert in_a == out_b and in_b == out_a, "what comes from one pod goes to the other"
+    # Neighbour discovery and the like are in the ports' counts.
+    assert 0 <= in_a - out_b <= 12 and 0 <= in_b - out_a <= 12, "from one pod to the other"
     # The headers of IP and TCP with time stamps leave so much of 1500 bytes.
     assert in_a > one.received / (1500 - (52, 72)[v])
     assert workers < in_a / 2, "most of it met no worker"
     said = flow(rig, one)
     assert not said["shortcut"] and said["state"] != "ESTABLISHED", "the workers saw its end"
     told = said["origCount"]["packets"], said["replyCount"]["packets"]
-    # Neighbour discovery and the like are in the ports' counts.
     assert 0 <= in_a - told[0] <= 12 and 0 <= in_b - told[1] <= 12, (ports, told)
     assert said["origCount"]["bytes"] > one.received
 
