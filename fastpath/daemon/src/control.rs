@@ -286,6 +286,10 @@ impl Control {
         if let Err(error) = self.parts.devices.set_classes(&classes) {
             error!(%error, "the uplinks do not redirect what they should");
         }
+        let lost = self.assembler.take_lost();
+        if !lost.is_empty() {
+            self.parts.table.affinities().forget(&lost);
+        }
         for address in std::mem::take(&mut self.forgotten) {
             let _ = self.parts.tell.send(Tell::Forget(address));
         }

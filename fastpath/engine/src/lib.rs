@@ -32,7 +32,9 @@ use arrayvec::ArrayVec;
 use batch::Packet;
 use margay_model::node::Timeouts;
 use margay_tables::addr::Tuple;
-use margay_tables::flow::{FlowId, FlowRef, FlowTable, FlowWorker, Insert, NewFlow, Share, Worth};
+use margay_tables::flow::{
+    Affinities, FlowId, FlowRef, FlowTable, FlowWorker, Insert, NewFlow, Share, Worth,
+};
 
 /// Records that one step of housekeeping looks at.
 const SWEEP: u32 = 64;
@@ -184,6 +186,10 @@ impl<'t> Engine<'t> {
     #[inline]
     fn flow(&self, id: FlowId) -> Option<FlowRef<'t>> {
         self.table.flow(id)
+    }
+
+    fn affinities(&self) -> Affinities<'t> {
+        self.table.affinities()
     }
 
     fn insert(&mut self, new: &NewFlow) -> Insert {

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use margay_model::{Encap, Pool, RemoteNode, RouteTarget, State, Update};
 use margay_tables::addr::{Addr, Prefix};
 use margay_tables::classifier::PolicyBook;
+use margay_tables::flow::BackendId;
 use margay_tables::lpm::Lpm;
 use margay_tables::service::ServiceTable;
 
@@ -26,6 +27,7 @@ pub struct Assembler {
     ready: bool,
     policies: PolicyBook,
     services: ServiceTable,
+    lost: Vec<BackendId>,
     adjacencies: Vec<Adjacency>,
     numbers: HashMap<HopKey, AdjacencyId>,
 }
@@ -41,6 +43,7 @@ impl Assembler {
             ready: false,
             policies: PolicyBook::default(),
             services: ServiceTable::default(),
+            lost: Vec::new(),
             adjacencies: Vec::new(),
             numbers: HashMap::new(),
         };
@@ -50,8 +53,18 @@ impl Assembler {
 
     /// Notes a change of the control plane's state; it is in the next snapshot.
     pub fn note(&mut self, update: &Update) {
-        self.services.note(update);
+        if let Some(old) = self.services.note(update) {
+            self.lost.extend(old.names_lost(self.services.get(&old.service.key)));
+        }
         self.policies.note(update);
+    }
+
+    /// Backends that left services whose clients stay with theirs, in ascending order: to be
+    /// forgotten ([`margay_tables::flow::Affinities::forget`]) once no worker sends to them.
+    pub fn take_lost(&mut self) -> Vec<BackendId> {
+        let mut lost = std::mem::take(&mut self.lost);
+        lost.sort_unstable();
+        lost
     }
 
     /// Says that the control plane's state is complete: packets are decided from now on.

@@ -9,6 +9,7 @@ mod encap;
 mod decap;
 mod hostile;
 mod services;
+mod affinity;
 mod outgoing;
 mod policy;
 mod host;

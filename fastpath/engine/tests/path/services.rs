@@ -119,20 +119,6 @@ fn connections_spread_over_all_backends_and_stay_where_they_are() {
 }
 
 #[test]
-fn affinity_ties_a_client_to_one_backend() {
-    let backends = ["10.65.0.3:80", "10.65.0.4:80", "10.65.1.7:80", "10.65.2.7:80"];
-    let sticky = Service { affinity: Some(10_800), ..service("s", 17, "10.96.0.10:80", &backends) };
-    let mut node = with([sticky]);
-    let mut chosen = std::collections::BTreeSet::new();
-    for port in 1..=50 {
-        chosen.insert(
-            node.send(A, &udp(&at("10.65.0.2", port), "10.96.0.10:80")).frame[30..34].to_vec(),
-        );
-    }
-    assert_eq!(chosen.len(), 1);
-}
-
-#[test]
 fn who_is_masqueraded_is_kube_proxys_table() {
     use TrafficPolicy::{Cluster, Local};
     let backend = "10.65.0.3:8080";
@@ -226,6 +212,9 @@ fn internal_policy_local_uses_this_nodes_backends_and_is_silent_without_one() {
     }
     // It is about the cluster address alone.
     node.send(A, &tcp("10.65.0.2:2", "198.18.0.1:80", SYN)).by(WIRE);
+    // Nobody serves anywhere: said.
+    let mut node = with([local(&[])]);
+    assert_eq!(node.send(A, &tcp("10.65.0.2:1", "10.96.0.10:80", SYN)).punted(), Why::Reject);
 }
 
 #[test]

@@ -146,6 +146,8 @@ impl Node {
             self.assembler.note(&update);
         }
         self.snapshot = self.assembler.assemble(&self.state, &self.underlay);
+        // As the daemon does when its workers have the snapshot.
+        self.table.affinities().forget(&self.assembler.take_lost());
     }
 
     /// Changes what the kernel says; the next packet sees it.

@@ -16,13 +16,14 @@
 //! - Time is a counter of about a millisecond a tick, 32 bits, wrapping. It must go on over a
 //!   restart of the process (a boot-time clock). Idle times are right up to 24 days.
 //!
-//! Memory for each connection, index at its planned load included: IPv4 2 × 64 + 29.3 = 157.3
-//! bytes, IPv6 3 × 64 + 29.3 = 221.3 bytes.
+//! Memory for each connection, index at its planned load included: IPv4 2 × 64 + 29.3 + 1 = 158.3
+//! bytes, IPv6 3 × 64 + 29.3 + 1 = 222.3 bytes. The last byte is for [`Affinities`]: which backend
+//! a client of a service was sent to outlives the connection, and a restart too.
 //!
 //! In the order of use: [`region`] and [`layout`] (memory), [`record`] (what a connection is),
 //! [`index`] (how it is found), [`epoch`], [`pool`] and [`hold`] (when it may be used again),
 //! [`table`], [`worker`] (insert, remove), [`sweep`] (ageing, eviction, listing), [`recover`]
-//! (taking over).
+//! (taking over); [`affinity`] beside them.
 
 mod region;
 mod layout;
@@ -35,10 +36,12 @@ mod table;
 mod worker;
 mod sweep;
 mod recover;
+mod affinity;
 
 #[cfg(test)]
 mod tests;
 
+pub use affinity::{Affinities, AffinityKey, BackendId};
 pub use layout::{FlowConfig, LayoutError};
 pub use record::{Dir, FlowId, FlowRef, MARKS, NewFlow, Rewrite, Stamped};
 pub use region::{Line, Region};

@@ -1,5 +1,6 @@
 //! The table as every thread sees it: lookups and counts. Changes go through [`super::FlowWorker`].
 
+use super::affinity::Affinities;
 use super::epoch::Epochs;
 use super::index::Index;
 use super::layout::{FlowConfig, Layout, LayoutError, W_GENERATION, W_SEED};
@@ -72,6 +73,7 @@ impl FlowTable {
         for v6 in [false, true] {
             table.pool(v6).reset(0);
         }
+        table.affinities().clear();
         layout.write_header(&table.lines()[0], seed, incarnation);
         Ok(table)
     }
@@ -140,6 +142,12 @@ impl FlowTable {
     #[inline]
     pub fn flow(&self, id: FlowId) -> Option<FlowRef<'_>> {
         FlowRef::new(self.lines(), id)
+    }
+
+    /// Which backends clients were sent to.
+    pub fn affinities(&self) -> Affinities<'_> {
+        let of = self.layout.affinities_at as usize..self.layout.end as usize;
+        Affinities::new(self.lines().get(of).unwrap_or_default(), self.seed)
     }
 
     /// The generation that the last process wrote down, for one that goes on from there.

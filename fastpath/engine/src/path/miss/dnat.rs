@@ -12,6 +12,9 @@
 //!
 //! A pod that is its own backend is always masqueraded.
 //!
+//! With session affinity a client stays with the backend that it was last sent to, for as long as
+//! that serves and no longer than the service says since its last new connection.
+//!
 //! Drops: no_service, no_local_backend, source_range. Punts: reject.
 
 use std::net::IpAddr;
@@ -19,9 +22,10 @@ use std::ops::ControlFlow::{self, Continue};
 
 use margay_model::{DropReason, TrafficPolicy};
 use margay_tables::addr::Addr;
-use margay_tables::service::{Frontend, FrontendKind, ServiceEntry};
+use margay_tables::service::{Frontend, FrontendKind, Picked, ServiceEntry};
 
 use super::Way;
+use crate::Engine;
 use crate::batch::{Fate, Packet, Side, Why};
 use crate::path::parse::{dropped, punt};
 use crate::snapshot::Snapshot;
@@ -35,7 +39,12 @@ enum Client {
 }
 
 /// Translates the destination if it is a service's.
-pub(super) fn dnat(snapshot: &Snapshot, packet: &Packet, way: &mut Way) -> ControlFlow<Fate> {
+pub(super) fn dnat(
+    engine: &Engine<'_>,
+    snapshot: &Snapshot,
+    packet: &Packet,
+    way: &mut Way,
+) -> ControlFlow<Fate> {
     let Some(frontend) = find(snapshot, packet) else {
         // The wrong port on a live address is refused; what no service has, the route decides.
         let live = snapshot.services.has_address(packet.tuple.dst);
@@ -57,11 +66,9 @@ pub(super) fn dnat(snapshot: &Snapshot, packet: &Packet, way: &mut Way) -> Contr
         (_, Client::Node) => (all, true),
         (_, Client::External) => (external, external == all),
     };
-    let Some((addr, port)) = entry.pick(choice(entry, packet), scope) else {
-        // Served elsewhere, but not here; or asked for here and only here: silence. Served by
-        // nobody: said.
-        let elsewhere = scope != all && (kind == FrontendKind::Cluster || entry.has_backends(all));
-        return if elsewhere {
+    let Some(Picked { addr, port }) = choose(engine, entry, packet, scope, way) else {
+        // Served elsewhere, but not here: silence. Served by nobody: said.
+        return if scope != all && entry.has_backends(all) {
             dropped(DropReason::NoLocalBackend)
         } else {
             punt(packet, Why::Reject)
@@ -73,12 +80,27 @@ pub(super) fn dnat(snapshot: &Snapshot, packet: &Packet, way: &mut Way) -> Contr
     Continue(())
 }
 
-/// What chooses the backend: the connection, or with session affinity the client alone.
-fn choice(entry: &ServiceEntry, packet: &Packet) -> u64 {
-    match entry.service.affinity {
-        Some(_) => packet.tuple.src.hash(u64::from(entry.service.port)),
-        None => packet.hash,
-    }
+/// The backend for a connection; with session affinity the client's own, if it still has one.
+fn choose(
+    engine: &Engine<'_>,
+    entry: &ServiceEntry,
+    packet: &Packet,
+    scope: TrafficPolicy,
+    way: &mut Way,
+) -> Option<Picked> {
+    let Some(seconds) = entry.service.affinity else { return entry.pick(packet.hash, scope) };
+    let timeout = seconds.saturating_mul(1_000).max(1);
+    // Who is sent to the whole cluster on one way and to this node alone on another has two.
+    let key = engine.affinities().key(packet.tuple.src, entry.hash.wrapping_add(scope as u64));
+    let known = engine.affinities().find(key, engine.now, timeout);
+    let picked = known.and_then(|name| entry.named(name, scope)).or_else(|| {
+        // Connections that begin on several workers at once choose alike. What an idle client
+        // chose before, it need not choose again.
+        let round = engine.now / timeout;
+        entry.pick(packet.tuple.src.hash(entry.hash ^ u64::from(round)), scope)
+    })?;
+    way.stays = Some((key, entry.name_of(picked)));
+    Some(picked)
 }
 
 /// The service that a packet is for: by its address and port, or by its port on one of the node's

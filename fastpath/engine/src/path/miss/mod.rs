@@ -11,7 +11,7 @@ use std::ops::ControlFlow::{self, Continue};
 
 use margay_model::DropReason;
 use margay_tables::addr::{Addr, Tuple};
-use margay_tables::flow::FlowRef;
+use margay_tables::flow::{AffinityKey, BackendId, FlowRef};
 
 use crate::Engine;
 use crate::batch::{Fate, Packet, Side, Why};
@@ -33,6 +33,8 @@ pub(crate) struct Way {
     pub(crate) fresh_port: bool,
     /// Whether a service's backend was chosen.
     pub(crate) translated: bool,
+    /// What to remember once the connection is allowed: that the client stays with this backend.
+    pub(crate) stays: Option<(AffinityKey, BackendId)>,
     /// The pod that sent it, if it is one of this node.
     pub(crate) src_pod: Option<u32>,
     /// The pod that it goes to, if it is one of this node.
@@ -63,7 +65,7 @@ pub(crate) fn miss<'t>(
     }
     let mut way = Way::new(packet);
     // Services first: everything behind judges what the packet is really meant for.
-    dnat::dnat(snapshot, packet, &mut way)?;
+    dnat::dnat(engine, snapshot, packet, &mut way)?;
     // The route finds the pods at both ends.
     route(snapshot, packet, &mut way)?;
     // Both ends' policies, on the translated destination and the source as it was.
@@ -72,6 +74,9 @@ pub(crate) fn miss<'t>(
     snat::snat(snapshot, packet, &mut way);
     // The rest needs no second look: it becomes a flow.
     let flow = compile::compile(engine, snapshot, packet, &way)?;
+    if let Some((client, backend)) = way.stays {
+        engine.affinities().note(client, backend, engine.now);
+    }
     if way.translated && way.to_host && packet.side == Side::Wire {
         // The kernel's answers would leave untranslated: they are to be steered here first.
         return punt(packet, Why::HostFlow);
@@ -86,6 +91,7 @@ impl Way {
             masquerade: false,
             fresh_port: false,
             translated: false,
+            stays: None,
             src_pod: None,
             dst_pod: None,
             to_host: false,

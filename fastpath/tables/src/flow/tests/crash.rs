@@ -33,6 +33,21 @@ impl Shared {
     }
 }
 
+#[test]
+fn clients_stay_with_their_backends_over_a_crash_and_a_new_table_knows_nobody() {
+    let shared = Shared::new();
+    let client = tuple(true, 1, 0, 0, 0).src;
+    let backend = BackendId::new(7, client, 80);
+    let find = |table: &FlowTable| {
+        let all = table.affinities();
+        all.find(all.key(client, 7), 0, 1_000)
+    };
+    let table = shared.create();
+    table.affinities().note(table.affinities().key(client, 7), backend, 0);
+    assert_eq!(find(&shared.open()), Some(backend));
+    assert_eq!(find(&shared.create()), None);
+}
+
 fn connection(n: u16) -> NewFlow {
     let orig = tuple(n.is_multiple_of(2), n, 500, 1000, 80);
     let reply = Tuple { dst_port: 61_000, ..orig.reversed() };

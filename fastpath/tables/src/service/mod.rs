@@ -4,15 +4,18 @@
 //! persistent like the other tables: a copy is a few reference counts, one changed service touches
 //! that service.
 
+mod entry;
+
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use margay_model::{Backend, Service, ServiceKey, State, TrafficPolicy, Update};
+use margay_model::{Service, ServiceKey, State, Update};
 use smallvec::SmallVec;
 
-use crate::addr::{Addr, Prefix};
+use crate::addr::Addr;
 use crate::cow::{CowMap, CowVec};
-use crate::maglev::Maglev;
+
+pub use entry::{Picked, ServiceEntry};
 
 /// All services. Cloning shares.
 #[derive(Clone, Debug, Default)]
@@ -59,23 +62,6 @@ pub struct Frontend<'t> {
     pub service: &'t Arc<ServiceEntry>,
 }
 
-/// A service with its backends ready for choosing.
-#[derive(Debug)]
-pub struct ServiceEntry {
-    /// What the control plane said.
-    pub service: Arc<Service>,
-    cluster: Backends,
-    local: Backends,
-    sources: Box<[Prefix]>,
-}
-
-/// Backends that one scope may choose from.
-#[derive(Debug, Default)]
-struct Backends {
-    list: Box<[(Addr, u16)]>,
-    maglev: Option<Maglev>,
-}
-
 /// Services that claim one address and port; the first one has it.
 type Claims = SmallVec<[Claim; 1]>;
 
@@ -112,12 +98,13 @@ impl ServiceTable {
         table
     }
 
-    /// Notes a change; those that do not concern services are ignored.
-    pub fn note(&mut self, update: &Update) {
+    /// Notes a change; those that do not concern services are ignored. What a service was before
+    /// comes back.
+    pub fn note(&mut self, update: &Update) -> Option<Arc<ServiceEntry>> {
         match update {
             Update::Service(service) => self.insert(service),
             Update::ServiceGone(key) => self.remove(key),
-            _ => {}
+            _ => None,
         }
     }
 
@@ -147,38 +134,43 @@ impl ServiceTable {
         self.addresses.iter().map(|(addr, _)| *addr)
     }
 
+    /// The service with this name.
+    pub fn get(&self, key: &ServiceKey) -> Option<&Arc<ServiceEntry>> {
+        self.entries.get(*self.numbers.by_key.get(key)? as usize)?.as_ref()
+    }
+
     /// Every service.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<ServiceEntry>> {
         (0..self.entries.len()).filter_map(|n| self.entries.get(n)?.as_ref())
     }
 
-    /// Adds or replaces a service.
-    pub fn insert(&mut self, service: &Arc<Service>) {
+    /// Adds or replaces a service; what it was before comes back.
+    pub fn insert(&mut self, service: &Arc<Service>) -> Option<Arc<ServiceEntry>> {
         let entry = Arc::new(ServiceEntry::new(service, self.choice));
         let number = self.number(&service.key);
         let old = self.entries.get_mut(number as usize).and_then(|slot| slot.replace(entry));
         let same = old.as_ref().is_some_and(|old| claims(&old.service).eq(claims(service)));
         if same {
-            return; // Only backends or policies have changed.
+            return old; // Only backends or policies have changed.
         }
-        if let Some(old) = old {
+        if let Some(old) = &old {
             self.withdraw(&old.service, number);
         }
         self.claim(service, number);
+        old
     }
 
-    /// Takes a service out.
-    pub fn remove(&mut self, key: &ServiceKey) {
+    /// Takes a service out and hands it over.
+    pub fn remove(&mut self, key: &ServiceKey) -> Option<Arc<ServiceEntry>> {
         if !self.numbers.by_key.contains_key(key) {
-            return;
+            return None;
         }
         let numbers = Arc::make_mut(&mut self.numbers);
-        let Some(number) = numbers.by_key.remove(key) else { return };
+        let number = numbers.by_key.remove(key)?;
         numbers.vacant.push(number);
-        let old = self.entries.get_mut(number as usize).and_then(Option::take);
-        if let Some(old) = old {
-            self.withdraw(&old.service, number);
-        }
+        let old = self.entries.get_mut(number as usize).and_then(Option::take)?;
+        self.withdraw(&old.service, number);
+        Some(old)
     }
 
     fn first(&self, claims: &Claims) -> Option<Frontend<'_>> {
@@ -293,78 +285,19 @@ fn node_port_key(v6: bool, protocol: u8, port: u16) -> u32 {
     u32::from(v6) << 24 | u32::from(protocol) << 16 | u32::from(port)
 }
 
-// === impl ServiceEntry ===
-
-impl ServiceEntry {
-    fn new(service: &Arc<Service>, choice: Choice) -> Self {
-        Self {
-            cluster: Backends::new(&service.cluster_backends, choice),
-            local: Backends::new(&service.local_backends, choice),
-            sources: service.load_balancer_sources.iter().map(|net| (*net).into()).collect(),
-            service: service.clone(),
-        }
-    }
-
-    /// The backend for a connection with this hash; `None` if the scope has none.
-    #[inline]
-    pub fn pick(&self, hash: u64, scope: TrafficPolicy) -> Option<(Addr, u16)> {
-        self.backends(scope).pick(hash)
-    }
-
-    /// Whether the scope has a backend.
-    pub fn has_backends(&self, scope: TrafficPolicy) -> bool {
-        !self.backends(scope).list.is_empty()
-    }
-
-    /// Whether this is one of its backends, of either scope.
-    pub fn serves(&self, addr: Addr, port: u16) -> bool {
-        let has = |backends: &Backends| backends.list.binary_search(&(addr, port)).is_ok();
-        has(&self.cluster) || has(&self.local)
-    }
-
-    /// Whether a client may use the load-balancer addresses.
-    pub fn admits(&self, client: Addr) -> bool {
-        self.sources.is_empty() || self.sources.iter().any(|net| net.contains(client))
-    }
-
-    fn backends(&self, scope: TrafficPolicy) -> &Backends {
-        match scope {
-            TrafficPolicy::Cluster => &self.cluster,
-            TrafficPolicy::Local => &self.local,
-        }
-    }
-}
-
-impl Backends {
-    fn new(backends: &[Backend], choice: Choice) -> Self {
-        let mut list: Vec<_> = backends.iter().map(|b| (Addr::from(b.addr), b.port)).collect();
-        list.sort_unstable();
-        list.dedup();
-        let maglev = (choice == Choice::Maglev && list.len() > 1)
-            .then(|| Maglev::new(list.iter().map(|(addr, port)| addr.hash((*port).into()))));
-        Self { list: list.into(), maglev }
-    }
-
-    fn pick(&self, hash: u64) -> Option<(Addr, u16)> {
-        let at = match &self.maglev {
-            Some(maglev) => usize::from(maglev.lookup(hash)),
-            // Multiply and shift: even for every number of backends, no division.
-            None => ((u128::from(hash) * self.list.len() as u128) >> 64) as usize,
-        };
-        self.list.get(at).copied()
-    }
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::*;
     use std::net::IpAddr;
 
-    fn ip(text: &str) -> IpAddr {
+    use margay_model::{Backend, TrafficPolicy};
+
+    use super::*;
+
+    pub(super) fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
 
-    fn service(key: &str, cluster_ip: &str) -> Service {
+    pub(super) fn service(key: &str, cluster_ip: &str) -> Service {
         Service {
             key: key.into(),
             protocol: 6,
@@ -414,7 +347,9 @@ mod tests {
         let (a, b) = (Arc::new(service("a", "10.96.0.1")), Arc::new(service("b", "10.96.0.1")));
         for order in [[&a, &b], [&b, &a]] {
             let mut table = ServiceTable::default();
-            order.into_iter().for_each(|service| table.insert(service));
+            for service in order {
+                table.insert(service);
+            }
             let at = |table: &ServiceTable| {
                 name(table.frontend(ip("10.96.0.1").into(), 6, 80)).map(|(name, _)| name.to_owned())
             };
@@ -438,35 +373,5 @@ mod tests {
         assert_eq!((there(&table, "10.96.0.1"), there(&table, "10.96.0.2")), (false, true));
         assert_eq!((there(&copy, "10.96.0.1"), there(&copy, "10.96.0.2")), (true, false));
         assert_eq!(table.iter().count(), 1);
-    }
-
-    #[test]
-    fn backends_are_chosen_evenly_and_by_scope() {
-        for choice in [Choice::Even, Choice::Maglev] {
-            let mut table = ServiceTable::new(choice);
-            table.insert(&Arc::new(service("a", "10.96.0.1")));
-            let found = table.frontend(ip("10.96.0.1").into(), 6, 80).unwrap().service;
-            let mut counts = HashMap::<_, u32>::new();
-            for n in 0..4000u32 {
-                let hash = Addr::from_v4_bits(n).hash(1);
-                *counts.entry(found.pick(hash, TrafficPolicy::Cluster).unwrap()).or_default() += 1;
-                let local = found.pick(hash, TrafficPolicy::Local);
-                assert_eq!(local, Some((ip("10.0.0.1").into(), 8080)));
-            }
-            assert_eq!(counts.len(), 4);
-            assert!(counts.values().all(|count| (900..1100).contains(count)), "{counts:?}");
-        }
-    }
-
-    #[test]
-    fn backends_and_clients_are_recognised() {
-        let mut web = service("web", "10.96.0.1");
-        web.load_balancer_sources.push("192.0.2.0/24".parse().unwrap());
-        let entry = ServiceEntry::new(&Arc::new(web), Choice::Even);
-        assert!(entry.serves(ip("10.0.0.3").into(), 8080));
-        assert!(
-            !entry.serves(ip("10.0.0.3").into(), 80) && !entry.serves(ip("10.0.0.9").into(), 8080)
-        );
-        assert!(entry.admits(ip("192.0.2.7").into()) && !entry.admits(ip("10.0.0.1").into()));
     }
 }
