@@ -18,6 +18,7 @@ use crate::cniserver::socket::Socket;
 use crate::cniserver::{Backend, serve};
 use crate::config::Config;
 use crate::defaults;
+use crate::health_check;
 use crate::metrics::Sources;
 use crate::node::{Keeper, count_addresses};
 use crate::pipeline::Pipeline;
@@ -104,11 +105,14 @@ async fn start(
         v4: config.addresses.v4,
         v6: config.addresses.v6,
         mtu: uplink::mtu(&config.addresses).await,
+        node_port_addresses: config.node_port_addresses.clone(),
     };
     let pipeline = Pipeline::new(store.clone(), node, publisher);
     let (tell, addresses) = watch::channel(Default::default());
     let sources = Sources { progress: pipeline.progress(), view: pipeline.view(), addresses };
     let waiter = pipeline.waiter();
+    let checks = health_check::serve(pipeline.health_checks(), pipeline.view());
+    tasks.spawn(named("the servers of health checks", checks));
     tasks.spawn(named("the pipeline", pipeline.run()));
     tasks.spawn(named("the keeper of the Node object", keeper.run()));
     tasks.spawn(named(

@@ -15,6 +15,7 @@
 //! - [`defaults`]: objects that are missing; [`node`]: this node's own; [`uplink`]: its interface;
 //! - [`pipeline`]: from the datastore's changes to the publisher; [`publisher`]: on to `margayd`;
 //! - [`cniserver`]: the CNI plugins' socket;
+//! - [`health_check`]: what load balancers outside are told;
 //! - [`metrics`]: what is counted, and the health.
 
 pub mod config;
@@ -29,6 +30,8 @@ mod pipeline;
 mod publisher;
 
 mod cniserver;
+
+mod health_check;
 
 mod metrics;
 

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use margay_compile::{CompileError, Compiler, NodeConfig, ResourceChange, Scope, Work};
+use margay_compile::{
+    CompileError, Compiler, HealthChecks, NodeConfig, ResourceChange, Scope, Work,
+};
 use margay_datastore::{self as datastore, Change, Datastore, Key, Mirror, MirrorHandle, Object};
 use margay_model::EndpointKey;
 use margay_resources::{Kind, Resource, ResourceError};
@@ -90,6 +92,7 @@ pub(crate) struct Pipeline {
     known: HashSet<Key>,
     objects: BTreeMap<Kind, u64>,
     progress: watch::Sender<Progress>,
+    health: watch::Sender<HealthChecks>,
 }
 
 // === impl Pipeline ===
@@ -105,12 +108,18 @@ impl Pipeline {
             known: HashSet::new(),
             objects: BTreeMap::new(),
             progress: watch::Sender::default(),
+            health: watch::Sender::default(),
         }
     }
 
     /// What the pipeline has done.
     pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
+    }
+
+    /// What load balancers are told of this node.
+    pub(crate) fn health_checks(&self) -> watch::Receiver<HealthChecks> {
+        self.health.subscribe()
     }
 
     /// What is known about the dataplane.
@@ -174,6 +183,14 @@ impl Pipeline {
 
     fn publish(&mut self) -> Revision {
         let updates = self.compiler.flush();
+        self.health.send_if_modified(|told| {
+            let now = self.compiler.health_checks();
+            let changed = told.revision() != now.revision();
+            if changed {
+                told.clone_from(now);
+            }
+            changed
+        });
         let is_first = self.publisher.revision() == Revision::default();
         if is_first {
             info!(updates = updates.len(), "the datastore was read and compiled");

@@ -21,7 +21,7 @@ use crate::name::ObjectName;
 use crate::network::{Network, NodeConfig, NodeFacts};
 use crate::policy::{EndpointFacts, Policies};
 use crate::profiles::{LabelMap, Profiles, of_account, of_namespace};
-use crate::service::{Services, Usable};
+use crate::service::{HealthChecks, Services, Usable};
 use crate::sets::{Contribution, Sets};
 use crate::work::Work;
 use crate::workloads::Workloads;
@@ -197,6 +197,11 @@ impl Compiler {
     /// The usable backends of a service of the state, for clients on a node or anywhere.
     pub fn usable_backends(&self, service: &str, node: Option<&str>) -> Option<Usable> {
         self.services.usable(service, node)
+    }
+
+    /// What load balancers are told of this node, as of the last flush.
+    pub fn health_checks(&self) -> &HealthChecks {
+        self.services.health()
     }
 
     /// The node of an endpoint of the state.

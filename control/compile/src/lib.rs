@@ -38,7 +38,7 @@ pub use compiler::{CompileError, Compiler, Label, PortView, ResourceChange, Scop
 pub use label::Unmet;
 pub use network::NodeConfig;
 pub use policy::view::{PolicyView, TierView};
-pub use service::Usable;
 pub use service::view::BackendView;
+pub use service::{HealthCheck, HealthChecks, Usable};
 pub use sets::SetMeaning;
 pub use work::Work;

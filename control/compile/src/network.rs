@@ -50,6 +50,8 @@ pub struct NodeConfig {
     pub v6: Option<(Ipv6Addr, u8)>,
     /// MTU of pods whose endpoint does not name one.
     pub mtu: u16,
+    /// Networks whose addresses of the node answer on node ports; empty for all of its addresses.
+    pub node_port_addresses: Vec<IpNet>,
 }
 
 /// What a route stems from.
@@ -108,6 +110,8 @@ impl Network {
 
     /// The settings in force on the node.
     pub(crate) fn set_settings(&mut self, settings: Settings) {
+        let own = self.config.as_ref().map(|config| config.node_port_addresses.clone());
+        let settings = Settings { node_port_addresses: own.unwrap_or_default(), ..settings };
         self.changed |= self.settings != settings;
         self.settings = settings;
     }

@@ -61,7 +61,7 @@ fn own(state: &State, underlay: &Underlay) -> BTreeSet<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use margay_model::{Service, TrafficPolicy};
+    use margay_model::{Selection, Service, TrafficPolicy};
 
     use super::*;
 
@@ -83,8 +83,10 @@ mod tests {
                 internal: TrafficPolicy::Cluster,
                 external: TrafficPolicy::Cluster,
                 affinity: None,
+                selection: Selection::Even,
                 cluster_backends: Vec::new(),
                 local_backends: Vec::new(),
+                kept_backends: Vec::new(),
             };
             state.services.insert(service.key.clone(), service.into());
         };

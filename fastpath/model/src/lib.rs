@@ -33,6 +33,6 @@ pub use policy::{DefaultAction, Policy, PolicyKey, TierPolicies};
 pub use reason::{DropReason, PuntReason};
 pub use route::{Route, RouteTarget};
 pub use rule::{Action, EntityMatch, IcmpMatch, IpVersion, PortRange, Rule};
-pub use service::{Backend, Service, ServiceKey, TrafficPolicy};
+pub use service::{Backend, Selection, Service, ServiceKey, TrafficPolicy};
 pub use set::{AddressSet, Member, SetId};
 pub use state::{State, Update};

@@ -21,6 +21,17 @@ pub enum TrafficPolicy {
     Local,
 }
 
+/// How a backend is chosen for a new connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Selection {
+    /// By a hash that is this node's secret. A changed list of backends moves most hashes.
+    #[default]
+    Even,
+    /// By a Maglev table over client, port and service: every node that has the same list chooses
+    /// alike, and a changed list moves few hashes.
+    Maglev,
+}
+
 /// An address and port that serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Backend {
@@ -55,8 +66,13 @@ pub struct Service {
     pub external: TrafficPolicy,
     /// Seconds for which a client stays with its backend; `None` without affinity.
     pub affinity: Option<u32>,
+    /// How a backend is chosen.
+    pub selection: Selection,
     /// Usable backends of the whole cluster, ordered.
     pub cluster_backends: Vec<Backend>,
     /// Usable backends on this node, ordered; chosen independently of the cluster's.
     pub local_backends: Vec<Backend>,
+    /// Backends that serve the connections they have and are for no new ones: they drain, or
+    /// another place is nearer. Ordered; none of them is in the other lists.
+    pub kept_backends: Vec<Backend>,
 }

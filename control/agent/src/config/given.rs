@@ -27,6 +27,10 @@ pub struct Given {
     /// its own. None given: those of the Node object.
     #[arg(long, env = "MARGAY_NODE_IP", value_name = "A.B.C.D[/len][,IPv6[/len]]")]
     pub node_ip: Option<String>,
+    /// Networks whose addresses of the node answer on services' node ports, separated by commas
+    /// [default: all addresses of the node].
+    #[arg(long, env = "MARGAY_NODEPORT_ADDRESSES", value_name = "CIDR,...")]
+    pub nodeport_addresses: Option<String>,
     /// Where /metrics, /liveness and /readiness are served [default: 127.0.0.1:9091].
     #[arg(long, env = "MARGAY_METRICS", value_name = "ADDR:PORT")]
     pub metrics: Option<String>,
@@ -79,6 +83,7 @@ impl Given {
             dataplane: self.dataplane.or(file.dataplane),
             socket: self.socket.or(file.socket),
             node_ip: self.node_ip.or(file.node_ip),
+            nodeport_addresses: self.nodeport_addresses.or(file.nodeport_addresses),
             metrics: self.metrics.or(file.metrics),
             log: self.log.or(file.log),
             // What was read once needs no second reading.

@@ -8,10 +8,11 @@ mod given;
 
 mod node_ip;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use margay_datastore::{Url, UrlError};
 use margay_protocol::DEFAULT_SOCKET;
 use margay_protocol::socket::{UnixAddress, UnixAddressError};
@@ -38,6 +39,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// The node's addresses; empty leaves them to its Node object.
     pub addresses: NodeAddresses,
+    /// Networks whose addresses of the node answer on node ports; empty for all.
+    pub node_port_addresses: Vec<IpNet>,
     /// Where metrics and health are served.
     pub metrics: SocketAddr,
 }
@@ -68,6 +71,11 @@ pub enum ConfigError {
     /// The node's addresses.
     #[error("--node-ip: {0}")]
     NodeIp(#[from] NodeIpError),
+    /// The networks of node ports.
+    #[error(
+        "--nodeport-addresses {0:?}: write networks separated by commas, as in 192.0.2.0/24,2001:db8::/64"
+    )]
+    NodePortAddresses(String),
     /// The metrics' address.
     #[error("--metrics {0:?}: write ADDRESS:PORT, as in 0.0.0.0:9091 or [::]:9091")]
     Metrics(String),
@@ -93,10 +101,22 @@ impl Config {
             datastore: needed(given.datastore, "datastore", "MARGAY_DATASTORE")?.parse()?,
             dataplane: dataplane.parse()?,
             socket: given.socket.unwrap_or_else(|| DEFAULT_CNI_SOCKET.into()),
+            node_port_addresses: networks(given.nodeport_addresses)?,
             addresses: given.node_ip.map(|text| text.parse()).transpose()?.unwrap_or_default(),
             metrics,
         })
     }
+}
+
+/// Networks, or addresses for themselves alone.
+fn networks(text: Option<String>) -> Result<Vec<IpNet>, ConfigError> {
+    let network = |text: &str| {
+        let alone = || text.parse::<IpAddr>().map(IpNet::from);
+        text.parse::<IpNet>().map(|net| net.trunc()).or_else(|_| alone()).ok()
+    };
+    let Some(text) = text else { return Ok(Vec::new()) };
+    let all = text.split(',').map(|part| network(part.trim()));
+    all.collect::<Option<_>>().ok_or(ConfigError::NodePortAddresses(text))
 }
 
 fn needed(
@@ -146,6 +166,14 @@ mod tests {
     }
 
     #[test]
+    fn node_ports_may_be_narrowed_to_networks_and_addresses() {
+        let some = Some("192.0.2.7/24, 2001:db8::1".into());
+        let config = Config::resolve(Given { nodeport_addresses: some, ..given("a") }).unwrap();
+        let text: Vec<_> = config.node_port_addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(text, ["192.0.2.0/24", "2001:db8::1/128"]);
+    }
+
+    #[test]
     fn a_name_that_kubernetes_would_refuse_is_refused() {
         for bad in ["", "Node", "a_b", "-a", "a-", "a..b", "a/b", &"a".repeat(254)] {
             assert!(matches!(Config::resolve(given(bad)), Err(ConfigError::Node(_))), "{bad:?}");
@@ -158,6 +186,8 @@ mod tests {
         assert!(Config::resolve(bad).unwrap_err().to_string().starts_with("--metrics \"9091\""));
         let bad = Given { node_ip: Some("10.0.0.1/33".into()), ..given("a") };
         assert!(Config::resolve(bad).unwrap_err().to_string().starts_with("--node-ip: "));
+        let bad = Given { nodeport_addresses: Some("10.0.0.0/8,x".into()), ..given("a") };
+        assert!(Config::resolve(bad).unwrap_err().to_string().starts_with("--nodeport-addresses "));
         let bad = Given { dataplane: Some("tcp:1".into()), ..given("a") };
         assert!(Config::resolve(bad).unwrap_err().to_string().starts_with("--dataplane: "));
         let bad = Given { datastore: Some("zookeeper:1".into()), ..given("a") };

@@ -80,6 +80,7 @@ impl Directory {
             node_ip: Some(node_ip.into()),
             metrics: Some(free_address()),
             log: None,
+            nodeport_addresses: None,
             config: None,
         }
     }

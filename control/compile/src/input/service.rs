@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Service, ServicePort as Port, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use margay_model::TrafficPolicy;
+use margay_model::{Selection, TrafficPolicy};
 use margay_resources::selector::{NAMESPACE_LABEL, Selector};
 
 use crate::intent::kubernetes::{network, protocol};
@@ -20,6 +20,8 @@ use crate::service::{
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// Marks services that no proxy serves.
 const HEADLESS: &str = "service.kubernetes.io/headless";
+/// Says that all nodes choose a service's backends alike, in Calico's words.
+const STRATEGY: &str = "lb.projectcalico.org/external-traffic-strategy";
 /// Names the service of a slice.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Seconds of client affinity where none are given.
@@ -61,8 +63,26 @@ pub(crate) fn service(object: &Service) -> Option<ServiceFacts> {
             Some("PreferSameNode") => Distribution::SameNode,
             _ => Distribution::Everywhere,
         },
+        selection: selection(object),
+        health_check: health_check(spec).filter(|_| served),
         name,
     })
+}
+
+fn selection(object: &Service) -> Selection {
+    let annotations = object.metadata.annotations.as_ref();
+    match annotations.and_then(|a| a.get(STRATEGY)).map(String::as_str) {
+        Some("maglev") => Selection::Maglev,
+        _ => Selection::Even,
+    }
+}
+
+/// Only a load balancer's choice of the node matters to who is served there.
+fn health_check(spec: &ServiceSpec) -> Option<u16> {
+    let balanced = spec.type_.as_deref() == Some("LoadBalancer");
+    let local = spec.external_traffic_policy.as_deref() == Some("Local");
+    let port = u16::try_from(spec.health_check_node_port.filter(|_| balanced && local)?);
+    port.ok().filter(|port| *port > 0)
 }
 
 pub(crate) fn object_name(

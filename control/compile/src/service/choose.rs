@@ -45,6 +45,8 @@ pub struct Usable {
     pub cluster: Vec<Backend>,
     /// On the viewer's node.
     pub local: Vec<Backend>,
+    /// In neither list, and serving all the same: for connections that are there already.
+    pub kept: Vec<Backend>,
 }
 
 // === impl ServiceEndpoint ===
@@ -52,6 +54,15 @@ pub struct Usable {
 impl ServiceEndpoint {
     fn drains(&self) -> bool {
         self.conditions.serving && self.conditions.terminating
+    }
+
+    fn serves(&self) -> bool {
+        self.conditions.ready || self.conditions.serving
+    }
+
+    /// Whether new connections of its node's clients may go to it at all.
+    pub(crate) fn is_ready_on(&self, node: &str) -> bool {
+        self.conditions.ready && self.node.as_deref() == Some(node)
     }
 }
 
@@ -72,7 +83,9 @@ impl Usable {
         if local.is_empty() {
             local = backends(endpoints.iter().filter(here).filter(|e| e.drains()));
         }
-        Self { cluster, local }
+        let mut kept = backends(endpoints.iter().filter(|e| e.serves()));
+        kept.retain(|b| cluster.binary_search(b).is_err() && local.binary_search(b).is_err());
+        Self { cluster, local, kept }
     }
 }
 
@@ -182,6 +195,20 @@ mod tests {
     fn zone_hints_count_where_no_endpoint_is_meant_for_the_node() {
         let all = [hinted(1, "a", &["a"], &["zone-a"]), hinted(2, "b", &["b"], &["zone-c"])];
         assert_eq!(on("c", &all).0, [2]);
+    }
+
+    #[test]
+    fn what_serves_but_is_not_chosen_keeps_its_connections() {
+        let kept = |node: &str, endpoints: &[ServiceEndpoint]| {
+            let viewer = Viewer { node: node.into(), zone: None };
+            Usable::choose(endpoints, Some(&viewer)).kept
+        };
+        let backend = |last: u8| Backend { addr: [10, 0, 0, last].into(), port: 80 };
+        let all = [endpoint(1, "a", READY), endpoint(2, "b", DRAINING), endpoint(3, "b", DOWN)];
+        assert_eq!(kept("a", &all), [backend(2)]);
+        assert_eq!(kept("b", &all), [], "on its own node it is used");
+        let hinted = [hinted(1, "a", &["a"], &[]), hinted(2, "b", &["b"], &[])];
+        assert_eq!(kept("a", &hinted), [backend(2)]);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Services and their endpoints.
 //!
 //! Endpoints come from EndpointSlices, or, where a service has none, from the pods that its
-//! selector matches. [`choose`] picks the usable ones, [`view`] shows all
-//! of them to people.
+//! selector matches. [`choose`] picks the usable ones, [`health`] is what load balancers are told,
+//! [`view`] shows all endpoints to people.
 
 mod choose;
+mod health;
 pub(crate) mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,10 +14,11 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
-use margay_model::{Service, ServiceKey, TrafficPolicy, Update};
+use margay_model::{Selection, Service, ServiceKey, TrafficPolicy, Update};
 
 pub use choose::Usable;
 pub(crate) use choose::{Conditions, Hints, ServiceEndpoint, Viewer};
+pub use health::{HealthCheck, HealthChecks};
 
 use crate::label::{Event, Expression, ItemId, LabelIndex, Labels, SelectorId};
 use crate::name::ObjectName;
@@ -38,6 +40,9 @@ pub(crate) struct ServiceFacts {
     pub(crate) affinity: Option<u32>,
     pub(crate) publish_not_ready: bool,
     pub(crate) distribution: Distribution,
+    pub(crate) selection: Selection,
+    /// Port where every node tells whether it serves the service itself.
+    pub(crate) health_check: Option<u16>,
 }
 
 /// What a service without slices prefers.
@@ -105,6 +110,7 @@ pub(crate) struct Services {
     zones: HashMap<Arc<str>, Arc<str>>,
     viewer: Option<Arc<str>>,
     published: HashMap<ObjectName, BTreeMap<ServiceKey, Published>>,
+    health: HealthChecks,
     dirty: BTreeSet<ObjectName>,
     events: Vec<Event>,
     compiled: u64,
@@ -263,11 +269,29 @@ impl Services {
                 new.insert(key, Published { service, endpoints });
             }
             gone.extend(old.into_keys().map(Update::ServiceGone));
+            self.health.set(&name, self.health_check(&name, &new));
             if !new.is_empty() {
                 self.published.insert(name, new);
             }
         }
         (changed, gone)
+    }
+
+    /// What is told about services to load balancers outside.
+    pub(crate) fn health(&self) -> &HealthChecks {
+        &self.health
+    }
+
+    fn health_check(
+        &self,
+        name: &ObjectName,
+        ports: &BTreeMap<ServiceKey, Published>,
+    ) -> Option<HealthCheck> {
+        let port = self.services.get(name)?.0.health_check?;
+        let viewer = self.viewer.as_deref()?;
+        let endpoints = ports.values().flat_map(|port| &port.endpoints);
+        let here = endpoints.filter(|e| e.is_ready_on(viewer)).map(|e| e.addr);
+        Some(HealthCheck::new(port, name, here))
     }
 
     /// Addresses and ports of all endpoints, usable or not: what rules mean by a service.
@@ -329,6 +353,10 @@ impl Services {
         };
         if facts.publish_not_ready {
             endpoints.iter_mut().for_each(|e| e.conditions.ready = true);
+        }
+        if facts.selection == Selection::Maglev {
+            // Where all nodes are to choose alike, none has a view of its own.
+            endpoints.iter_mut().for_each(|e| e.hints = Hints::default());
         }
         // The more usable one of two with the same address comes first and stays.
         endpoints.sort_by(|a, b| {
@@ -423,8 +451,10 @@ fn service(facts: &ServiceFacts, port: &ServicePort, v6: bool, usable: Usable) -
         internal: facts.internal,
         external: facts.external,
         affinity: facts.affinity,
+        selection: facts.selection,
         cluster_backends: usable.cluster,
         local_backends: usable.local,
+        kept_backends: usable.kept,
     }
 }
 

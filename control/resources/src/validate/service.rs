@@ -26,6 +26,17 @@ pub(super) fn service(service: &Service, report: &mut Report<'_>) {
         spec.session_affinity.as_deref(),
         &["None", "ClientIP"],
     );
+    let config = spec.session_affinity_config.as_ref();
+    let timeout = config.and_then(|c| c.client_ip.as_ref()?.timeout_seconds);
+    let key = "sessionAffinityConfig.clientIP.timeoutSeconds";
+    text::within(report, key, timeout.map(i64::from), 1, 86_400);
+    text::within(
+        report,
+        "healthCheckNodePort",
+        spec.health_check_node_port.map(i64::from),
+        0,
+        65_535,
+    );
     let internal = spec.internal_traffic_policy.as_deref();
     text::one_of(report, "internalTrafficPolicy", internal, &POLICIES);
     let external = spec.external_traffic_policy.as_deref();

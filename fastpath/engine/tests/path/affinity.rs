@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use margay_model::{Service, TrafficPolicy};
+use margay_model::{Selection, Service, TrafficPolicy};
 
 use crate::support::*;
 
@@ -131,4 +131,40 @@ fn who_is_denied_is_not_remembered() {
     node.now += 10_000;
     node.send(A, &tcp("10.65.0.2:1", "10.96.0.10:80", SYN)).by(B);
     assert_eq!(node.table.affinities().forget(&names[..1]), 1);
+}
+
+#[test]
+fn nodes_with_other_secrets_choose_alike_where_they_are_told_to() {
+    let alike = |selection| Service {
+        selection,
+        node_port: Some(30_080),
+        ..service("s", 17, "10.96.0.10:80", &BACKENDS)
+    };
+    let moved = |selection| {
+        let (mut one, mut other) = (with([alike(selection)]), Node::with_secret(0xdead));
+        other.change(|state| serve(state, alike(selection)));
+        let connections = (0..100).map(|n| {
+            let there = connect(&mut other, n, "192.0.2.1:30080", 1);
+            (connect(&mut one, n, "10.96.0.10:80", 1), there)
+        });
+        connections.filter(|(here, there)| here != there).count()
+    };
+    assert_eq!(moved(Selection::Maglev), 0);
+    assert!(moved(Selection::Even) > 50, "by chance a quarter is the same");
+}
+
+#[test]
+fn with_maglev_a_backend_that_comes_takes_its_share_and_moves_few_others() {
+    let of = |backends: &[&str]| Service {
+        selection: Selection::Maglev,
+        ..service("s", 17, "10.96.0.10:80", backends)
+    };
+    let (mut before, mut after) =
+        (with([of(&BACKENDS)]), with([of(&[&BACKENDS[..], &["10.65.1.8:80"]].concat())]));
+    let moved = (0..500).filter(|n| {
+        let old = connect(&mut before, *n, "10.96.0.10:80", 1);
+        let new = connect(&mut after, *n, "10.96.0.10:80", 1);
+        old != new && new != "10.65.1.8"
+    });
+    assert!(moved.count() < 50);
 }

@@ -255,6 +255,8 @@ fn source_ranges_guard_the_load_balancer_addresses_alone() {
     node.send(WIRE, &tcp("192.0.2.100:1", "198.18.0.2:80", SYN)).by(B);
     node.send(WIRE, &tcp("192.0.2.200:1", "198.18.0.2:80", SYN)).dropped(DropReason::SourceRange);
     node.send(A, &tcp("10.65.0.2:1", "198.18.0.2:80", SYN)).dropped(DropReason::SourceRange);
+    node.send(HOST, &tcp("192.0.2.1:1", "198.18.0.2:80", SYN)).dropped(DropReason::SourceRange);
+    node.send(HOST, &tcp("192.0.2.99:1", "198.18.0.2:80", SYN)).by(B);
     node.send(WIRE, &tcp("192.0.2.200:1", "192.0.2.1:30080", SYN)).by(B);
     node.send(WIRE, &tcp("192.0.2.200:1", "198.18.0.1:80", SYN)).by(B);
 }
@@ -372,4 +374,29 @@ fn a_lost_backend_ends_udp_at_once_and_leaves_tcp_to_itself() {
     // Without any backend nothing is ended, as kube-proxy has it.
     node.change(|state| serve(state, service("u", 17, "10.96.0.10:53", &[])));
     node.send(A, &query).by(N);
+}
+
+#[test]
+fn a_backend_that_drains_or_is_farther_away_keeps_its_udp_clients_until_it_is_gone() {
+    let of = |backends: &[&str]| service("u", 17, "10.96.0.10:53", backends);
+    let mut node = with([of(&["10.65.0.3:53"])]);
+    let old = udp("10.65.0.2:1", "10.96.0.10:53");
+    node.send(A, &old).by(B);
+    let kept_backends = of(&["10.65.0.3:53"]).cluster_backends;
+    node.change(|state| serve(state, Service { kept_backends, ..of(&["10.65.0.4:53"]) }));
+    node.send(A, &old).by(B);
+    node.send(A, &udp("10.65.0.2:2", "10.96.0.10:53")).by(N);
+    node.change(|state| serve(state, of(&["10.65.0.4:53"])));
+    node.send(A, &old).by(N);
+}
+
+#[test]
+fn a_repeated_syn_goes_where_the_first_one_went_whatever_has_changed() {
+    let of = |backends: &[&str]| service("s", 6, "10.96.0.10:80", backends);
+    let mut node = with([of(&["10.65.0.3:80"])]);
+    let syn = tcp("10.65.0.2:1", "10.96.0.10:80", SYN);
+    let first = node.send(A, &syn).by(B);
+    node.change(|state| serve(state, of(&["10.65.0.4:80"])));
+    assert_eq!(node.send(A, &syn).by(B), first);
+    assert_eq!(node.connections(), 1);
 }

@@ -118,12 +118,21 @@ impl Node {
         Self::build(connections, base_state())
     }
 
+    /// A node whose hashes have another secret in them.
+    pub fn with_secret(secret: u64) -> Self {
+        Self::build_with(512, base_state(), secret)
+    }
+
     /// A node with another state.
     pub fn build(connections: u32, state: State) -> Self {
+        Self::build_with(connections, state, 0x5eed)
+    }
+
+    fn build_with(connections: u32, state: State, secret: u64) -> Self {
         let config =
             FlowConfig { v4: connections, v6: connections, participants: 4, denial_share: 8 };
         let bytes = FlowTable::required_bytes(&config).unwrap();
-        let table = FlowTable::create(Region::heap(bytes), &config, 0x5eed, 1).unwrap();
+        let table = FlowTable::create(Region::heap(bytes), &config, secret, 1).unwrap();
         // An engine borrows its table; a test process is short.
         let table: &'static Arc<FlowTable> = Box::leak(Box::new(Arc::new(table)));
         let counters = Arc::new(Counters::default());

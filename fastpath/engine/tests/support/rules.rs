@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use margay_model::{
     Action, Backend, DefaultAction, EntityMatch, IcmpMatch, IpVersion, Policy, PortRange, Rule,
-    Service, State, TierPolicies, TrafficPolicy, Update,
+    Selection, Service, State, TierPolicies, TrafficPolicy, Update,
 };
 
 /// The profile that every endpoint of the fixture has: it allows everything.
@@ -118,8 +118,10 @@ pub fn service(key: &str, protocol: u8, frontend: &str, backends: &[&str]) -> Se
         internal: TrafficPolicy::Cluster,
         external: TrafficPolicy::Cluster,
         affinity: None,
+        selection: Selection::Even,
         local_backends: backends.iter().filter(|b| local(b.addr)).copied().collect(),
         cluster_backends: backends,
+        kept_backends: Vec::new(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Services.
 
-use margay_model::{Backend, Service, TrafficPolicy};
+use margay_model::{Backend, Selection, Service, TrafficPolicy};
 
 use crate::bytes::{address, addresses, each, from_address, from_addresses, messages, small};
 use crate::error::{At, FieldError, Problem};
@@ -20,6 +20,23 @@ fn traffic_policy(value: i32) -> Result<TrafficPolicy, Problem> {
         Ok(proto::TrafficPolicy::Cluster) => Ok(TrafficPolicy::Cluster),
         Ok(proto::TrafficPolicy::Local) => Ok(TrafficPolicy::Local),
         Ok(proto::TrafficPolicy::Unspecified) | Err(_) => Err(Problem::UnknownValue(value)),
+    }
+}
+
+impl From<Selection> for proto::Selection {
+    fn from(selection: Selection) -> Self {
+        match selection {
+            Selection::Even => Self::Even,
+            Selection::Maglev => Self::Maglev,
+        }
+    }
+}
+
+fn selection(value: i32) -> Result<Selection, Problem> {
+    match proto::Selection::try_from(value) {
+        Ok(proto::Selection::Even | proto::Selection::Unspecified) => Ok(Selection::Even),
+        Ok(proto::Selection::Maglev) => Ok(Selection::Maglev),
+        Err(_) => Err(Problem::UnknownValue(value)),
     }
 }
 
@@ -56,6 +73,8 @@ impl From<&Service> for proto::Service {
             affinity: service.affinity,
             cluster_backends: messages(&service.cluster_backends),
             local_backends: messages(&service.local_backends),
+            kept_backends: messages(&service.kept_backends),
+            selection: proto::Selection::from(service.selection).into(),
         }
     }
 }
@@ -78,6 +97,8 @@ impl TryFrom<proto::Service> for Service {
             affinity: service.affinity,
             cluster_backends: each(service.cluster_backends, "cluster_backends")?,
             local_backends: each(service.local_backends, "local_backends")?,
+            kept_backends: each(service.kept_backends, "kept_backends")?,
+            selection: selection(service.selection).at("selection")?,
         })
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use margay_model::node::{EndpointToHost, Timeouts, TunnelAddress};
 use margay_model::{
-    Backend, Encap, LocalNode, Pool, RemoteNode, Route, RouteTarget, Service, Settings,
+    Backend, Encap, LocalNode, Pool, RemoteNode, Route, RouteTarget, Selection, Service, Settings,
     TrafficPolicy,
 };
 use proptest::collection::vec;
@@ -102,20 +102,21 @@ pub(crate) fn route() -> impl Strategy<Value = Route> {
 
 pub(crate) fn service() -> impl Strategy<Value = Service> {
     let policy = || prop_oneof![Just(TrafficPolicy::Cluster), Just(TrafficPolicy::Local)];
+    let selection = prop_oneof![Just(Selection::Even), Just(Selection::Maglev)];
     let addresses = || vec(any::<IpAddr>(), 0..3);
     let backends =
         || vec(any::<(IpAddr, u16)>().prop_map(|(addr, port)| Backend { addr, port }), 0..3);
     (
         (name(), any::<u8>(), any::<u16>(), any::<Option<u16>>()),
         (addresses(), addresses(), addresses(), vec(net(), 0..3)),
-        (policy(), policy(), any::<Option<u32>>()),
-        (backends(), backends()),
+        (policy(), policy(), any::<Option<u32>>(), selection),
+        (backends(), backends(), backends()),
     )
         .prop_map(|(what, addresses, how, backends)| {
             let (key, protocol, port, node_port) = what;
             let (cluster_ips, external_ips, load_balancer_ips, load_balancer_sources) = addresses;
-            let (internal, external, affinity) = how;
-            let (cluster_backends, local_backends) = backends;
+            let (internal, external, affinity, selection) = how;
+            let (cluster_backends, local_backends, kept_backends) = backends;
             Service {
                 key,
                 protocol,
@@ -128,8 +129,10 @@ pub(crate) fn service() -> impl Strategy<Value = Service> {
                 internal,
                 external,
                 affinity,
+                selection,
                 cluster_backends,
                 local_backends,
+                kept_backends,
             }
         })
 }

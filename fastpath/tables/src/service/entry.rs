@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use margay_model::{Backend, Service, TrafficPolicy};
+use margay_model::{Backend, Selection, Service, TrafficPolicy};
 
-use super::Choice;
 use crate::addr::{Addr, Prefix};
 use crate::flow::BackendId;
 use crate::maglev::Maglev;
@@ -18,6 +17,8 @@ pub struct ServiceEntry {
     pub hash: u64,
     cluster: Backends,
     local: Backends,
+    /// Ordered.
+    kept: Box<[(Addr, u16)]>,
     sources: Box<[Prefix]>,
 }
 
@@ -43,16 +44,23 @@ struct Backends {
 // === impl ServiceEntry ===
 
 impl ServiceEntry {
-    pub(super) fn new(service: &Arc<Service>, choice: Choice) -> Self {
+    pub(super) fn new(service: &Arc<Service>) -> Self {
         let hash = hash(&service.key);
         let named = service.affinity.map(|_| hash);
+        let chosen_from = |list| Backends::new(list, service.selection, named);
         Self {
-            cluster: Backends::new(&service.cluster_backends, choice, named),
-            local: Backends::new(&service.local_backends, choice, named),
+            cluster: chosen_from(&service.cluster_backends),
+            local: chosen_from(&service.local_backends),
+            kept: ordered(&service.kept_backends),
             sources: service.load_balancer_sources.iter().map(|net| (*net).into()).collect(),
             service: service.clone(),
             hash,
         }
+    }
+
+    /// Whether nodes are to choose alike: by a hash of [`Self::hash`] and the client alone.
+    pub fn is_shared(&self) -> bool {
+        self.service.selection == Selection::Maglev
     }
 
     /// The backend for a connection with this hash; `None` if the scope has none.
@@ -87,10 +95,10 @@ impl ServiceEntry {
         !self.backends(scope).list.is_empty()
     }
 
-    /// Whether this is one of its backends, of either scope.
+    /// Whether this is one of its backends, if only for connections that it has.
     pub fn serves(&self, addr: Addr, port: u16) -> bool {
-        let has = |backends: &Backends| backends.list.binary_search(&(addr, port)).is_ok();
-        has(&self.cluster) || has(&self.local)
+        let lists = [&self.cluster.list, &self.local.list, &self.kept];
+        lists.into_iter().any(|list| list.binary_search(&(addr, port)).is_ok())
     }
 
     /// Whether a client may use the load-balancer addresses.
@@ -115,15 +123,20 @@ fn hash(name: &str) -> u64 {
     })
 }
 
+fn ordered(backends: &[Backend]) -> Box<[(Addr, u16)]> {
+    let mut list: Vec<_> = backends.iter().map(|b| (Addr::from(b.addr), b.port)).collect();
+    list.sort_unstable();
+    list.dedup();
+    list.into()
+}
+
 // === impl Backends ===
 
 impl Backends {
     /// `named` is the service's hash where backends are asked for by name.
-    fn new(backends: &[Backend], choice: Choice, named: Option<u64>) -> Self {
-        let mut list: Vec<_> = backends.iter().map(|b| (Addr::from(b.addr), b.port)).collect();
-        list.sort_unstable();
-        list.dedup();
-        let maglev = (choice == Choice::Maglev && list.len() > 1)
+    fn new(backends: &[Backend], selection: Selection, named: Option<u64>) -> Self {
+        let list = ordered(backends);
+        let maglev = (selection == Selection::Maglev && list.len() > 1)
             .then(|| Maglev::new(list.iter().map(|(addr, port)| addr.hash((*port).into()))));
         let mut names: Vec<_> = match named {
             Some(hash) => {
@@ -133,7 +146,7 @@ impl Backends {
             None => Vec::new(),
         };
         names.sort_unstable();
-        Self { list: list.into(), maglev, names: names.into() }
+        Self { list, maglev, names: names.into() }
     }
 
     fn pick(&self, hash: u64) -> Option<Picked> {
@@ -167,13 +180,13 @@ mod tests {
     use super::*;
 
     fn entry(service: Service) -> ServiceEntry {
-        ServiceEntry::new(&Arc::new(service), Choice::Even)
+        ServiceEntry::new(&Arc::new(service))
     }
 
     #[test]
     fn backends_are_chosen_evenly_and_by_scope() {
-        for choice in [Choice::Even, Choice::Maglev] {
-            let entry = ServiceEntry::new(&Arc::new(service("a", "10.96.0.1")), choice);
+        for selection in [Selection::Even, Selection::Maglev] {
+            let entry = entry(Service { selection, ..service("a", "10.96.0.1") });
             let mut counts = BTreeMap::<_, u32>::new();
             for n in 0..4000u32 {
                 let hash = Addr::from_v4_bits(n).hash(1);
@@ -191,7 +204,9 @@ mod tests {
     fn backends_and_clients_are_recognised() {
         let mut web = service("web", "10.96.0.1");
         web.load_balancer_sources.push("192.0.2.0/24".parse().unwrap());
+        web.kept_backends.push(Backend { addr: ip("10.0.0.7"), port: 8080 });
         let entry = entry(web);
+        assert!(entry.serves(ip("10.0.0.7").into(), 8080));
         assert!(entry.serves(ip("10.0.0.3").into(), 8080));
         assert!(
             !entry.serves(ip("10.0.0.3").into(), 80) && !entry.serves(ip("10.0.0.9").into(), 8080)

@@ -20,7 +20,6 @@ pub use entry::{Picked, ServiceEntry};
 /// All services. Cloning shares.
 #[derive(Clone, Debug, Default)]
 pub struct ServiceTable {
-    choice: Choice,
     entries: CowVec<Option<Arc<ServiceEntry>>>,
     frontends: CowMap<(Addr, u8, u16), Claims>,
     /// By family, protocol and port in one word.
@@ -28,16 +27,6 @@ pub struct ServiceTable {
     /// How many frontends an address has.
     addresses: CowMap<Addr, u32>,
     numbers: Arc<Numbers>,
-}
-
-/// How a backend is chosen for a new connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
-    /// By the hash alone: even, but a changed list of backends moves most hashes.
-    #[default]
-    Even,
-    /// By a Maglev table: several nodes agree, and a changed list moves few hashes.
-    Maglev,
 }
 
 /// Which of a service's addresses a client used.
@@ -84,11 +73,6 @@ struct Numbers {
 // === impl ServiceTable ===
 
 impl ServiceTable {
-    /// An empty table.
-    pub fn new(choice: Choice) -> Self {
-        Self { choice, ..Self::default() }
-    }
-
     /// The services of a state.
     pub fn build(state: &State) -> Self {
         let mut table = Self::default();
@@ -146,7 +130,7 @@ impl ServiceTable {
 
     /// Adds or replaces a service; what it was before comes back.
     pub fn insert(&mut self, service: &Arc<Service>) -> Option<Arc<ServiceEntry>> {
-        let entry = Arc::new(ServiceEntry::new(service, self.choice));
+        let entry = Arc::new(ServiceEntry::new(service));
         let number = self.number(&service.key);
         let old = self.entries.get_mut(number as usize).and_then(|slot| slot.replace(entry));
         let same = old.as_ref().is_some_and(|old| claims(&old.service).eq(claims(service)));
@@ -289,7 +273,7 @@ fn node_port_key(v6: bool, protocol: u8, port: u16) -> u32 {
 mod tests {
     use std::net::IpAddr;
 
-    use margay_model::{Backend, TrafficPolicy};
+    use margay_model::{Backend, Selection, TrafficPolicy};
 
     use super::*;
 
@@ -310,10 +294,12 @@ mod tests {
             internal: TrafficPolicy::Cluster,
             external: TrafficPolicy::Cluster,
             affinity: None,
+            selection: Selection::Even,
             cluster_backends: (1..=4)
                 .map(|n| Backend { addr: ip(&format!("10.0.0.{n}")), port: 8080 })
                 .collect(),
             local_backends: vec![Backend { addr: ip("10.0.0.1"), port: 8080 }],
+            kept_backends: Vec::new(),
         }
     }
 

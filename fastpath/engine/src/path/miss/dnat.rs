@@ -21,7 +21,7 @@ use std::net::IpAddr;
 use std::ops::ControlFlow::{self, Continue};
 
 use margay_model::{DropReason, TrafficPolicy};
-use margay_tables::addr::Addr;
+use margay_tables::addr::{Addr, Tuple};
 use margay_tables::service::{Frontend, FrontendKind, Picked, ServiceEntry};
 
 use super::Way;
@@ -88,19 +88,31 @@ fn choose(
     scope: TrafficPolicy,
     way: &mut Way,
 ) -> Option<Picked> {
-    let Some(seconds) = entry.service.affinity else { return entry.pick(packet.hash, scope) };
+    let Some(seconds) = entry.service.affinity else {
+        return entry.pick(connection(entry, packet), scope);
+    };
     let timeout = seconds.saturating_mul(1_000).max(1);
     // Who is sent to the whole cluster on one way and to this node alone on another has two.
     let key = engine.affinities().key(packet.tuple.src, entry.hash.wrapping_add(scope as u64));
     let known = engine.affinities().find(key, engine.now, timeout);
     let picked = known.and_then(|name| entry.named(name, scope)).or_else(|| {
         // Connections that begin on several workers at once choose alike. What an idle client
-        // chose before, it need not choose again.
-        let round = engine.now / timeout;
+        // chose before, it need not choose again, unless all nodes are to choose alike.
+        let round = if entry.is_shared() { 0 } else { engine.now / timeout };
         entry.pick(packet.tuple.src.hash(entry.hash ^ u64::from(round)), scope)
     })?;
     way.stays = Some((key, entry.name_of(picked)));
     Some(picked)
+}
+
+/// What chooses a connection's backend: the flow's hash, which has a secret in it; or one that
+/// every node comes to, whichever of the service's addresses was asked.
+fn connection(entry: &ServiceEntry, packet: &Packet) -> u64 {
+    if !entry.is_shared() {
+        return packet.hash;
+    }
+    let Tuple { src, src_port, protocol, .. } = packet.tuple;
+    Tuple { src, src_port, protocol, ..Tuple::default() }.hash(entry.hash)
 }
 
 /// The service that a packet is for: by its address and port, or by its port on one of the node's
