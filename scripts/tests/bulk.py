@@ -11,12 +11,15 @@ PAUSE = 0.001
 
 
 class Bulk:
-    """A connection whose client sends all the time; `error` stays None as long as it lives."""
+    """A connection whose client sends all the time; `error` stays None as long as it lives.
 
-    def __init__(self, rig, source, target, address, port):
+    The server listens at `target`, on `server_port` where a service leads there.
+    """
+
+    def __init__(self, rig, source, target, address, port, server_port=None):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with rig.inside(target):
-            listener = socket.create_server(("", port), family=family)
+            listener = socket.create_server(("", server_port or port), family=family)
         with rig.inside(source):
             self.client = socket.socket(family, socket.SOCK_STREAM)
         self.client.settimeout(3)

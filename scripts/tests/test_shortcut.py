@@ -21,6 +21,19 @@ V4, V6 = 0, 1
 # The contract says 200 ms; a busy machine may take longer, and what was measured is printed.
 IN_FORCE = 2.0
 DENY = policy("deny", "default", {"name": "b"}, types=["Ingress"])
+SERVICE = {V4: "10.96.0.10", V6: "fd96::10"}
+SERVICE_DOCUMENT = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "b", "namespace": "default"},
+    "spec": {
+        "clusterIPs": list(SERVICE.values()),
+        "ipFamilyPolicy": "PreferDualStack",
+        "ipFamilies": ["IPv4", "IPv6"],
+        "selector": {"name": "b"},
+        "ports": [{"port": 80, "targetPort": 5299}],
+    },
+}
 ELSEWHERE = policy("elsewhere", "default", {"name": "c"}, types=["Ingress"])
 
 
@@ -39,8 +52,11 @@ def bulk(rig, pods):
     with contextlib.ExitStack() as all_of_them:
         ports = iter(range(5300, 5400))
 
-        def start(source, target, v=V4):
-            one = Bulk(rig, source, target, rig.pods[target][v], next(ports))
+        def start(source, target, v=V4, service=None):
+            if service:
+                one = Bulk(rig, source, target, service[v], 80, 5299)
+            else:
+                one = Bulk(rig, source, target, rig.pods[target][v], next(ports))
             all_of_them.callback(one.close)
             return one
 
@@ -65,6 +81,13 @@ def flow(rig, one):
     """A bulk connection as `margayctl flows` shows it."""
     found = ask(rig, "flows", "--port", str(one.client_port), "--net", one.address)
     return found[0] if len(found) == 1 else None
+
+
+def opened(start):
+    """The connection, or None where nobody answers yet."""
+    with contextlib.suppress(OSError):
+        return start()
+    return None
 
 
 def takes_it(rig, one):
@@ -132,6 +155,22 @@ def test_counters_never_fall_and_the_flow_stays_young(rig, bulk):
         last = ports
         assert flow(rig, one)["idleMs"] < 1000
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("v", [V4, V6])
+def test_a_service_is_translated_on_the_way(rig, bulk, v):
+    rig.store.write("service", SERVICE_DOCUMENT)
+    one = wait_until(lambda: opened(lambda: bulk("a", "b", v, SERVICE)), "the service")
+    wait_until(lambda: takes_it(rig, one), "it takes the shortcut")
+    _, before = counts(rig)
+    received = one.received
+    assert moved(one)
+    _, workers = counts(rig)
+    assert (workers - before) < (one.received - received) / 1500 / 2, "most met no worker"
+    # A service that is gone ends no connection.
+    rig.store.remove("service")
+    assert one.goes_on(), one.error
+    wait_until(lambda: takes_it(rig, one), "it takes the shortcut again")
 
 
 @pytest.mark.parametrize("v", [V4, V6])

@@ -172,6 +172,7 @@ impl Keeper {
                 mtu: leg.mtu,
                 from: leg.from.0,
                 to: leg.to.0,
+                translated: leg.translated_ends(),
             };
             if let Err(error) = self.shared.maps.approve(*passage, approval) {
                 for Open { passage, .. } in &opened {

@@ -1,5 +1,5 @@
 //! Which connections need no worker any more: TCP that is established between two pods behind the
-//! trunk, allowed both ways by the snapshot in force, and not translated.
+//! trunk and allowed both ways by the snapshot in force.
 //!
 //! The engine only *mentions* a connection, after every 32nd packet of a direction. Whoever hears of
 //! it often enough asks [`legs`] for what the kernel needs to know to move the packets by itself.
@@ -30,6 +30,8 @@ pub const MENTIONS: usize = 4;
 pub struct Leg {
     /// What its packets carry.
     pub tuple: Tuple,
+    /// What they leave with, where a service stands between.
+    pub translated: Option<Tuple>,
     /// The port that they come from.
     pub from: PortId,
     /// Index of that port's interface.
@@ -49,10 +51,18 @@ pub struct Leg {
 impl Leg {
     /// Source and destination of its packets.
     pub fn ends(&self) -> (SocketAddr, SocketAddr) {
-        let Tuple { src, dst, src_port, dst_port, .. } = self.tuple;
-        let end = |addr, port| SocketAddr::new(IpAddr::from(addr), port);
-        (end(src, src_port), end(dst, dst_port))
+        ends(&self.tuple)
     }
+
+    /// Source and destination that they leave with, where those are others.
+    pub fn translated_ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.translated.as_ref().map(ends)
+    }
+}
+
+fn ends(tuple: &Tuple) -> (SocketAddr, SocketAddr) {
+    let end = |addr, port| SocketAddr::new(IpAddr::from(addr), port);
+    (end(tuple.src, tuple.src_port), end(tuple.dst, tuple.dst_port))
 }
 
 /// Whether a TCP packet may be of such a connection, as far as it and its next hop tell.
@@ -82,7 +92,7 @@ pub fn is_established(table: &FlowTable, tuple: &Tuple) -> bool {
     flow.is_some_and(|flow| path::state(flow) == State::Established)
 }
 
-/// Where a direction's packets go, if that is into a pod behind the trunk, as they came.
+/// Where a direction's packets go, if that is into a pod behind the trunk.
 fn way<'s>(snapshot: &'s Snapshot, flow: FlowRef<'_>) -> Option<&'s Adjacency> {
     let Stamped { generation, action } = flow.decision();
     let Decision { side: Side::Pod, verdict: Verdict::Forward { hop, keep_ttl: false } } =
@@ -90,11 +100,9 @@ fn way<'s>(snapshot: &'s Snapshot, flow: FlowRef<'_>) -> Option<&'s Adjacency> {
     else {
         return None;
     };
-    let tuple = flow.tuple();
     let hop = snapshot.adjacency(hop)?;
     let port = snapshot.port(hop.port)?;
     let good = generation == snapshot.generation
-        && path::rewritten(flow, &tuple) == tuple
         && hop.state == HopState::Reachable
         && port.device == DeviceId::TRUNK
         && matches!((&hop.key, port.kind), (HopKey::Pod(_), PortKind::Pod(_)));
@@ -103,12 +111,14 @@ fn way<'s>(snapshot: &'s Snapshot, flow: FlowRef<'_>) -> Option<&'s Adjacency> {
 
 fn leg(snapshot: &Snapshot, flow: FlowRef<'_>, from: &Adjacency, to: &Adjacency) -> Option<Leg> {
     let tuple = flow.tuple();
+    let new = path::rewritten(flow, &tuple);
     // Who talks to himself needs no shortcut, and a borrowed address no second owner.
     if from.port == to.port || !pod_may_send_from(snapshot, from.port, tuple.src) {
         return None;
     }
     Some(Leg {
         tuple,
+        translated: (new != tuple).then_some(new),
         from: from.port,
         from_index: trunk_index(&from.src_mac)?,
         to: to.port,

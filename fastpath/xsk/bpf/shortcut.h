@@ -48,6 +48,10 @@ struct passage {
 	__u16 mtu;
 	/* The other pod's Ethernet address. */
 	__u8 mac[ETH_ALEN];
+	/* What its packets leave with, where a service stands between. */
+	__be16 new_ports[2];
+	__u32 translated;
+	struct in6_addr new_addresses[2];
 };
 
 /* What the shortcut has moved in and out of a port: segments, bytes of their Ethernet frames. */
@@ -83,8 +87,9 @@ struct {
 /* What a frame is, if the shortcut could take it. */
 struct segment {
 	struct passage_key key;
-	__u32 ip_header;
-	/* All headers, Ethernet's too. */
+	/* Where the transport header begins. */
+	__u32 transport;
+	/* Length of all headers, Ethernet's too. */
 	__u32 headers;
 	__u16 ip_checksum;
 	__u8 ttl;
@@ -116,7 +121,6 @@ static __always_inline bool read_ipv4(struct segment *segment, struct iphdr *ip,
 	segment->key.source = mapped(ip->saddr);
 	segment->key.destination = mapped(ip->daddr);
 	segment->key.family = 4;
-	segment->ip_header = sizeof(*ip);
 	segment->ip_checksum = ip->check;
 	segment->ttl = ip->ttl;
 	return true;
@@ -131,7 +135,6 @@ static __always_inline bool read_ipv6(struct segment *segment, struct ipv6hdr *i
 	segment->key.source = ip->saddr;
 	segment->key.destination = ip->daddr;
 	segment->key.family = 6;
-	segment->ip_header = sizeof(*ip);
 	segment->ttl = ip->hop_limit;
 	return true;
 }
@@ -143,27 +146,30 @@ static __always_inline bool read_segment(struct segment *segment, struct __sk_bu
 	struct ethhdr *ethernet = data;
 	__u32 length = skb->len - sizeof(*ethernet);
 	struct tcphdr *tcp;
+	__u32 transport;
 
 	if (skb->vlan_present || (void *)(ethernet + 1) > end)
 		return false;
 	if (ethernet->h_proto == bpf_htons(ETH_P_IP)) {
 		if (!read_ipv4(segment, data + sizeof(*ethernet), end, length))
 			return false;
-		tcp = data + sizeof(*ethernet) + sizeof(struct iphdr);
+		transport = sizeof(*ethernet) + sizeof(struct iphdr);
 	} else if (ethernet->h_proto == bpf_htons(ETH_P_IPV6)) {
 		if (!read_ipv6(segment, data + sizeof(*ethernet), end, length))
 			return false;
-		tcp = data + sizeof(*ethernet) + sizeof(struct ipv6hdr);
+		transport = sizeof(*ethernet) + sizeof(struct ipv6hdr);
 	} else {
 		return false;
 	}
+	tcp = data + transport;
 	if ((void *)(tcp + 1) > end || tcp->doff < 5)
 		return false;
 	segment->key.source_port = tcp->source;
 	segment->key.destination_port = tcp->dest;
 	segment->key.ifindex = skb->ifindex;
 	segment->flags = ((__u8 *)tcp)[13];
-	segment->headers = sizeof(*ethernet) + segment->ip_header + tcp->doff * 4;
+	segment->transport = transport;
+	segment->headers = transport + tcp->doff * 4;
 	return segment->headers <= skb->len;
 }
 
@@ -191,6 +197,40 @@ static __always_inline long finish(struct __sk_buff *skb, const struct segment *
 
 	return bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct iphdr, ttl), &changed,
 				   sizeof(changed), 0);
+}
+
+/*
+ * Puts the addresses and ports in that the passage's packets leave with, and mends what is summed over
+ * them; a checksum that was left to a device is mended as far as it is there. 0 on success.
+ */
+static __always_inline long translate(struct __sk_buff *skb, const struct segment *segment,
+				      struct passage *passage)
+{
+	__u32 check = segment->transport + offsetof(struct tcphdr, check);
+	__be16 ports[2] = { segment->key.source_port, segment->key.destination_port };
+	__u32 old_ports, new_ports;
+	__be32 *from = (void *)&segment->key.source, *to = (void *)passage->new_addresses;
+	__be32 old[2] = { from[3], from[7] }, new[2] = { to[3], to[7] };
+	__s64 change;
+	long failed;
+
+	__builtin_memcpy(&old_ports, ports, sizeof(old_ports));
+	__builtin_memcpy(&new_ports, passage->new_ports, sizeof(new_ports));
+	if (segment->key.family == 4) {
+		change = bpf_csum_diff(old, sizeof(old), new, sizeof(new), 0);
+		failed = bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct iphdr, saddr), new,
+					     sizeof(new), 0) ||
+			 bpf_l3_csum_replace(skb, ETH_HLEN + offsetof(struct iphdr, check), 0,
+					     change, 0);
+	} else {
+		change = bpf_csum_diff(from, 32, to, 32, 0);
+		failed = bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, saddr), to, 32,
+					     0);
+	}
+	return failed || bpf_l4_csum_replace(skb, check, 0, change, BPF_F_PSEUDO_HDR) ||
+	       bpf_l4_csum_replace(skb, check, old_ports, new_ports, sizeof(new_ports)) ||
+	       bpf_skb_store_bytes(skb, segment->transport, passage->new_ports,
+				   sizeof(passage->new_ports), 0);
 }
 
 static __always_inline struct port_count *count_of(__u16 port)
@@ -248,7 +288,8 @@ static __always_inline int take_shortcut(struct __sk_buff *skb)
 	}
 	if (largest > passage->mtu)
 		return -1;
-	if (finish(skb, &segment, passage))
+	if (finish(skb, &segment, passage) ||
+	    (passage->translated && translate(skb, &segment, passage)))
 		return TC_ACT_SHOT;
 	count(passage, &segment, segments, length);
 	/* Dropped by the kernel if there is no such veth, or its peer is down. */

@@ -2,7 +2,10 @@
 
 mod rig;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use margay_xsk::program::{Approval, Passage, PodProgram, Shortcut, XdpMode};
 use rig::{Namespace, Station, region, veth};
@@ -31,7 +34,7 @@ struct Node {
     _namespaces: [Namespace; 3],
 }
 
-/// A TCP packet to be sent by pod a. Its transport checksum is nobody's business here.
+/// A TCP packet to be sent by pod a.
 #[derive(Clone)]
 struct Packet {
     source: SocketAddr,
@@ -50,7 +53,20 @@ impl Packet {
     fn tcp(&self) -> Vec<u8> {
         let ports = [self.source.port(), self.destination.port()].map(u16::to_be_bytes).concat();
         let rest = [0, 0, 0, 1, 0, 0, 0, 1, 0x50, self.flags, 1, 0, 0, 0, 0, 0];
-        [&ports, &rest[..], &self.payload].concat()
+        let mut tcp = [&ports, &rest[..], &self.payload].concat();
+        let addresses = match (self.source.ip(), self.destination.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                [source, destination].map(|a| a.octets()).concat()
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                [source, destination].map(|a| a.octets()).concat()
+            }
+            _ => unreachable!("two families in one packet"),
+        };
+        let pseudo = [&addresses[..], &[0, 6], &(tcp.len() as u16).to_be_bytes()].concat();
+        let sum = checksum(&[&pseudo, &tcp[..]].concat());
+        tcp[16..18].copy_from_slice(&sum);
+        tcp
     }
 
     /// The packet between these Ethernet addresses.
@@ -80,10 +96,13 @@ impl Packet {
 }
 
 /// RFC 1071.
-fn checksum(header: &[u8]) -> [u8; 2] {
-    let words = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
-    let sum: u32 = words.sum();
-    (!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes()
+fn checksum(bytes: &[u8]) -> [u8; 2] {
+    let word = |pair: &[u8]| u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]);
+    let mut sum: u32 = bytes.chunks(2).map(|pair| u32::from(word(pair))).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    (!sum as u16).to_be_bytes()
 }
 
 impl Node {
@@ -133,7 +152,8 @@ impl Node {
 
     fn approval(&self) -> Approval {
         let (ifindex, mac) = (self.ends.1, self.b_mac);
-        Approval { generation: GENERATION, ifindex, mac, mtu: 1500, from: A, to: B }
+        let (generation, mtu, translated) = (GENERATION, 1500, None);
+        Approval { generation, ifindex, mac, mtu, from: A, to: B, translated }
     }
 
     /// Approves packets like this one, and puts the approval's generation in force.
@@ -150,10 +170,17 @@ impl Node {
     /// Sends a packet with this text out of pod a; it has to appear in pod b as it should.
     #[track_caller]
     fn goes_short(&mut self, packet: &Packet, text: &str) {
+        self.goes_as(packet, packet, text);
+    }
+
+    /// The same with what a service makes of its ends.
+    #[track_caller]
+    fn goes_as(&mut self, packet: &Packet, seen: &Packet, text: &str) {
         let packet = Packet { payload: text.into(), ..packet.clone() };
         self.send(&packet.frame([0xee; 6], [2; 6]));
         let arrived = self.b.find(text, PATIENCE).expect("it arrives in the other pod");
-        let forwarded = Packet { ttl: packet.ttl - 1, ..packet };
+        let (source, destination) = (seen.source, seen.destination);
+        let forwarded = Packet { ttl: packet.ttl - 1, source, destination, ..packet };
         assert_eq!(arrived, forwarded.frame(self.b_mac, [0xee; 6]));
     }
 
@@ -205,6 +232,27 @@ fn what_is_approved_goes_into_the_other_pod_and_is_counted() {
         let moved = node.shortcut.moved(node.passage(&packet)).unwrap().unwrap();
         assert_eq!((moved.packets, moved.bytes), (2, sum - 2 * 14));
         assert_eq!(node.counted(), [[(frames, bytes), (0, 0)], [(0, 0), (frames, bytes)]]);
+    }
+}
+
+#[test]
+fn what_a_service_translates_arrives_with_right_checksums() {
+    let mut node = Node::new();
+    for (packet, ends) in packets().into_iter().zip([
+        [["10.1.0.1:4000", "10.1.0.2:8080"], ["10.96.0.1:80", "10.1.0.2:80"]],
+        [["[fd00::1]:4000", "[fd00::2]:8080"], ["[fd96::1]:80", "[fd00::2]:80"]],
+    ]) {
+        for [source, destination] in ends {
+            let seen = Packet::new(source, destination, "");
+            let translated = Some((seen.source, seen.destination));
+            let approval = Approval { translated, ..node.approval() };
+            node.shortcut.set_generation(GENERATION).unwrap();
+            node.shortcut.approve(node.passage(&packet), approval).unwrap();
+            for text in ["as another", "of odd length"] {
+                node.goes_as(&packet, &seen, text);
+            }
+            node.shortcut.close(node.passage(&packet)).unwrap();
+        }
     }
 }
 

@@ -233,7 +233,7 @@ fn passages(pods: &[Pod]) -> [(Passage, Approval); 2] {
         };
         let (ifindex, mac) = (destination.ifindex, destination.mac);
         let (from, to) = (from as u16 + 1, to as u16 + 1);
-        (passage, Approval { generation: 1, ifindex, mac, mtu: 1500, from, to })
+        (passage, Approval { generation: 1, ifindex, mac, mtu: 1500, from, to, translated: None })
     })
 }
 

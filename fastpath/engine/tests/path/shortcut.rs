@@ -47,6 +47,7 @@ fn an_established_connection_of_two_pods_may_go_past_the_workers_both_ways() {
         open(&mut node, A, B, &packet);
         let there = Leg {
             tuple: tuple(&packet),
+            translated: None,
             from: A,
             from_index: ifindex(A),
             to: B,
@@ -56,6 +57,7 @@ fn an_established_connection_of_two_pods_may_go_past_the_workers_both_ways() {
         };
         let back = Leg {
             tuple: tuple(&packet.clone().answer()),
+            translated: None,
             from: B,
             from_index: ifindex(B),
             to: A,
@@ -156,7 +158,7 @@ fn what_is_denied_or_elsewhere_may_not() {
 }
 
 #[test]
-fn what_a_service_translates_may_not() {
+fn what_a_service_translates_may_and_is_translated_there_too() {
     let mut node = Node::default();
     node.change(|state| serve(state, service("s", 6, "10.96.0.1:80", &["10.65.0.3:8080"])));
     let asked = tcp("10.65.0.2:40000", "10.96.0.1:80", ACK);
@@ -164,8 +166,30 @@ fn what_a_service_translates_may_not() {
     node.send(A, &with_flags(&asked, SYN));
     node.send(B, &with_flags(&answer, SYN | ACK));
     node.send(A, &asked);
-    for packet in [asked, answer] {
-        assert!(is_established(node.table, &tuple(&packet)));
-        assert_eq!(allowed(&node, &packet), None);
+    let [there, back] = allowed(&node, &asked).unwrap();
+    let seen = tuple(&asked.clone().to("10.65.0.3:8080"));
+    assert_eq!((there.tuple, there.translated), (tuple(&asked), Some(seen)));
+    assert_eq!((back.tuple, back.translated), (tuple(&answer), Some(tuple(&asked).reversed())));
+    assert_eq!((there.to, back.to), (B, A));
+    assert_eq!(
+        there.translated_ends(),
+        Some(("10.65.0.2:40000".parse().unwrap(), "10.65.0.3:8080".parse().unwrap()))
+    );
+}
+
+#[test]
+fn a_pod_that_is_its_own_backend_may_not() {
+    let mut node = Node::default();
+    node.change(|state| serve(state, service("s", 6, "10.96.0.1:80", &["10.65.0.2:8080"])));
+    let asked = tcp("10.65.0.2:40000", "10.96.0.1:80", ACK);
+    for flags in [SYN, ACK] {
+        let seen = node.send(A, &with_flags(&asked, flags)).by(A);
+        // Its source is the node's, or it would answer itself.
+        let client = std::net::Ipv4Addr::from(<[u8; 4]>::try_from(&seen[26..30]).unwrap());
+        let port = u16::from_be_bytes([seen[34], seen[35]]);
+        let answer = tcp("10.65.0.2:8080", &at(&client.to_string(), port), flags | ACK);
+        node.send(A, &answer);
     }
+    assert!(is_established(node.table, &tuple(&asked)));
+    assert_eq!(allowed(&node, &asked), None);
 }

@@ -40,6 +40,8 @@ pub struct Approval {
     pub from: u16,
     /// Number of the other pod's port.
     pub to: u16,
+    /// Source and destination that its packets leave with, where those are others.
+    pub translated: Option<(SocketAddr, SocketAddr)>,
 }
 
 /// What a passage has moved, and whether it is open.
@@ -81,14 +83,21 @@ impl Passage {
 
 impl Approval {
     /// `struct passage` of the program, with nothing moved yet.
-    fn to_bytes(self) -> [u8; 40] {
-        let mut bytes = [0; 40];
+    fn to_bytes(self) -> [u8; 80] {
+        let mut bytes = [0; 80];
         bytes[16..20].copy_from_slice(&self.generation.to_ne_bytes());
         bytes[20..24].copy_from_slice(&self.ifindex.to_ne_bytes());
         bytes[24..26].copy_from_slice(&self.from.to_ne_bytes());
         bytes[26..28].copy_from_slice(&self.to.to_ne_bytes());
         bytes[28..30].copy_from_slice(&self.mtu.to_ne_bytes());
         bytes[30..36].copy_from_slice(&self.mac);
+        if let Some((source, destination)) = self.translated {
+            bytes[36..38].copy_from_slice(&source.port().to_be_bytes());
+            bytes[38..40].copy_from_slice(&destination.port().to_be_bytes());
+            bytes[40..44].copy_from_slice(&1u32.to_ne_bytes());
+            bytes[44..60].copy_from_slice(&mapped(source.ip()));
+            bytes[60..76].copy_from_slice(&mapped(destination.ip()));
+        }
         bytes
     }
 }
