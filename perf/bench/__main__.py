@@ -11,22 +11,25 @@ from pathlib import Path
 import machine
 import rig
 import show
+import tcp
 from shell import precedence
 
 PERF = Path(__file__).resolve().parent.parent
+SUITES = {suite.name: suite for suite in (rig.Suite, tcp.Suite)}
 
 
 def arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.split(".")[0])
-    parser.add_argument("suites", nargs="*", default=["rig"], metavar="SUITE", help="rig (default)")
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help="rig, tcp; all of them by default")
     parser.add_argument("--rounds", type=int, default=5, help="of every measurement (default 5)")
     parser.add_argument("--seconds", type=float, default=2, help="of each measurement (default 2)")
     parser.add_argument("--case", default="", help="only cases whose names contain this")
     parser.add_argument("--bin", default=PERF.parent / "target/release", help=argparse.SUPPRESS)
     parsed = parser.parse_args()
-    unknown = [suite for suite in parsed.suites if suite != "rig"]
+    unknown = [suite for suite in parsed.suites if suite not in SUITES]
     if unknown:
-        parser.error(f"there is no suite {unknown[0]}: rig is")
+        parser.error(f"there is no suite {unknown[0]}: there are {', '.join(SUITES)}")
+    parsed.suites = parsed.suites or list(SUITES)
     if parsed.rounds < 1 or parsed.seconds <= 0:
         parser.error("--rounds and --seconds must be positive")
     return parsed
@@ -38,13 +41,22 @@ def main():
         sys.exit("scripts/bench: must run as root: namespaces and AF_XDP need it")
     if os.cpu_count() < 2:
         sys.exit("scripts/bench: needs two CPUs: one generates, the other forwards")
-    cases = [case for case in rig.CASES if chosen.case in case.name]
-    if not cases:
+    all_cases = [case for name in chosen.suites for case in SUITES[name].cases]
+    if not any(chosen.case in case.name for case in all_cases):
         sys.exit(f"scripts/bench: no case's name contains {chosen.case!r}")
     # A bench that is told to end removes what it has built.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for name in chosen.suites:
+        measure(SUITES[name], chosen)
+
+
+def measure(kind, chosen):
+    """Runs one suite, and writes and prints what came of it."""
+    cases = [case for case in kind.cases if chosen.case in case.name]
+    if not cases:
+        return
     with tempfile.TemporaryDirectory(prefix="margay-bench-") as scratch:
-        suite = rig.Suite(Path(chosen.bin), scratch, chosen.seconds)
+        suite = kind(Path(chosen.bin), scratch, chosen.seconds)
         description = machine.describe(PERF.parent)
         suite.down()
         try:
@@ -56,10 +68,10 @@ def main():
     result = {
         "suite": suite.name,
         "machine": description,
-        "command": command(chosen),
+        "command": command(chosen, suite),
         "rounds": chosen.rounds,
         "seconds": chosen.seconds,
-        "rows": rig.summary(values, cases),
+        "rows": suite.summary(values, cases),
     }
     out = PERF / "results" / suite.name
     out.parent.mkdir(exist_ok=True)
@@ -68,10 +80,10 @@ def main():
     print("\n".join(show.table(result["rows"])))
 
 
-def command(chosen):
+def command(chosen, suite):
     """What measures the same again."""
     case = f" --case '{chosen.case}'" if chosen.case else ""
-    return f"scripts/bench --rounds {chosen.rounds} --seconds {chosen.seconds:g}{case} rig"
+    return f"scripts/bench --rounds {chosen.rounds} --seconds {chosen.seconds:g}{case} {suite.name}"
 
 
 def progress(number, case, device, value):

@@ -60,27 +60,36 @@ class Device:
         """The ends of a way (`local`, `vxlan`, `ipip`), or None if it has none."""
         raise NotImplementedError
 
-    def pods(self):
-        """The namespaces of the two pods of one node and the second one's address."""
+    def pods(self, way):
+        """The namespaces of two pods that this way connects, and the second one's address."""
         return None
+
+    def encapsulate(self, mode):
+        """Makes itself ready for a way between nodes."""
 
 
 class Margay(Device):
-    """A cluster of two nodes made by scripts/rig, one worker each."""
+    """A cluster of two nodes made by scripts/rig.
 
-    def __init__(self, kind, binaries, scratch):
-        self.name = f"margay {kind}"
-        self.kind = kind
+    One worker has a core of its own; several are where the daemon puts them. `kind` is that of the
+    pods' ports, trunk unless it is native, and its first letter marks the namespaces.
+    """
+
+    def __init__(self, name, kind, binaries, scratch, settings="", workers=1):
+        self.name = name
+        self.kind = "native" if kind == "native" else "trunk"
         self.tag = f"mgp{kind[0]}"
         self.run = Path(f"/run/margay-rig-{self.tag}")
         config = Path(scratch) / f"{self.tag}.toml"
-        config.write_text(f'cpus = "{DEVICE_CPU}"\npod-ports = "{kind}"\n', encoding="utf-8")
+        pinned = f'cpus = "{DEVICE_CPU}"\n' if workers == 1 else ""
+        text = f'{pinned}pod-ports = "{self.kind}"\n{settings}'
+        config.write_text(text, encoding="utf-8")
         self.environment = {
             **os.environ,
             "MARGAY_BIN": str(binaries),
             "MARGAY_RIG_TAG": self.tag,
             "MARGAYD_CONFIG": str(config),
-            "WORKERS": "1",
+            "WORKERS": str(workers),
         }
         self.addresses = {}
         self.mode = "none"
@@ -133,8 +142,9 @@ class Margay(Device):
         self.mode = mode
         time.sleep(1)
 
-    def pods(self):
-        return f"{self.tag}-p-a", f"{self.tag}-p-b", self.addresses["b"]
+    def pods(self, way):
+        name = "b" if way == "local" else "c"
+        return f"{self.tag}-p-a", f"{self.tag}-p-{name}", self.addresses[name]
 
 
 def softirq_thread(cpu):
@@ -148,13 +158,13 @@ def softirq_thread(cpu):
 class Wired(Device):
     """A device between two pods that are made here: the ends `pa` and `pb` of their veths."""
 
-    def pod(self, name, address):
-        netns, end = f"{self.tag}-{name}", f"{self.tag[-1]}{name}"
+    def pod(self, name, address, node="n"):
+        netns, end, node = f"{self.tag}-{name}", f"{self.tag[-1]}{name}", f"{self.tag}-{node}"
         ip(f"netns add {netns}")
         ip(f"-n {netns} link set lo up")
-        ip(f"-n {self.tag}-n link add {end} type veth peer name eth0 netns {netns}")
-        ip(f"-n {self.tag}-n link set {end} address {GATEWAY_MAC}")
-        for where, interface in [(netns, "eth0"), (f"{self.tag}-n", end)]:
+        ip(f"-n {node} link add {end} type veth peer name eth0 netns {netns}")
+        ip(f"-n {node} link set {end} address {GATEWAY_MAC}")
+        for where, interface in [(netns, "eth0"), (node, end)]:
             ip(f"-n {where} link set {interface} addrgenmode none")
             ip(f"-n {where} link set {interface} up")
         ip(f"-n {netns} addr add {address}/32 dev eth0")
@@ -162,7 +172,7 @@ class Wired(Device):
         ip(f"-n {netns} route add default via 169.254.1.1")
         ip(f"-n {netns} neigh add 169.254.1.1 lladdr {GATEWAY_MAC} dev eth0 nud permanent")
         mac = inside(netns, "cat /sys/class/net/eth0/address").strip()
-        ip(f"-n {self.tag}-n neigh add {address} lladdr {mac} dev {end} nud permanent")
+        ip(f"-n {node} neigh add {address} lladdr {mac} dev {end} nud permanent")
 
     def up(self):
         ip(f"netns add {self.tag}-n")
@@ -278,8 +288,55 @@ class Kernel(Wired):
             sink_xdp="native",
         )
 
-    def pods(self):
-        return f"{self.tag}-pa", f"{self.tag}-pb", "10.244.9.2"
+    def pods(self, way):
+        return (f"{self.tag}-pa", f"{self.tag}-pb", "10.244.9.2") if way == "local" else None
+
+
+class KernelNodes(Wired):
+    """The kernel on two nodes: one has the client, the other the server, VXLAN is between them.
+
+    Their wire carries frames of its MTU, as Margay's does: no offload on either end.
+    """
+
+    name = "kernel"
+    tag = "mgpnk"
+
+    def up(self):
+        for number, (pod, other) in enumerate([("pa", "pb"), ("pb", "pa")], 1):
+            self.node(number, pod, other)
+        self.wire()
+
+    def node(self, number, pod, other):
+        node = f"{self.tag}-n{number}"
+        ip(f"netns add {node}")
+        ip(f"-n {node} link set lo up")
+        addresses = {"pa": "10.244.9.1", "pb": "10.244.9.2"}
+        self.pod(pod, addresses[pod], f"n{number}")
+        for setting in ["net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0"]:
+            inside(node, f"sysctl -qw {setting}")
+        ip(f"-n {node} route add {addresses[pod]} dev k{pod}")
+        inside(node, f"nft -f {PERF / 'kernel/pods.nft'}")
+        local, remote, far = f"172.20.1.{number}", f"172.20.1.{3 - number}", 3 - number
+        ip(f"-n {node} link add vxlan0 address 02:00:00:00:08:0{number} type vxlan id 4096"
+           f" dstport 4789 local {local} remote {remote} nolearning")
+        ip(f"-n {node} link set vxlan0 mtu 1450 up")
+        ip(f"-n {node} route add {addresses[other]} via 10.244.8.{far} dev vxlan0 onlink")
+        ip(f"-n {node} neigh add 10.244.8.{far} lladdr 02:00:00:00:08:0{far} dev vxlan0 nud permanent")
+        inside(f"{self.tag}-{pod}", "ip link set eth0 mtu 1450")
+
+    def wire(self):
+        nodes = [f"{self.tag}-n1", f"{self.tag}-n2"]
+        ip(f"-n {nodes[0]} link add eth0 type veth peer name eth0 netns {nodes[1]}")
+        for number, node in enumerate(nodes, 1):
+            inside(node, "ethtool -K eth0 tx off tso off gso off gro on")
+            ip(f"-n {node} addr add 172.20.1.{number}/24 dev eth0")
+            ip(f"-n {node} link set eth0 up")
+
+    def ends(self, way):
+        return None
+
+    def pods(self, way):
+        return (f"{self.tag}-pa", f"{self.tag}-pb", "10.244.9.2") if way == "vxlan" else None
 
 
 class SteeredKernel(Kernel):

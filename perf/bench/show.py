@@ -1,19 +1,33 @@
 """The table and the picture."""
 
-ORDER = ("margay trunk", "margay native", "forwarder", "kernel", "kernel rps")
-COLOURS = ("#c8553d", "#e5a04b", "#8a8f98", "#3f6c8f", "#8fb3cc")
+# Devices in the order of their columns and bars.
+COLOURS = {
+    "margay": "#c8553d",
+    "margay, no shortcut": "#e5a04b",
+    "margay trunk": "#c8553d",
+    "margay native": "#e5a04b",
+    "forwarder": "#8a8f98",
+    "kernel": "#3f6c8f",
+    "kernel rps": "#8fb3cc",
+}
 
 
 # A device that lost less than this share was not the limit: the generator was.
 LOSS = 0.02
 
 
+def devices(rows):
+    """The names of the devices that were measured, in their order."""
+    return [name for name in COLOURS if any(name in row["medians"] for row in rows)]
+
+
 def table(rows):
     """Lines of two Markdown tables: the medians, and the ratios."""
-    yield "| case | unit | " + " | ".join(ORDER) + " |"
-    yield "|---|---|" + "---:|" * len(ORDER)
+    order = devices(rows)
+    yield "| case | unit | " + " | ".join(order) + " |"
+    yield "|---|---|" + "---:|" * len(order)
     for row in rows:
-        medians = [figure(row, name) for name in ORDER]
+        medians = [figure(row, name) for name in order]
         yield f"| {row['case']} | {row['unit']} | " + " | ".join(medians) + " |"
     yield ""
     pairs = list(dict.fromkeys((r["of"], r["to"]) for row in rows for r in row["ratios"]))
@@ -56,9 +70,9 @@ def picture(result, path):
     )
     for panel, unit in zip(panels[:, 0], units):
         rows = [row for row in result["rows"] if row["unit"] == unit]
-        bars(panel, rows, unit)
+        bars(panel, rows, unit, devices(result["rows"]))
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", ncols=len(ORDER), frameon=False)
+    figure.legend(handles, labels, loc="upper center", ncols=len(labels), frameon=False)
     machine = result["machine"]
     where = f"{machine['cpu']}, {machine['cpus']} CPUs, Linux {machine['kernel']}"
     when = f"{machine['commit']}, {machine['time'][:10]}"
@@ -68,20 +82,20 @@ def picture(result, path):
     pyplot.close(figure)
 
 
-def bars(panel, rows, unit):
+def bars(panel, rows, unit, order):
     """One bar for each case and device."""
-    height = 0.8 / len(ORDER)
-    for index, (name, colour) in enumerate(zip(ORDER, COLOURS)):
+    height = 0.8 / len(order)
+    for index, name in enumerate(order):
         places, medians, spans = [], [], [[], []]
         for place, row in enumerate(rows):
             if name in row["medians"]:
                 all_ = [value["value"] for value in row["rounds"][name]]
                 middle = row["medians"][name]
-                places.append(place + (index - (len(ORDER) - 1) / 2) * height)
+                places.append(place + (index - (len(order) - 1) / 2) * height)
                 medians.append(middle)
                 spans[0].append(middle - min(all_))
                 spans[1].append(max(all_) - middle)
-        panel.barh(places, medians, height * 0.9, label=name, color=colour, xerr=spans,
+        panel.barh(places, medians, height * 0.9, label=name, color=COLOURS[name], xerr=spans,
                    error_kw={"elinewidth": 0.8, "ecolor": "#333333"})
     panel.set_yticks(range(len(rows)), [row["case"] for row in rows])
     panel.invert_yaxis()

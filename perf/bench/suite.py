@@ -1,0 +1,118 @@
+"""What suites share: devices measured in interleaved rounds, TCP through them, the rows of a table."""
+
+import json
+import time
+from pathlib import Path
+from statistics import median
+
+import figures
+from shell import busy, finish, inside, measured, start, wait_until
+
+# Of every measurement left out at its beginning: flows are made, rings fill.
+WARM_UP = 0.3
+
+
+class Suite:
+    """Builds the devices, measures every case with each of them in every round.
+
+    `cases` have a name, a unit and the way that they go; `ours` and `yardsticks` are the names of
+    the devices whose ratios are of interest.
+    """
+
+    name = ""
+    cases = []
+    ours = ()
+    yardsticks = ()
+
+    def __init__(self, scratch, seconds, devices):
+        self.scratch = scratch
+        self.seconds = seconds
+        self.devices = devices
+
+    def up(self):
+        for device in self.devices:
+            device.up()
+
+    def down(self):
+        for device in self.devices:
+            try:
+                device.down()
+            except (OSError, RuntimeError) as error:
+                print(f"{device.name}: {error}")
+
+    def measure(self, rounds, cases, progress):
+        """All values: case → device → list of measurements, one a round."""
+        values = {case.name: {} for case in cases}
+        for number in range(rounds):
+            for way in dict.fromkeys(case.way for case in cases):
+                self.encapsulate(way)
+                for case in (case for case in cases if case.way == way):
+                    # Who comes first changes from round to round.
+                    shift = number % len(self.devices)
+                    for device in self.devices[shift:] + self.devices[:shift]:
+                        value = self.one(device, case)
+                        if value:
+                            values[case.name].setdefault(device.name, []).append(value)
+                            progress(number, case, device.name, value)
+        return values
+
+    def encapsulate(self, way):
+        for device in self.devices:
+            device.encapsulate("none" if way == "local" else way)
+
+    def one(self, device, case):
+        before, began = busy(), time.monotonic()
+        device.begin()
+        try:
+            value = self.value(device, case)
+        finally:
+            device.end()
+        if value:
+            seconds = time.monotonic() - began
+            value["cpu"] = [round((b - a) / seconds, 3) for a, b in zip(before, busy())]
+        return value
+
+    def value(self, device, case):
+        """One measurement, or None if the device has no such way."""
+        raise NotImplementedError
+
+    def tcp(self, device, case):
+        """iperf3 from pod to pod."""
+        pods = device.pods(case.way)
+        if not pods:
+            return None
+        client, server, address = pods
+        log = Path(self.scratch) / "iperf3.log"
+        serving = start(["ip", "netns", "exec", server, "iperf3", "-s", "-1"], log)
+        try:
+            wait_until("iperf3 listens", lambda: ":5201" in inside(server, "ss -Htln"))
+            line = f"iperf3 -J -c {address} -t {self.seconds} -O {WARM_UP} -P {case.streams}"
+            back = ["-R"] if case.reverse else []
+            report = json.loads(measured(["ip", "netns", "exec", client, *line.split(), *back]))
+        finally:
+            finish(serving)
+        end = report["end"]
+        return {
+            "value": end["sum_received"]["bits_per_second"] / 1e9,
+            "retransmits": end["sum_sent"].get("retransmits"),
+        }
+
+    def summary(self, values, cases):
+        """Rows of medians and ratios."""
+        return [self.row(case, values[case.name]) for case in cases]
+
+    def row(self, case, rounds):
+        measured_ = {name: [value["value"] for value in all_] for name, all_ in rounds.items()}
+        ratios = [
+            {"of": ours, "to": theirs, **figures.ratio(measured_[ours], measured_[theirs])}
+            for ours in self.ours
+            for theirs in self.yardsticks
+            if ours in measured_ and theirs in measured_
+        ]
+        return {
+            "case": case.name,
+            "unit": case.unit,
+            "medians": {name: median(all_) for name, all_ in measured_.items()},
+            "ratios": ratios,
+            "rounds": rounds,
+        }
