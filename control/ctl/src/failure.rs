@@ -53,6 +53,14 @@ pub(crate) enum Failure {
         /// What is wrong.
         source: serde_json::Error,
     },
+    /// A file of packets.
+    #[error("{}: {source}", .path.display())]
+    Capture {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: pcap_file::PcapError,
+    },
     /// No pool has these addresses.
     #[error("no IPPool has the cidr {0}; margayctl get ippools shows them")]
     NoPool(ipnet::IpNet),

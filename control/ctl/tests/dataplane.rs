@@ -4,16 +4,93 @@ mod common;
 
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::process::Output;
 use std::sync::Arc;
 
 use common::margayctl;
+use etherparse::PacketBuilder;
 use margay_model::flow::{FlowCount, FlowTuple, FlowView};
+use margay_protocol::proto::sighting::Fate;
 use margay_protocol::{Dataplane, FlowFilter, proto, socket};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
+
+/// A SYN of a pod to a service that left through a tunnel.
+fn forwarded() -> proto::Sighting {
+    let [src, service, backend] = [[10, 65, 0, 2], [10, 96, 0, 10], [10, 65, 1, 9]];
+    let tuple = |dst: [u8; 4], dst_port| proto::FlowTuple {
+        src: src.into(),
+        dst: dst.into(),
+        protocol: 6,
+        src_port: 4000,
+        dst_port,
+    };
+    let answer = proto::FlowTuple {
+        src: backend.into(),
+        dst: src.into(),
+        protocol: 6,
+        src_port: 8080,
+        dst_port: 4000,
+    };
+    let frame = |dst| {
+        let ip = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(src, dst, 64);
+        let mut frame = Vec::new();
+        ip.tcp(4000, 80, 1, 100).syn().write(&mut frame, &[]).unwrap();
+        frame
+    };
+    let mut after = Vec::new();
+    let outer = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64);
+    let inner = [&[8, 0, 0, 0, 0, 16, 0, 0][..], &frame(backend)].concat();
+    outer.udp(50_000, 4789).write(&mut after, &inner).unwrap();
+    proto::Sighting {
+        time_ns: 1_500_000_000,
+        worker: 1,
+        generation: 42,
+        from: "cali1".into(),
+        before: frame(service),
+        after,
+        arriving: Some(tuple(service, 80)),
+        lookup: proto::Lookup::Miss.into(),
+        flow: Some(proto::Flow {
+            orig: Some(tuple(service, 80)),
+            reply: Some(answer),
+            state: "SYN_SENT".into(),
+            allowed: true,
+            egress: Some(proto::RuleHit { policy: "NetworkPolicy/x/out".into(), rule: 3 }),
+            ..Default::default()
+        }),
+        leaving: Some(tuple(backend, 8080)),
+        service: "x/web:http".into(),
+        hop: Some(proto::Hop {
+            interface: "eth0".into(),
+            node: "n2".into(),
+            encapsulation: "vxlan".into(),
+            outer_src: vec![192, 0, 2, 1],
+            outer_dst: vec![192, 0, 2, 2],
+            mtu: 1450,
+            reachable: true,
+            ..Default::default()
+        }),
+        fate: Some(Fate::Forwarded("eth0".into())),
+        ..Default::default()
+    }
+}
+
+/// Six bytes that were no packet.
+fn dropped() -> proto::Sighting {
+    let (reason, sentence) = ("malformed".into(), "Too short.".into());
+    proto::Sighting {
+        from: "cali1".into(),
+        before: vec![1, 2, 3, 4, 5, 6],
+        lookup: proto::Lookup::None.into(),
+        fate: Some(Fate::Dropped(proto::Reason { reason, sentence })),
+        missed: 7,
+        ..Default::default()
+    }
+}
 
 /// Answers what it was told.
 struct Told {
@@ -26,6 +103,8 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Dataplane for Told {
     type SyncStream = Answers<proto::FromDaemon>;
     type ListFlowsStream = Answers<proto::Flow>;
+    type TraceStream = Answers<proto::Sighting>;
+    type ProbeStream = Answers<proto::Sighting>;
 
     async fn sync(
         &self,
@@ -69,6 +148,31 @@ impl Dataplane for Told {
             flow_misses: 4,
             flow_evictions: 0,
         }))
+    }
+
+    async fn trace(
+        &self,
+        call: Request<proto::TraceRequest>,
+    ) -> Result<Response<Self::TraceStream>, Status> {
+        let request = call.into_inner();
+        if request.pod == "default/nobody" {
+            return Err(Status::not_found("default/nobody is no pod of this node"));
+        }
+        let sightings = [forwarded(), dropped()].into_iter().take(request.limit as usize);
+        let answers: Vec<_> = sightings.map(Ok).collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(answers))))
+    }
+
+    /// Says of each frame where it was to come from, and gives it back.
+    async fn probe(
+        &self,
+        call: Request<proto::ProbeRequest>,
+    ) -> Result<Response<Self::ProbeStream>, Status> {
+        let frames = call.into_inner().frames.into_iter();
+        let answers: Vec<_> = frames
+            .map(|frame| Ok(proto::Sighting { before: frame.bytes, from: frame.from, ..dropped() }))
+            .collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(answers))))
     }
 
     async fn get_status(
@@ -136,14 +240,18 @@ impl Running {
         self.dir.path().join("margayd.sock")
     }
 
-    fn good(&self, command: &str) -> String {
+    fn run(&self, command: &str) -> Output {
         let (dataplane, agent) = (self.socket(), self.dir.path().join("agent.sock"));
         let options = [
             format!("--dataplane=unix:{}", dataplane.display()),
             format!("--agent=unix:{}", agent.display()),
         ];
         let words = options.iter().map(String::as_str).chain(command.split_whitespace());
-        let output = margayctl(&words.collect::<Vec<_>>(), "");
+        margayctl(&words.collect::<Vec<_>>(), "")
+    }
+
+    fn good(&self, command: &str) -> String {
+        let output = self.run(command);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{command}: {errors}");
         String::from_utf8(output.stdout).unwrap()
@@ -297,6 +405,69 @@ fn counters_leave_out_what_never_happened_unless_asked() {
 }
 
 #[test]
+fn a_packets_way_is_told_stage_by_stage() {
+    let node = Running::start();
+    let expected = "\
+1970-01-01T00:00:01.5Z  worker 1, generation 42
+  received  cali1, 54 bytes: IPv4 10.65.0.2 → 10.96.0.10 ttl 64 · TCP 4000 → 80 SYN
+  parse     TCP 10.65.0.2:4000 → 10.96.0.10:80
+  flow      miss, decided now; TCP SYN_SENT, allow
+  service   x/web:http → 10.65.1.9:8080
+  egress    NetworkPolicy/x/out#3
+  route     eth0, vxlan to node n2 (192.0.2.1 → 192.0.2.2), MTU 1450
+  rewrite   TCP 10.65.0.2:4000 → 10.65.1.9:8080
+  forwarded eth0, 104 bytes: IPv4 192.0.2.1 → 192.0.2.2 ttl 64 · UDP 50000 → 4789 · VXLAN 4096 · \
+IPv4 10.65.0.2 → 10.65.1.9 ttl 64 · TCP 4000 → 80 SYN
+
+";
+    assert_eq!(node.good("trace --count 1"), expected);
+
+    let output = node.run("trace --count 2 -o json");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let ways: Vec<Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!((&ways[0]["fate"], &ways[0]["to"]), (&json!("forwarded"), &json!("eth0")));
+    assert_eq!(ways[0]["route"]["outerDst"], "192.0.2.2");
+    assert_eq!((&ways[1]["fate"], &ways[1]["reason"]), (&json!("dropped"), &json!("malformed")));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("7 more packets matched"));
+}
+
+#[test]
+fn a_dry_run_asks_for_the_packet_that_was_described_or_captured() {
+    let node = Running::start();
+    let told = |options: &str| node.good(&format!("trace --dry-run {options}"));
+    for (options, frame) in [
+        ("--src 10.0.0.1 --dst 10.0.0.2 --dport 80", "TCP 40000 → 80 SYN"),
+        ("--src fd00::1 --dst fd00::2 --dport 53 --protocol UDP", "UDP 40000 → 53"),
+        ("--src 10.0.0.1 --dst 10.0.0.2 --protocol ICMP --ttl 3", "10.0.0.2 ttl 3 · ICMP 8/0"),
+        ("--src fd00::1 --dst fd00::2 --protocol ICMPv6", "ICMPv6 128/0"),
+        ("--src 10.0.0.1 --dst 10.0.0.2 --protocol SCTP --dport 9", "protocol 132"),
+    ] {
+        assert!(told(options).contains(frame), "{options}: {}", told(options));
+    }
+    assert!(told("--src 10.0.0.1 --dst 10.0.0.2 --dport 1 --from cali9").contains("cali9, "));
+
+    let file = node.dir.path().join("x.pcapng");
+    node.good(&format!("capture --count 2 -w {}", file.display()));
+    let again = told(&format!("--pcap {}", file.display()));
+    // Both sides of the one that was forwarded, one of the one that was dropped.
+    assert_eq!(again.matches("received").count(), 3, "{again}");
+    assert!(again.contains("VXLAN 4096"), "{again}");
+
+    for (command, why) in [
+        ("trace --dry-run", "--src and --dst"),
+        ("trace --dry-run --src 10.0.0.1 --dst fd00::1 --dport 1", "different families"),
+        ("trace --dry-run --src 10.0.0.1 --dst 10.0.0.2", "--dport"),
+        ("trace --dry-run --pcap /nowhere/x", "/nowhere/x"),
+        ("trace --src 10.0.0.1 --dst 10.0.0.2", "--dry-run"),
+        ("trace --pod nobody", "default/nobody is no pod"),
+    ] {
+        let output = node.run(command);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && errors.contains(why), "{command}: {errors}");
+    }
+}
+
+#[test]
 fn versions_are_told_as_far_as_they_are_known() {
     let node = Running::start();
     let versions = node.json("version");
@@ -312,7 +483,7 @@ fn versions_are_told_as_far_as_they_are_known() {
 
 #[test]
 fn a_dataplane_that_is_not_there_is_told_by_every_command() {
-    for command in [&["node", "status"][..], &["flows"], &["counters"]] {
+    for command in [&["node", "status"][..], &["flows"], &["counters"], &["trace"]] {
         let output = margayctl(&[&["--dataplane", "unix:/nowhere/d.sock"], command].concat(), "");
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && errors.contains("/nowhere/d.sock"), "{errors}");

@@ -7,7 +7,7 @@
 //!   and the agent's state in each other's words; `path_mtu`: what routers said;
 //! - [`devices`]: sockets and programs; `shortcut`: TCP between pods that needs no worker; [`control`]: the one task that changes what is in force;
 //! - [`slow`]: the slow path's task;
-//! - [`shared`], [`show`]: what others may see; [`server`], [`metrics`]: who serves it.
+//! - [`shared`], [`show`], `trace`: what others may see; [`server`], [`metrics`]: who serves it.
 
 pub mod config;
 mod sole;
@@ -27,6 +27,7 @@ mod slow;
 
 mod shared;
 mod show;
+mod trace;
 mod server;
 mod metrics;
 

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::control::Request;
 use crate::shared::Shared;
 use crate::show;
+use crate::trace::{self, Tapped};
 
 /// Answers that may wait for an agent that is slow to read.
 const BACKLOG: usize = 1024;
@@ -45,6 +46,8 @@ impl Server {
 impl Dataplane for Server {
     type SyncStream = Answers<proto::FromDaemon>;
     type ListFlowsStream = Answers<proto::Flow>;
+    type TraceStream = Answers<proto::Sighting>;
+    type ProbeStream = Answers<proto::Sighting>;
 
     async fn sync(
         &self,
@@ -92,6 +95,37 @@ impl Dataplane for Server {
         _: Call<proto::GetStatusRequest>,
     ) -> Result<Response<proto::Status>, Status> {
         Ok(Response::new(show::status(&self.shared)))
+    }
+
+    async fn trace(
+        &self,
+        call: Call<proto::TraceRequest>,
+    ) -> Result<Response<Self::TraceStream>, Status> {
+        let tapped = Tapped::new(&self.shared, call.into_inner())?;
+        let (out, sightings) = mpsc::channel(BACKLOG);
+        let mut current = self.current.subscribe();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = tapped.run(out) => {}
+                // The daemon stops.
+                _ = current.wait_for(|current| *current == u64::MAX) => {}
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(sightings))))
+    }
+
+    async fn probe(
+        &self,
+        call: Call<proto::ProbeRequest>,
+    ) -> Result<Response<Self::ProbeStream>, Status> {
+        let (out, sightings) = mpsc::channel(BACKLOG);
+        let shared = self.shared.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(status) = trace::probe(&shared, call.into_inner(), &out) {
+                let _ = out.blocking_send(Err(status));
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(sightings))))
     }
 }
 

@@ -8,6 +8,7 @@ use margay_engine::{Counters, PortId, Snapshot, Underlay};
 use margay_model::{EndpointKey, State};
 use margay_tables::flow::FlowTable;
 use margay_worker::Link;
+use margay_worker::tap::Tap;
 
 use crate::devices::Entry;
 use crate::ports::Traffic;
@@ -46,6 +47,8 @@ pub(crate) struct View {
     pub origin: Origin,
     /// Whether an agent is connected.
     pub agent: bool,
+    /// Those who want to see packets.
+    pub taps: Vec<Arc<Tap>>,
 }
 
 /// Shared by all tasks.

@@ -7,7 +7,7 @@
 //!   plane's state and the kernel's view;
 //! - [`decision`]: what is cached in a flow; [`conntrack`]: what a connection's state is;
 //! - [`shortcut`]: which connections need no worker any more;
-//! - [`counters`]: what a worker counts.
+//! - [`counters`]: what a worker counts; [`trace`]: one packet's way, watched.
 
 pub mod batch;
 
@@ -20,6 +20,7 @@ mod path;
 pub mod shortcut;
 pub mod counters;
 mod listing;
+pub mod trace;
 
 pub use batch::{BATCH, Batch, Fate, Frame, Ingress, Punt, Side, Why};
 pub use counters::Counters;
@@ -150,7 +151,7 @@ impl<'t> Engine<'t> {
     /// The tuple that answers to a frame arrive with, if it is of a connection. For
     /// [`Why::HostFlow`] and [`Why::Neighbour`]; to be asked while awake.
     pub fn answer_to(&self, snapshot: &Snapshot, frame: &mut Frame<'_>) -> Option<Tuple> {
-        let tuple = path::tuple(snapshot, frame)?;
+        let tuple = path::look(snapshot, frame).packet?.tuple;
         let flow = self.lookup(&tuple, self.hash(&tuple)).filter(|flow| !flow.is_denial())?;
         Some(flow.peer().tuple())
     }

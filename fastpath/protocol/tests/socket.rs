@@ -17,6 +17,8 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Dataplane for Yes {
     type SyncStream = Answers<proto::FromDaemon>;
     type ListFlowsStream = Answers<proto::Flow>;
+    type TraceStream = Answers<proto::Sighting>;
+    type ProbeStream = Answers<proto::Sighting>;
 
     async fn sync(
         &self,
@@ -53,6 +55,20 @@ impl Dataplane for Yes {
         _: Request<proto::GetStatusRequest>,
     ) -> Result<Response<proto::Status>, Status> {
         Ok(Response::new(Default::default()))
+    }
+
+    async fn trace(
+        &self,
+        _: Request<proto::TraceRequest>,
+    ) -> Result<Response<Self::TraceStream>, Status> {
+        Ok(Response::new(Box::pin(tokio_stream::empty())))
+    }
+
+    async fn probe(
+        &self,
+        _: Request<proto::ProbeRequest>,
+    ) -> Result<Response<Self::ProbeStream>, Status> {
+        Ok(Response::new(Box::pin(tokio_stream::empty())))
     }
 }
 

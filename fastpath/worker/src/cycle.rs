@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::SystemTime;
 
 use arrayvec::ArrayVec;
 use core_affinity::CoreId;
 use margay_engine::snapshot::DeviceId;
+use margay_engine::trace::Seen;
 use margay_engine::{BATCH, Batch, Engine, Fate, Frame as Work, Ingress, PortId, Punt, Snapshot};
 use margay_model::DropReason;
 use margay_tables::flow::{FlowTable, Share};
@@ -17,6 +19,7 @@ use crate::device::{Device, Health};
 use crate::link::{Command, Link, Mentions, Polling, Punted, Punts, Returned};
 use crate::quota::Quota;
 use crate::rest::Rest;
+use crate::tap::{Sighting, Tap};
 
 /// Free chunks that a worker keeps to itself at most.
 const POOL: usize = 4096;
@@ -26,6 +29,9 @@ const LOOK_EVERY: u32 = 64;
 const SPIN: u32 = 200;
 /// Longest sleep: the flow table is to be aged.
 const SLEEP_MS: u32 = 50;
+
+/// Of the frames of a batch: where each begins, how long it is, and its fate.
+type Outcome = ArrayVec<(usize, usize, Fate), BATCH>;
 
 /// What a worker is made of.
 #[derive(Clone)]
@@ -65,6 +71,7 @@ pub struct Worker {
     routes: Vec<Option<usize>>,
     snapshot: Arc<Snapshot>,
     quota: Quota,
+    taps: Arc<[Arc<Tap>]>,
     rest: Rest,
     polling: Polling,
     now: u32,
@@ -110,6 +117,7 @@ impl Worker {
             routes: Vec::new(),
             snapshot: setup.snapshot,
             quota: Quota::default(),
+            taps: Arc::default(),
             rest,
             polling: setup.polling,
             now: clock::now(),
@@ -164,22 +172,13 @@ impl Worker {
         // Another core wrote them: ask for all, then read the first.
         frames.iter().for_each(Frame::prefetch);
         let ingress = device.ingress;
-        let outcome: ArrayVec<_, BATCH> = {
-            let mut batch = Batch::default();
-            for frame in &mut frames {
-                let (start, len) = (frame.start(), frame.len());
-                let chunk = frame.chunk_mut();
-                batch.frames.push(Work { chunk, start, len, ingress, reassembled: false });
-            }
-            self.engine.run(&self.snapshot, self.now, &mut batch);
-            if let Some(mentions) = &self.mentions {
-                for tuple in self.engine.mentions() {
-                    let _ = mentions.push(tuple);
-                }
-            }
-            let done = batch.frames.iter().zip(&batch.fates);
-            done.map(|(frame, fate)| (frame.start, frame.len, *fate)).collect()
-        };
+        let mut outcome = Outcome::new();
+        if self.taps.is_empty() {
+            self.decide(&mut frames, ingress, &mut outcome);
+            self.mention();
+        } else {
+            self.decide_watched(&mut frames, ingress, &mut outcome);
+        }
         for (mut frame, (start, len, fate)) in frames.into_iter().zip(outcome) {
             match frame.set_range(start, len) {
                 Ok(()) => self.settle(frame, fate),
@@ -187,6 +186,63 @@ impl Worker {
             }
         }
         true
+    }
+
+    /// Hands on the connections that may take the shortcut.
+    fn mention(&mut self) {
+        if let Some(mentions) = &self.mentions {
+            for tuple in self.engine.mentions() {
+                let _ = mentions.push(tuple);
+            }
+        }
+    }
+
+    /// Runs one batch through the engine.
+    fn decide(&mut self, frames: &mut [Frame], ingress: Ingress, outcome: &mut Outcome) {
+        let mut batch = Batch::default();
+        batch.frames.extend(frames.iter_mut().map(|frame| work(frame, ingress)));
+        self.engine.run(&self.snapshot, self.now, &mut batch);
+        outcome.extend(done(&batch));
+    }
+
+    /// The same while somebody wants to see packets: those that may be wanted run by themselves.
+    fn decide_watched(&mut self, frames: &mut [Frame], ingress: Ingress, outcome: &mut Outcome) {
+        let (mut scratch, mut begin) = (Vec::new(), 0);
+        for index in 0..frames.len() {
+            let frame = work(&mut frames[index], ingress);
+            let seen = self.engine.look(&self.snapshot, &frame, &mut scratch);
+            let leaving = self.engine.leaving(&seen);
+            if !self.taps.iter().any(|tap| tap.may_want(&seen, leaving.as_ref())) {
+                continue;
+            }
+            self.decide(&mut frames[begin..index], ingress, outcome);
+            self.watch(&mut frames[index], ingress, seen, outcome);
+            begin = index + 1;
+        }
+        self.decide(&mut frames[begin..], ingress, outcome);
+        // Nothing takes the shortcut meanwhile: what it moves nobody sees.
+        self.engine.mentions().for_each(drop);
+    }
+
+    /// Runs one frame through the engine and shows it to those who want it.
+    fn watch(&mut self, frame: &mut Frame, ingress: Ingress, seen: Seen, outcome: &mut Outcome) {
+        let before = frame.bytes().to_vec();
+        let mut batch = Batch::default();
+        batch.frames.push(work(frame, ingress));
+        let traced = self.engine.watch(&self.snapshot, self.now, seen, &mut batch);
+        let after = batch.frames.first().map(Work::bytes).unwrap_or_default();
+        for tap in self.taps.iter() {
+            let sighting = || Sighting {
+                at: SystemTime::now(),
+                worker: self.number,
+                before: before.clone(),
+                after: after.to_vec(),
+                traced: traced.clone(),
+                snapshot: self.snapshot.clone(),
+            };
+            tap.offer(&traced, sighting);
+        }
+        outcome.extend(done(&batch));
     }
 
     /// Does with a frame what the engine decided.
@@ -291,6 +347,7 @@ impl Worker {
                 Command::Snapshot(snapshot) => self.adopt(snapshot),
                 Command::Attach(id, socket) => self.attach(id, socket),
                 Command::Detach(id) => self.detach(id),
+                Command::Taps(taps) => self.taps = taps,
                 Command::Route(id, owner) => self.route(id, owner),
                 Command::Stop => return false,
             }
@@ -429,6 +486,18 @@ impl Worker {
     fn link(&self) -> &Link {
         &self.links[self.number]
     }
+}
+
+/// A frame as the engine has it.
+fn work(frame: &mut Frame, ingress: Ingress) -> Work<'_> {
+    let (start, len) = (frame.start(), frame.len());
+    Work { chunk: frame.chunk_mut(), start, len, ingress, reassembled: false }
+}
+
+/// Where the frames of a batch that has run begin, how long they are, and their fates.
+fn done<'b>(batch: &'b Batch<'_>) -> impl Iterator<Item = (usize, usize, Fate)> + 'b {
+    let done = batch.frames.iter().zip(&batch.fates);
+    done.map(|(frame, fate)| (frame.start, frame.len, *fate))
 }
 
 fn warm(devices: &mut [Device], token: u64, now: u32) {

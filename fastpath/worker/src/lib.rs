@@ -12,8 +12,9 @@
 //! ```
 //!
 //! In the order of use: [`link`]: the queues, as others see a worker; [`device`]: a socket with its
-//! heat and what waits to be sent by it; `quota`: a port's share of the slow path; [`cycle`]: one turn of the loop; [`rest`]: when and how a
-//! worker sleeps; [`clock`].
+//! heat and what waits to be sent by it; `quota`: a port's share of the slow path; [`cycle`]: one
+//! turn of the loop; [`tap`]: packets that somebody wants to see; [`rest`]: when and how a worker
+//! sleeps; [`clock`].
 
 pub mod link;
 
@@ -21,6 +22,7 @@ mod device;
 mod quota;
 pub mod cycle;
 mod rest;
+pub mod tap;
 
 pub mod clock;
 

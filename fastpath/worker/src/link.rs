@@ -11,6 +11,8 @@ use margay_xsk::{Frame, Socket};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
 
+use crate::tap::Tap;
+
 /// How a worker waits for frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Polling {
@@ -29,6 +31,8 @@ pub enum Command {
     Attach(DeviceId, Box<Socket>),
     /// Give the device's socket back.
     Detach(DeviceId),
+    /// These want to see packets from now on.
+    Taps(Arc<[Arc<Tap>]>),
     /// Frames for the device go to that worker; `None`: to nobody.
     Route(DeviceId, Option<usize>),
     /// End.

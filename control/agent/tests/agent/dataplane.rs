@@ -104,6 +104,8 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Dataplane for Service {
     type SyncStream = Answers<proto::FromDaemon>;
     type ListFlowsStream = Answers<proto::Flow>;
+    type TraceStream = Answers<proto::Sighting>;
+    type ProbeStream = Answers<proto::Sighting>;
 
     async fn sync(
         &self,
@@ -144,6 +146,20 @@ impl Dataplane for Service {
         _: Request<proto::GetStatusRequest>,
     ) -> Result<Response<proto::Status>, Status> {
         Err(Status::unimplemented("the agent does not ask for the status"))
+    }
+
+    async fn trace(
+        &self,
+        _: Request<proto::TraceRequest>,
+    ) -> Result<Response<Self::TraceStream>, Status> {
+        Err(Status::unimplemented("the agent does not ask for packets"))
+    }
+
+    async fn probe(
+        &self,
+        _: Request<proto::ProbeRequest>,
+    ) -> Result<Response<Self::ProbeStream>, Status> {
+        Err(Status::unimplemented("the agent does not ask for packets"))
     }
 }
 

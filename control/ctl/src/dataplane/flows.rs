@@ -1,5 +1,6 @@
 //! `margayctl flows`.
 
+use std::fmt;
 use std::io::{self, BufWriter, Write};
 use std::net::{IpAddr, SocketAddr};
 
@@ -40,7 +41,7 @@ pub(crate) struct Args {
 /// A connection.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Flow {
+pub(super) struct Flow {
     orig: Tuple,
     reply: Tuple,
     orig_count: Count,
@@ -54,9 +55,9 @@ struct Flow {
     ingress: Option<Hit>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Tuple {
+pub(super) struct Tuple {
     src: IpAddr,
     dst: IpAddr,
     protocol: String,
@@ -130,7 +131,7 @@ async fn write_table(mut flows: Streaming<proto::Flow>, wide: bool) -> Result<()
 }
 
 /// A network, or an address as the network of itself.
-fn network(text: &str) -> Result<IpNet, &'static str> {
+pub(super) fn network(text: &str) -> Result<IpNet, &'static str> {
     let address = || text.parse::<IpAddr>().map(IpNet::from);
     let net = text.parse::<IpNet>().or_else(|_| address());
     net.map(|net| net.trunc()).map_err(|_| "expected an address or a network, e.g. 10.0.0.0/8")
@@ -153,7 +154,7 @@ impl Args {
 // === impl Flow ===
 
 impl Flow {
-    fn new(flow: proto::Flow) -> Result<Self, Failure> {
+    pub(super) fn new(flow: proto::Flow) -> Result<Self, Failure> {
         Ok(Self {
             orig: Tuple::new(flow.orig)?,
             reply: Tuple::new(flow.reply)?,
@@ -168,11 +169,25 @@ impl Flow {
         })
     }
 
+    /// Who answers, where a service stands between; else nothing.
+    pub(super) fn answered_by(&self) -> String {
+        let answers = self.reply.from();
+        if answers == self.orig.to() { String::new() } else { answers }
+    }
+
+    /// The rules that decided at the source's and at the destination's endpoint.
+    pub(super) fn rules(&self) -> [Option<String>; 2] {
+        [&self.egress, &self.ingress].map(|hit| hit.as_ref().map(Hit::to_string))
+    }
+
+    /// State and verdict.
+    pub(super) fn summary(&self) -> String {
+        format!("{} {}, {}", self.orig.protocol, self.state, self.verdict)
+    }
+
     fn row(&self, wide: bool) -> Vec<String> {
-        let Self { orig, reply, orig_count, reply_count, .. } = self;
-        // Only where a service or masquerading stands between is the answer from somebody else.
-        let answers = reply.from();
-        let answered_by = if answers == orig.to() { String::new() } else { answers };
+        let Self { orig, orig_count, reply_count, .. } = self;
+        let answered_by = self.answered_by();
         let mut row = vec![
             orig.protocol.clone(),
             orig.from(),
@@ -184,11 +199,8 @@ impl Flow {
             format!("{}.{}s", self.idle_ms / 1000, self.idle_ms % 1000 / 100),
         ];
         if wide {
-            let hit = |hit: &Option<Hit>| {
-                hit.as_ref().map(|hit| format!("{}#{}", hit.policy, hit.rule)).unwrap_or_default()
-            };
             row.push(format!("{}+{}", orig_count.bytes, reply_count.bytes));
-            row.extend([hit(&self.egress), hit(&self.ingress)]);
+            row.extend(self.rules().map(Option::unwrap_or_default));
         }
         row
     }
@@ -197,7 +209,7 @@ impl Flow {
 // === impl Tuple ===
 
 impl Tuple {
-    fn new(tuple: Option<proto::FlowTuple>) -> Result<Self, Failure> {
+    pub(super) fn new(tuple: Option<proto::FlowTuple>) -> Result<Self, Failure> {
         let tuple = tuple.ok_or(Failure::Answer("a connection without addresses"))?;
         Ok(Self {
             src: address(&tuple.src)?,
@@ -217,22 +229,36 @@ impl Tuple {
     }
 }
 
+impl fmt::Display for Tuple {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} → {}", self.protocol, self.from(), self.to())
+    }
+}
+
+// === impl Hit ===
+
+impl fmt::Display for Hit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.policy, self.rule)
+    }
+}
+
 /// An address, with its port where there is one.
-fn end(address: IpAddr, port: u32) -> String {
+pub(super) fn end(address: IpAddr, port: u32) -> String {
     match u16::try_from(port) {
         Ok(0) | Err(_) => address.to_string(),
         Ok(port) => SocketAddr::new(address, port).to_string(),
     }
 }
 
-fn address(bytes: &[u8]) -> Result<IpAddr, Failure> {
+pub(super) fn address(bytes: &[u8]) -> Result<IpAddr, Failure> {
     let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     let v6 = || <[u8; 16]>::try_from(bytes).map(IpAddr::from);
     v4.or_else(|_| v6()).map_err(|_| Failure::Answer("an address of neither 4 nor 16 bytes"))
 }
 
 /// The name that documents know a protocol by, or its number.
-fn protocol_name(number: u32) -> String {
+pub(super) fn protocol_name(number: u32) -> String {
     u8::try_from(number).map_or(number.to_string(), |n| Protocol::of_number(n).to_string())
 }
 

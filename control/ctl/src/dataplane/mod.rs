@@ -1,12 +1,15 @@
 //! What a running `margayd` says of itself.
 //!
 //! - [`status`]: `node status`: what runs, in which mode, and what does not;
-//! - [`flows`]: the connections; [`counters`]: what was counted.
+//! - [`flows`]: the connections; [`counters`]: what was counted;
+//! - [`trace`]: packets on their way, and what would become of those that nobody sends.
 
 mod status;
 
 mod flows;
 mod counters;
+
+mod trace;
 
 use std::time::Duration;
 
@@ -31,6 +34,10 @@ pub(crate) enum Command {
     Flows(flows::Args),
     /// What the dataplane has counted
     Counters(counters::Args),
+    /// Shows packets' ways: what every stage found and decided
+    Trace(trace::Args),
+    /// Writes packets to a pcapng file, with what became of them
+    Capture(trace::capture::Args),
 }
 
 /// Subcommands of `node`.
@@ -46,6 +53,8 @@ pub(crate) async fn run(options: &Options, command: &Command) -> Result<(), Fail
         Command::Node(Node::Status) => status::run(options).await,
         Command::Flows(args) => flows::run(options, args).await,
         Command::Counters(args) => counters::run(options, args).await,
+        Command::Trace(args) => trace::run(options, args).await,
+        Command::Capture(args) => trace::capture::run(options, args).await,
     }
 }
 

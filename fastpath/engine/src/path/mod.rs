@@ -17,7 +17,6 @@ pub(crate) use flow::{rewritten, state};
 use std::ops::ControlFlow::{self, Break, Continue};
 
 use margay_model::DropReason;
-use margay_tables::addr::Tuple;
 use margay_tables::flow::FlowRef;
 use margay_wire::ethernet;
 use margay_wire::transport::TCP_LEN;
@@ -28,6 +27,7 @@ use crate::conntrack::{self, tcp};
 use crate::decision::{Decision, Verdict};
 use crate::shortcut;
 use crate::snapshot::{Adjacency, AdjacencyId, HopState, PortId, Snapshot};
+use crate::trace::Seen;
 
 /// Runs a batch: afterwards every frame has a fate.
 ///
@@ -90,16 +90,16 @@ pub(crate) fn run_again(
     fate
 }
 
-/// What a frame's packet is called.
-pub(crate) fn tuple(snapshot: &Snapshot, frame: &mut Frame<'_>) -> Option<Tuple> {
-    let mut packet = Packet::default();
+/// What a frame is, by its port and parse alone.
+pub(crate) fn look(snapshot: &Snapshot, frame: &mut Frame<'_>) -> Seen {
     let port = parse::port_of(snapshot, frame);
+    let mut packet = Packet::default();
     let parsed = parse::parse(snapshot, frame, port, &mut packet);
-    parsed.is_continue().then_some(packet.tuple)
+    Seen { port: port.continue_value(), packet: parsed.is_continue().then_some(packet) }
 }
 
 /// A decision that is neither, which cannot be.
-const NO_FATE: Fate = Fate::Drop(DropReason::Malformed);
+pub(crate) const NO_FATE: Fate = Fate::Drop(DropReason::Malformed);
 
 /// Takes one parsed packet to its fate.
 #[inline(never)] // Measured: within the loop of `run` it takes a third more time.

@@ -17,3 +17,4 @@ mod pressure;
 mod properties;
 mod verdict;
 mod edits;
+mod trace;
