@@ -2,13 +2,15 @@
 //!
 //! - [`options`]: what all commands share; [`output`]: how results are written; [`failure`]: how
 //!   a command fails;
-//! - [`files`]: the documents that people hand over;
+//! - [`files`]: the documents that people hand over; [`ports`]: ports and protocols as they write
+//!   them;
 //! - [`resource`]: the verbs for objects of the datastore; [`validate`]: documents checked without
 //!   a datastore;
 //! - [`ipam`]: who has which address;
 //! - [`objects`]: reads everything that a datastore holds; [`court`]: who decides on flows that
 //!   nobody sends; [`simulate`]: `policy simulate`, the verdicts; [`explain`]: `policy explain`, the
 //!   reasons;
+//! - [`reach`]: every pair of pods and every port; [`matrix`]: `policy matrix`, who may talk to whom;
 //! - [`dataplane`]: what a running `margayd` says of itself;
 //! - [`version`] and [`completion`]: of the tool itself.
 
@@ -20,6 +22,8 @@ mod failure;
 
 mod files;
 
+mod ports;
+
 mod resource;
 mod validate;
 
@@ -30,6 +34,9 @@ mod objects;
 mod court;
 mod simulate;
 mod explain;
+
+mod reach;
+mod matrix;
 
 mod dataplane;
 
@@ -80,6 +87,8 @@ enum Policy {
     Simulate(simulate::Args),
     /// Tells step by step why a flow is allowed or denied
     Explain(explain::Args),
+    /// Tells who may talk to whom
+    Matrix(matrix::Args),
 }
 
 fn main() -> ExitCode {
@@ -103,6 +112,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Ipam(command) => wait(ipam::run(options, command))?,
         Command::Policy(Policy::Simulate(args)) => return Ok(simulate::run(options, args)?),
         Command::Policy(Policy::Explain(args)) => explain::run(options, args)?,
+        Command::Policy(Policy::Matrix(args)) => matrix::run(options, args)?,
         Command::Dataplane(command) => wait(dataplane::run(options, command))?,
         Command::Version => wait(version::run(options))?,
         Command::Completion(args) => completion::run::<Cli>(args)?,

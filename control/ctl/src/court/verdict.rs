@@ -16,7 +16,7 @@ pub(crate) struct Answer {
 }
 
 /// What one end says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub(crate) struct Side {
     pub(crate) verdict: Fate,
     /// The tier that decided; none where a profile did.
@@ -28,7 +28,7 @@ pub(crate) struct Side {
 }
 
 /// Allowed, denied, or nobody polices that side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Fate {
     Allow,

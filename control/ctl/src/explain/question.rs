@@ -1,7 +1,6 @@
 //! From the command line to one flow.
 
 use std::net::IpAddr;
-use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use margay_compile::{Compiler, PortView};
@@ -9,6 +8,7 @@ use margay_resources::v3::Protocol;
 
 use super::place::{Catalog, Place, PlaceError, ServicePort, What};
 use crate::court::flow::Flow;
+use crate::ports::{PortArg, PortName, protocol};
 
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
@@ -48,20 +48,6 @@ pub(crate) struct Args {
     /// Tell of every policy that does not apply, not only of the nearest
     #[arg(long)]
     pub(super) all: bool,
-}
-
-/// A port as it is written on the command line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PortArg {
-    pub(super) port: PortName,
-    pub(super) protocol: Option<Protocol>,
-}
-
-/// A port by number or name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum PortName {
-    Number(u16),
-    Name(String),
 }
 
 /// No flow can be made of the arguments.
@@ -128,40 +114,8 @@ fn known(ports: &[String]) -> String {
     }
 }
 
-// === impl PortArg ===
-
-impl FromStr for PortArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (port, rest) = text.split_once('/').map_or((text, None), |(p, r)| (p, Some(r)));
-        let protocol = rest.map(protocol).transpose()?;
-        if port.is_empty() {
-            return Err("expected a port, e.g. 80, 53/udp or http".into());
-        }
-        let port = match port.parse() {
-            Ok(0) => return Err("ports begin with 1".into()),
-            Ok(number) => PortName::Number(number),
-            Err(_) if port.bytes().all(|b| b.is_ascii_digit()) => {
-                return Err("ports end with 65535".into());
-            }
-            Err(_) => PortName::Name(port.to_owned()),
-        };
-        Ok(Self { port, protocol })
-    }
-}
-
 fn versions() -> impl TypedValueParser<Value = u8> {
     PossibleValuesParser::new(["4", "6"]).try_map(|version| version.parse())
-}
-
-/// A protocol in whatever case.
-pub(crate) fn protocol(text: &str) -> Result<Protocol, String> {
-    let names = ["TCP", "UDP", "SCTP", "UDPLite", "ICMP", "ICMPv6"];
-    let name = names.into_iter().find(|name| name.eq_ignore_ascii_case(text));
-    name.unwrap_or(text)
-        .parse()
-        .map_err(|error: margay_resources::v3::ValueError| error.to_string())
 }
 
 // === impl Args ===
@@ -228,9 +182,8 @@ impl Args {
             What::Service => catalog.ports(&dst.name).to_vec(),
             _ => named_ports(compiler, address),
         };
-        let fits = |port: &&ServicePort| {
-            said.is_none_or(|said| self::protocol(&port.protocol) == Ok(said))
-        };
+        let fits =
+            |port: &&ServicePort| said.is_none_or(|said| protocol(&port.protocol) == Ok(said));
         let found = match self.port.as_ref().map(|arg| &arg.port) {
             Some(PortName::Name(name)) => {
                 let found = ports.iter().filter(fits).find(|port| port.name == *name);
@@ -262,8 +215,8 @@ impl Args {
             (None, Some(PortName::Number(number))) => Some(*number),
             _ => None,
         };
-        let protocol = said.or_else(|| found.and_then(|p| self::protocol(&p.protocol).ok()));
-        Ok((protocol.unwrap_or(Protocol::TCP), number))
+        let known = said.or_else(|| found.and_then(|port| protocol(&port.protocol).ok()));
+        Ok((known.unwrap_or(Protocol::TCP), number))
     }
 
     /// The protocol that the arguments name.
@@ -301,23 +254,4 @@ fn words(ports: &[ServicePort]) -> Vec<String> {
         name => format!("{name} ({}/{})", port.port, port.protocol),
     };
     ports.iter().map(word).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_port_is_a_number_or_a_name_perhaps_with_a_protocol() {
-        let parse = |text: &str| text.parse::<PortArg>();
-        let number = |port, protocol| Ok(PortArg { port: PortName::Number(port), protocol });
-        assert_eq!(parse("80"), number(80, None));
-        assert_eq!(parse("53/udp"), number(53, Some(Protocol::UDP)));
-        assert_eq!(parse("53/17"), number(53, Some(Protocol::Number(17))));
-        let named = PortArg { port: PortName::Name("http".into()), protocol: Some(Protocol::TCP) };
-        assert_eq!(parse("http/Tcp"), Ok(named));
-        for bad in ["", "/tcp", "0", "65536", "80/", "80/xyz", "80/tcp/udp"] {
-            assert!(parse(bad).is_err(), "{bad}");
-        }
-    }
 }

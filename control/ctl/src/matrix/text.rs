@@ -1,0 +1,53 @@
+//! A matrix for a terminal.
+
+use std::io::{self, Write};
+
+use super::report::Report;
+use crate::reach::outcome::Glance;
+
+/// Longer names are cut.
+const NAME: usize = 60;
+
+/// Writes a row for each group; what sends is on the left, what receives above.
+pub(super) fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    let pods: usize = report.groups.iter().map(|group| group.pods.len()).sum();
+    let port = report.port.as_deref().unwrap_or("any port");
+    let count = report.groups.iter().filter(|group| !group.outside).count();
+    writeln!(out, "{pods} pods in {count} groups that policies treat alike; {port}")?;
+    writeln!(
+        out,
+        "rows send, columns receive: + allowed, ~ partly, . denied, ' ' no common family"
+    )?;
+    writeln!(out)?;
+    let width = report.groups.len().to_string().len();
+    let names: Vec<String> = report.groups.iter().map(|group| cut(&group.name)).collect();
+    let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(5);
+    let header: Vec<_> = (1..=report.groups.len()).map(|n| format!("{n:>width$}")).collect();
+    let line =
+        format!("{:>width$}  {:longest$}  {:>5}  {}", "#", "GROUP", "PODS", header.join(" "));
+    writeln!(out, "{}", line.trim_end())?;
+    for (n, (group, row)) in report.groups.iter().zip(&report.matrix).enumerate() {
+        let signs: Vec<_> =
+            row.iter().map(|cell| format!("{:>width$}", sign(report, *cell))).collect();
+        let (name, pods) = (names.get(n).map_or("", String::as_str), group.pods.len());
+        let line = format!("{:>width$}  {name:longest$}  {pods:>5}  {}", n + 1, signs.join(" "));
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+fn sign(report: &Report, cell: usize) -> char {
+    match report.outcomes.get(cell).map(|cell| cell.verdict) {
+        Some(Glance::Allowed) => '+',
+        Some(Glance::Partly) => '~',
+        Some(Glance::Denied) => '.',
+        Some(Glance::Unreachable) | None => ' ',
+    }
+}
+
+fn cut(name: &str) -> String {
+    if name.chars().count() <= NAME {
+        return name.to_owned();
+    }
+    name.chars().take(NAME - 1).chain(['…']).collect()
+}

@@ -1,0 +1,86 @@
+//! On generated clusters, every cell says what `policy simulate` says of any two of its pods.
+
+use std::net::IpAddr;
+
+use fastrand::Rng;
+use proptest::prelude::*;
+
+use super::class::{Pod, pods};
+use super::probe::Probe;
+use super::survey::Survey;
+use crate::court::flow::Flow;
+use crate::court::verdict::Fate;
+use crate::court::{self, Court, generate};
+
+/// The class of each pod.
+fn class_of(survey: &Survey<'_>, pods: &[Pod]) -> Vec<usize> {
+    let class = |pod| survey.classes.iter().position(|class| class.pods.contains(&pod)).unwrap();
+    (0..pods.len()).map(class).collect()
+}
+
+fn v4(pod: &Pod) -> IpAddr {
+    pod.addresses[0]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn one_port_of_every_pair_is_judged_as_simulate_judges_it(seed in any::<u64>()) {
+        let mut rng = Rng::with_seed(seed);
+        let compiler = court::compile(generate::cluster(&mut rng));
+        let pods = pods(&compiler);
+        let mut court = Court::small(&compiler);
+        for (protocol, port) in [(6, 80), (17, 53), (6, 8080), (132, 85)] {
+            let probe = Probe::of_port(protocol, port);
+            let survey = Survey::new(&pods, &[&compiler], Some(probe), usize::MAX).unwrap();
+            let classes = class_of(&survey, &pods);
+            for (from, src) in pods.iter().zip(&classes) {
+                for (to, dst) in pods.iter().zip(&classes).filter(|(to, _)| v4(to) != v4(from)) {
+                    let flow = Flow { src: v4(from), dst: v4(to), protocol,
+                        src_port: Some(40_000), dst_port: Some(port), icmp: None };
+                    let case = court.hear(&flow);
+                    let answer = court.decide(case);
+                    let outcome = survey.outcome(*src, *dst).unwrap();
+                    prop_assert_eq!(outcome.parts.len(), 1);
+                    prop_assert_eq!(outcome.parts[0].said[0].verdict, answer.verdict, "{:?}", flow);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_allowed_or_denied_on_all_ports_is_so_on_each(seed in any::<u64>()) {
+        use super::outcome::Glance;
+        let mut rng = Rng::with_seed(seed);
+        let compiler = court::compile(generate::cluster(&mut rng));
+        let pods = pods(&compiler);
+        let mut court = Court::small(&compiler);
+        let survey = Survey::new(&pods, &[&compiler], None, usize::MAX).unwrap();
+        let classes = class_of(&survey, &pods);
+        for (from, src) in pods.iter().zip(&classes) {
+            for (to, dst) in pods.iter().zip(&classes).filter(|(to, _)| v4(to) != v4(from)) {
+                let outcome = survey.outcome(*src, *dst).unwrap();
+                let glance = outcome.glance(0);
+                for _ in 0..20 {
+                    let mut flow = generate::flow(&mut rng);
+                    (flow.src, flow.dst) = (v4(from), v4(to));
+                    if matches!(flow.protocol, 6 | 17 | 132) {
+                        flow.src_port = flow.src_port.or(Some(40_000));
+                        flow.dst_port = flow.dst_port.or(Some(rng.u16(1..)));
+                    } else if flow.protocol == 1 {
+                        flow.icmp = Some((rng.u8(..), Some(rng.u8(0..3))));
+                    }
+                    let case = court.hear(&flow);
+                    let verdict = court.decide(case).verdict;
+                    match glance {
+                        Glance::Allowed => prop_assert_eq!(verdict, Fate::Allow, "{:?}", flow),
+                        Glance::Denied => prop_assert_eq!(verdict, Fate::Deny, "{:?}", flow),
+                        Glance::Partly => {}
+                        Glance::Unreachable => prop_assert!(false, "both have IPv4"),
+                    }
+                }
+            }
+        }
+    }
+}
