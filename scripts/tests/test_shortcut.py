@@ -10,7 +10,7 @@ import tempfile
 import time
 
 import pytest
-from bulk import Bulk
+from bulk import Bulk, super_frames
 from documents import policy
 from rig import wait_until
 
@@ -167,6 +167,10 @@ def test_a_service_is_translated_on_the_way(rig, bulk, v):
     assert moved(one)
     _, workers = counts(rig)
     assert (workers - before) < (one.received - received) / 1500 / 2, "most met no worker"
+    frames = super_frames(rig, "b", 5299)
+    assert len(frames) == 20, "its super-frames arrive whole"
+    # Whoever sends them on has a checksum to complete that fits their new addresses.
+    assert all(frame.sum_is_right() for frame in frames)
     # A service that is gone ends no connection.
     rig.store.remove("service")
     assert one.goes_on(), one.error

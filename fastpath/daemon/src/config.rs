@@ -129,7 +129,7 @@ pub struct Config {
     pub log: String,
     /// The kind of pods' ports.
     pub pod_ports: PodPorts,
-    /// Whether busy TCP between pods goes past the workers.
+    /// Whether busy TCP between pods goes past the workers; native ports have no way for it.
     pub shortcut: bool,
     /// Size of the flow table.
     pub flows: Flows,
@@ -197,7 +197,7 @@ impl Config {
             return Err(value("--workers", "must be between 1 and 64"));
         }
         let cores = listed.unwrap_or_else(|| available.iter().map(|core| core.id).collect());
-        let flows = file.flows;
+        let (flows, pod_ports) = (file.flows, file.pod_ports.unwrap_or_default());
         if flows.v4 < 64 || flows.v6 < 64 {
             return Err(value("flows", "v4 and v6 must each be at least 64"));
         }
@@ -214,8 +214,8 @@ impl Config {
             metrics: flags.metrics.or(file.metrics),
             busy: flags.busy || file.busy.unwrap_or(false),
             log: flags.log.or(file.log).unwrap_or_else(|| "info".into()),
-            pod_ports: file.pod_ports.unwrap_or_default(),
-            shortcut: file.shortcut.unwrap_or(true),
+            pod_ports,
+            shortcut: file.shortcut.unwrap_or(true) && pod_ports == PodPorts::Trunk,
             flows,
             frames: file.frames.unwrap_or(1 << 14),
         })
@@ -271,6 +271,18 @@ mod tests {
         let config = load(&["--config", path, "--workers", "1", "--cpus", "0"]).unwrap();
         assert_eq!((config.uplinks, config.workers), (vec!["eth7".to_owned()], 1));
         assert_eq!((config.xdp_mode, config.cores), (XdpMode::Copy, vec![Some(0)]));
+    }
+
+    #[test]
+    fn the_shortcut_is_on_unless_it_is_turned_off_or_ports_are_native() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        for (text, on) in
+            [("", true), ("shortcut = false", false), ("pod-ports = \"native\"", false)]
+        {
+            std::fs::write(&path, format!("uplink = [\"eth7\"]\n{text}\n")).unwrap();
+            assert_eq!(load(&["--config", path.to_str().unwrap()]).unwrap().shortcut, on, "{text}");
+        }
     }
 
     #[test]

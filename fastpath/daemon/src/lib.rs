@@ -53,7 +53,7 @@ use crate::devices::Devices;
 use crate::kernel::{Desired, HostPort, Keeper, KernelView, Watch};
 use crate::metrics::Numbers;
 use crate::shared::Shared;
-use crate::shortcut::{Keeper as ShortcutKeeper, Shortcut};
+use crate::shortcut::{Bookkeeper, Shortcut};
 use crate::slow::Slow;
 use crate::state_dir::StateDir;
 
@@ -151,7 +151,7 @@ async fn serve(
     if let Some((shared, mentions)) = shortcut.zip(mentions) {
         let guest = FlowWorker::new(table.clone()).ok_or_else(|| anyhow!("no seat"))?;
         let snapshots = slow_snapshots.clone();
-        tokio::spawn(ShortcutKeeper { shared, mentions, snapshots, guest }.run());
+        tokio::spawn(Bookkeeper { shared, mentions, snapshots, guest }.run());
     }
     let (tell, told) = mpsc::unbounded_channel();
     let (ask, asked) = mpsc::unbounded_channel();

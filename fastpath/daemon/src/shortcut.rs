@@ -31,8 +31,11 @@ const LISTEN: Duration = Duration::from_millis(20);
 const COLLECT_EVERY: u32 = 3;
 /// Mentions of a connection within one [`LISTEN`] that make it a busy one: 64 packets.
 const BUSY: u32 = 2;
-/// A connection that moved nothing for so many milliseconds goes back to the workers.
-const QUIET_MS: u32 = 1000;
+/// A connection that moved fewer packets than [`STAYS`] within so many milliseconds goes back to the
+/// workers: there is room for few, and it is for those that need it.
+const WINDOW_MS: u32 = 1000;
+/// See [`WINDOW_MS`].
+const STAYS: u64 = 64;
 /// Connections at one time; each has two passages.
 const MOST: usize = Maps::PASSAGES / 2;
 
@@ -44,7 +47,7 @@ pub(crate) struct Shortcut {
 }
 
 /// The task.
-pub(crate) struct Keeper {
+pub(crate) struct Bookkeeper {
     pub(crate) shared: Arc<Shortcut>,
     pub(crate) mentions: Arc<Mentions>,
     pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
@@ -56,8 +59,9 @@ pub(crate) struct Keeper {
 struct Connection {
     generation: u32,
     legs: [Open; 2],
-    /// When it last moved something.
-    moved: u32,
+    /// When the present window began, and the packets moved in it.
+    since: u32,
+    moved: u64,
 }
 
 /// A direction, and what of it is in the flow table already.
@@ -102,9 +106,9 @@ impl Shortcut {
     }
 }
 
-// === impl Keeper ===
+// === impl Bookkeeper ===
 
-impl Keeper {
+impl Bookkeeper {
     /// Runs until the control task is gone.
     pub(crate) async fn run(mut self) {
         let mut ticks = tokio::time::interval(LISTEN);
@@ -148,8 +152,11 @@ impl Keeper {
             {
                 self.close(&tuple, old);
             }
-            if times >= BUSY && open.len() < MOST && !open.contains_key(&tuple) {
-                let connection = self.approve(&legs, snapshot.generation)?;
+            if times >= BUSY
+                && open.len() < MOST
+                && !open.contains_key(&tuple)
+                && let Some(connection) = self.approve(&legs, snapshot.generation)?
+            {
                 debug!(?tuple, "a connection takes the shortcut");
                 open.insert(tuple, connection);
             }
@@ -157,14 +164,18 @@ impl Keeper {
         Ok(())
     }
 
-    /// Opens both passages, or none.
-    fn approve(&self, legs: &[Leg; 2], generation: u32) -> Result<Connection, ProgramError> {
+    /// Opens both passages, or none: one may still be there of an earlier connection.
+    fn approve(
+        &self,
+        legs: &[Leg; 2],
+        generation: u32,
+    ) -> Result<Option<Connection>, ProgramError> {
         let opened = legs.each_ref().map(|leg| {
             let (source, destination) = leg.ends();
             let passage = Passage { source, destination, ifindex: leg.from_index };
             Open { tuple: leg.tuple, passage, packets: 0, bytes: 0 }
         });
-        for (leg, Open { passage, .. }) in legs.iter().zip(&opened) {
+        for (nth, (leg, Open { passage, .. })) in legs.iter().zip(&opened).enumerate() {
             let approval = Approval {
                 generation,
                 ifindex: leg.to_index,
@@ -174,14 +185,15 @@ impl Keeper {
                 to: leg.to.0,
                 translated: leg.translated_ends(),
             };
-            if let Err(error) = self.shared.maps.approve(*passage, approval) {
-                for Open { passage, .. } in &opened {
-                    let _ = self.shared.maps.close(*passage);
+            let approved = self.shared.maps.approve(*passage, approval);
+            if !matches!(approved, Ok(true)) {
+                for Open { passage, .. } in opened.iter().take(nth) {
+                    self.shared.maps.close(*passage)?;
                 }
-                return Err(error);
+                return approved.map(|_| None);
             }
         }
-        Ok(Connection { generation, legs: opened, moved: clock::now() })
+        Ok(Some(Connection { generation, legs: opened, since: clock::now(), moved: 0 }))
     }
 
     /// Brings what was moved into the flow table, and gives back to the workers what is quiet, ends,
@@ -198,11 +210,13 @@ impl Keeper {
                 let moved = self.shared.maps.moved(leg.passage).ok().flatten().unwrap_or_default();
                 // The program itself has closed it when it saw an end.
                 good &= moved.generation == connection.generation;
-                if leg.note(self.guest.table(), moved, now) {
-                    connection.moved = now;
-                }
+                connection.moved += leg.note(self.guest.table(), moved, now);
             }
-            if !good || now.wrapping_sub(connection.moved) > QUIET_MS {
+            if now.wrapping_sub(connection.since) > WINDOW_MS {
+                good &= connection.moved >= STAYS;
+                (connection.since, connection.moved) = (now, 0);
+            }
+            if !good {
                 over.push(*tuple);
             }
         }
@@ -217,7 +231,9 @@ impl Keeper {
         let now = clock::now();
         for leg in &mut connection.legs {
             match self.shared.maps.close(leg.passage) {
-                Ok(moved) => drop(leg.note(self.guest.table(), moved.unwrap_or_default(), now)),
+                Ok(moved) => {
+                    leg.note(self.guest.table(), moved.unwrap_or_default(), now);
+                }
                 // Nothing moves through it when its generation is over.
                 Err(error) => warn!(%error, "cannot close a passage of the shortcut"),
             }
@@ -229,17 +245,17 @@ impl Keeper {
 // === impl Open ===
 
 impl Open {
-    /// Counts in the flow table what was moved since the last time; whether there was anything.
-    fn note(&mut self, table: &FlowTable, moved: Moved, now: u32) -> bool {
+    /// Counts in the flow table what was moved since the last time; how many packets.
+    fn note(&mut self, table: &FlowTable, moved: Moved, now: u32) -> u64 {
         let packets = moved.packets.saturating_sub(self.packets);
         let bytes = moved.bytes.saturating_sub(self.bytes);
         if packets == 0 {
-            return false;
+            return 0;
         }
         (self.packets, self.bytes) = (moved.packets, moved.bytes);
         if let Some(flow) = table.lookup(&self.tuple, table.hash(&self.tuple)) {
             flow.touch_many(now, packets, bytes);
         }
-        true
+        packets
     }
 }

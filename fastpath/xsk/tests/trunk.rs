@@ -241,7 +241,7 @@ fn passages(pods: &[Pod]) -> [(Passage, Approval); 2] {
 fn approve_soon(shortcut: &Shortcut, passages: &[(Passage, Approval)]) {
     thread::sleep(std::time::Duration::from_millis(800));
     for (passage, approval) in passages {
-        shortcut.approve(*passage, *approval).unwrap();
+        assert!(shortcut.approve(*passage, *approval).unwrap());
     }
 }
 

@@ -133,15 +133,16 @@ impl Shortcut {
         done.map_err(failed(GENERATION))
     }
 
-    /// Opens a passage. One that is there already, open or not, stays as it is.
+    /// Opens a passage; `false` if there is one already, open or not, which stays as it is.
     ///
     /// # Errors
     /// [`ProgramError::Map`], also where there are [`Shortcut::PASSAGES`].
-    pub fn approve(&self, passage: Passage, approval: Approval) -> Result<(), ProgramError> {
+    pub fn approve(&self, passage: Passage, approval: Approval) -> Result<bool, ProgramError> {
         let map = self.loaded.map(PASSAGES)?;
         match map.update(&passage.to_bytes(), &approval.to_bytes(), MapFlags::NO_EXIST) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(failed(PASSAGES)(error)),
-            _ => Ok(()),
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(failed(PASSAGES)(error)),
         }
     }
 
