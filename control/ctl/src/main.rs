@@ -11,6 +11,7 @@
 //!   nobody sends; [`simulate`]: `policy simulate`, the verdicts; [`explain`]: `policy explain`, the
 //!   reasons;
 //! - [`reach`]: every pair of pods and every port; [`matrix`]: `policy matrix`, who may talk to whom;
+//!   [`diff`]: `policy diff`, what documents would change;
 //! - [`dataplane`]: what a running `margayd` says of itself;
 //! - [`version`] and [`completion`]: of the tool itself.
 
@@ -37,6 +38,7 @@ mod explain;
 
 mod reach;
 mod matrix;
+mod diff;
 
 mod dataplane;
 
@@ -89,6 +91,8 @@ enum Policy {
     Explain(explain::Args),
     /// Tells who may talk to whom
     Matrix(matrix::Args),
+    /// Tells which verdicts would change if documents were applied
+    Diff(diff::Args),
 }
 
 fn main() -> ExitCode {
@@ -113,6 +117,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Policy(Policy::Simulate(args)) => return Ok(simulate::run(options, args)?),
         Command::Policy(Policy::Explain(args)) => explain::run(options, args)?,
         Command::Policy(Policy::Matrix(args)) => matrix::run(options, args)?,
+        Command::Policy(Policy::Diff(args)) => return Ok(diff::run(options, args)),
         Command::Dataplane(command) => wait(dataplane::run(options, command))?,
         Command::Version => wait(version::run(options))?,
         Command::Completion(args) => completion::run::<Cli>(args)?,

@@ -489,3 +489,50 @@ fn a_dataplane_that_is_not_there_is_told_by_every_command() {
         assert!(!output.status.success() && errors.contains("/nowhere/d.sock"), "{errors}");
     }
 }
+
+#[test]
+fn policy_diff_tells_which_connections_documents_would_cut() {
+    let node = Running::start();
+    let pod = |name: &str, ip: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: x, labels: {{pod: \
+             {name}}}}}\nstatus: {{podIP: {ip}}}\n---\n"
+        )
+    };
+    let store = common::datastore(&(pod("a", "10.0.0.1") + &pod("b", "10.0.0.2")));
+    let policy = store.path().join("policy.txt");
+    let deny = |port: u16| {
+        format!(
+            "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {{name: p, namespace: \
+             x}}\nspec: {{selector: \"pod == 'b'\", ingress: [{{action: Deny, protocol: TCP, \
+             destination: {{ports: [{port}]}}}}, {{action: Allow}}]}}\n"
+        )
+    };
+    let run = |port: u16| {
+        std::fs::write(&policy, deny(port)).unwrap();
+        let words = [
+            format!("--dataplane=unix:{}", node.socket().display()),
+            format!("--datastore=dir:{}", store.path().display()),
+            "-ojson".into(),
+            "policy".into(),
+            "diff".into(),
+            policy.display().to_string(),
+        ];
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let output = margayctl(&words, "");
+        assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["flows"].clone()
+    };
+    // The connection went to a service; its backend's port is what the policy is about.
+    let flows = run(8080);
+    assert_eq!(flows["compared"], 2);
+    let change = &flows["changed"][0];
+    assert_eq!((&change["count"], &change["dst"]), (&json!(1), &json!("10.96.0.10")));
+    assert_eq!(change["backend"], "10.0.0.2:8080");
+    assert_eq!(
+        (&change["old"]["verdict"], &change["new"]["verdict"]),
+        (&json!("allow"), &json!("deny"))
+    );
+    assert_eq!(change["new"]["ingress"]["policy"], "NetworkPolicy/x/p");
+    assert_eq!(run(80)["changed"], json!([]));
+}

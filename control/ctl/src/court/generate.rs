@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use fastrand::Rng;
-use margay_resources::Resource;
+use margay_resources::{Kind, Resource};
 use serde_json::{Value, json};
 
 use super::flow::Flow;
@@ -35,6 +35,17 @@ pub(crate) fn cluster(rng: &mut Rng) -> Vec<Resource> {
         objects.push(policy(rng, number));
     }
     objects.iter().map(|value| Resource::from_value(value).unwrap()).collect()
+}
+
+/// The same cluster with another policy more, and perhaps without one object.
+pub(crate) fn edited(rng: &mut Rng, cluster: &[Resource]) -> Vec<Resource> {
+    let mut edited = cluster.to_vec();
+    edited.push(Resource::from_value(&policy(rng, 100)).unwrap());
+    let at = rng.usize(0..edited.len());
+    if rng.bool() && edited[at].kind() != Kind::Pod {
+        edited.remove(at);
+    }
+    edited
 }
 
 /// A flow between addresses some of which are somebody's.

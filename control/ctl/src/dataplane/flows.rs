@@ -78,6 +78,35 @@ struct Hit {
     rule: u32,
 }
 
+/// A connection as policies see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Who began it.
+    pub(crate) src: IpAddr,
+    /// Who was asked.
+    pub(crate) dst: IpAddr,
+    /// IP protocol number.
+    pub(crate) protocol: u8,
+    /// 0 without ports.
+    pub(crate) src_port: u16,
+    /// 0 without ports.
+    pub(crate) dst_port: u16,
+    /// Who answers: another than was asked where a service is in the way.
+    pub(crate) answers: SocketAddr,
+}
+
+/// All connections that the dataplane knows.
+pub(crate) async fn seen(options: &Options) -> Result<Vec<Seen>, Failure> {
+    let mut client = connect(options).await?;
+    let everything = proto::FlowFilter::from(&FlowFilter::default());
+    let mut flows = in_time(client.list_flows(everything)).await??.into_inner();
+    let mut seen = Vec::new();
+    while let Some(flow) = flows.message().await? {
+        seen.push(Seen::new(&flow)?);
+    }
+    Ok(seen)
+}
+
 /// Lists the connections.
 pub(super) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
     let mut client = connect(options).await?;
@@ -148,6 +177,26 @@ impl Args {
             allowed: (self.allowed || self.denied).then_some(self.allowed),
             limit: self.limit,
         }
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    fn new(flow: &proto::Flow) -> Result<Self, Failure> {
+        let missing = || Failure::Answer("a connection without addresses");
+        let (orig, reply) = flow.orig.as_ref().zip(flow.reply.as_ref()).ok_or_else(missing)?;
+        let port =
+            |port: u32| u16::try_from(port).map_err(|_| Failure::Answer("a port above 65535"));
+        let protocol = u8::try_from(orig.protocol);
+        Ok(Self {
+            src: address(&orig.src)?,
+            dst: address(&orig.dst)?,
+            protocol: protocol.map_err(|_| Failure::Answer("a protocol above 255"))?,
+            src_port: port(orig.src_port)?,
+            dst_port: port(orig.dst_port)?,
+            answers: SocketAddr::new(address(&reply.src)?, port(reply.src_port)?),
+        })
     }
 }
 

@@ -6,7 +6,7 @@
 
 mod status;
 
-mod flows;
+pub(crate) mod flows;
 mod counters;
 
 mod trace;

@@ -145,4 +145,9 @@ impl Choice {
         });
         pods
     }
+
+    /// The port that is chosen; all without one.
+    pub(crate) fn port(&self) -> Option<Probe> {
+        self.port
+    }
 }

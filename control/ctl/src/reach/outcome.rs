@@ -74,6 +74,17 @@ impl Outcome {
         }
     }
 
+    /// The parts of which the clusters say different things.
+    pub(crate) fn changed(&self) -> Vec<&Part> {
+        let differs = |part: &&Part| {
+            part.said.windows(2).any(|two| match two {
+                [old, new] => old.verdict != new.verdict,
+                _ => false,
+            })
+        };
+        self.parts.iter().filter(differs).collect()
+    }
+
     /// The outcomes of two families as one.
     pub(super) fn both(v4: &Self, v6: &Self) -> Self {
         if v4 == v6 {

@@ -83,4 +83,36 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn of_two_clusters_each_says_what_it_says_alone(seed in any::<u64>()) {
+        let mut rng = Rng::with_seed(seed);
+        let before = generate::cluster(&mut rng);
+        let after = court::compile(generate::edited(&mut rng, &before));
+        let before = court::compile(before);
+        let pods = pods(&before);
+        let mut courts = [Court::small(&before), Court::small(&after)];
+        let whole = Survey::new(&pods, &[&before, &after], None, usize::MAX).unwrap();
+        let probe = Probe::of_port(6, 80);
+        let one = Survey::new(&pods, &[&before, &after], Some(probe), usize::MAX).unwrap();
+        let (classes, of_whole) = (class_of(&one, &pods), class_of(&whole, &pods));
+        for (i, from) in pods.iter().enumerate() {
+            for (j, to) in pods.iter().enumerate().filter(|(_, to)| v4(to) != v4(from)) {
+                let flow = Flow { src: v4(from), dst: v4(to), protocol: 6,
+                    src_port: Some(40_000), dst_port: Some(80), icmp: None };
+                let verdicts = courts.each_mut().map(|court| {
+                    let case = court.hear(&flow);
+                    court.decide(case).verdict
+                });
+                let outcome = one.outcome(classes[i], classes[j]).unwrap();
+                let said: Vec<_> = outcome.parts[0].said.iter().map(|said| said.verdict).collect();
+                prop_assert_eq!(&said[..], &verdicts[..], "{:?}", flow);
+                // What changes on one port changes as a part of all ports.
+                if verdicts[0] != verdicts[1] {
+                    let outcome = whole.outcome(of_whole[i], of_whole[j]).unwrap();
+                    prop_assert!(!outcome.changed().is_empty(), "{:?}", flow);
+                }
+            }
+        }
+    }
 }

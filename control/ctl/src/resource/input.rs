@@ -37,7 +37,7 @@ impl Files {
 ///
 /// # Errors
 /// A file that cannot be read; otherwise everything that is wrong with any document, at once.
-pub(super) fn read_files(
+pub(crate) fn read_files(
     paths: &[PathBuf],
     recursive: bool,
     namespace: &str,

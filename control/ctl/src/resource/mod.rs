@@ -9,7 +9,7 @@
 
 pub(crate) mod name;
 
-mod input;
+pub(crate) mod input;
 
 mod columns;
 mod print;
