@@ -2,7 +2,7 @@
 //!
 //! - [`dataplane`]: speaks the daemon's side of the protocol and keeps what it is told;
 //! - [`rig`]: a directory, an agent, a dataplane, and files that appear by renaming;
-//! - the tests: [`publishing`], [`nodes`], [`cni`], [`process`].
+//! - the tests: [`publishing`], [`nodes`], [`cni`], [`process`], [`health`].
 
 mod dataplane;
 mod rig;
@@ -11,3 +11,4 @@ mod publishing;
 mod nodes;
 mod cni;
 mod process;
+mod health;
