@@ -37,18 +37,21 @@ pub(crate) fn nothing(queues: u32) -> Desired {
 }
 
 /// Pools, local blocks and services lead to the trunk. Remote blocks carry the tunnel's address
-/// where all ways between nodes are tunnels.
+/// where all ways between nodes are tunnels. A service's address in a named range has its route:
+/// ten thousand of their own would be looked through at every change.
 fn routes(state: &State, view: &KernelView) -> Vec<HostRoute> {
     let route = |dst: IpNet, source| HostRoute { dst, source, mtu: None };
     let mut routes: Vec<_> =
         state.pools.values().map(|pool| route(pool.cidr, pool_source(state, pool))).collect();
     let blocks = state.routes.iter().filter(|(_, target)| **target == RouteTarget::LocalBlock);
     routes.extend(blocks.map(|(dst, _)| route(*dst, own(state, dst))));
+    let ranges = &state.node.settings.service_ranges;
     let services: BTreeSet<IpNet> = (state.services.values())
         .flat_map(|s| s.cluster_ips.iter().chain(&s.external_ips).chain(&s.load_balancer_ips))
         .filter(|addr| !view.has_address(**addr))
+        .filter(|addr| !ranges.iter().any(|range| range.contains(*addr)))
         .map(|addr| IpNet::from(*addr))
-        .chain(state.node.settings.service_ranges.iter().copied())
+        .chain(ranges.iter().copied())
         .collect();
     routes.extend(services.into_iter().map(|dst| route(dst, own(state, &dst))));
     // Answers of the node to itself through a service.
@@ -91,4 +94,42 @@ fn node_ports(state: &State) -> Option<NodePortAccess> {
         .collect(),
         ports: NODE_PORTS,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use margay_model::{Backend, Selection, Service, TrafficPolicy};
+
+    use super::*;
+
+    #[test]
+    fn a_service_has_a_route_of_its_own_only_outside_of_all_ranges() {
+        let mut state = State::default();
+        let node = Arc::make_mut(&mut state.node);
+        node.settings.service_ranges = vec!["10.96.0.0/16".parse().unwrap()];
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let service = Service {
+            key: "web".into(),
+            protocol: 6,
+            port: 80,
+            cluster_ips: vec![ip("10.96.0.1"), ip("10.97.0.1")],
+            external_ips: vec![ip("203.0.113.7")],
+            load_balancer_ips: Vec::new(),
+            load_balancer_sources: Vec::new(),
+            node_port: None,
+            internal: TrafficPolicy::Cluster,
+            external: TrafficPolicy::Cluster,
+            affinity: None,
+            selection: Selection::Even,
+            cluster_backends: vec![Backend { addr: ip("10.65.0.2"), port: 80 }],
+            local_backends: Vec::new(),
+            kept_backends: Vec::new(),
+        };
+        state.services.insert(service.key.clone(), service.into());
+        let routes = routes(&state, &KernelView::default());
+        let text: Vec<_> = routes.iter().map(|route| route.dst.to_string()).collect();
+        assert_eq!(text, ["10.96.0.0/16", "10.97.0.1/32", "203.0.113.7/32"]);
+    }
 }

@@ -107,3 +107,33 @@ fn loom_of_two_removals_of_one_connection_one_succeeds() {
         assert_eq!(table.counts().connections, 0);
     });
 }
+
+#[test]
+fn loom_a_client_is_only_sent_where_it_was_sent_whoever_writes_beside() {
+    check(|| {
+        // One bucket: both clients look for a place in it at once.
+        let table = table(2, 0);
+        let client = |n: u16| tuple(false, n, 0, 0, 0).src;
+        let backend = move |n: u16| BackendId::new(u64::from(n), client(n), 80);
+        let note = move |table: &FlowTable, n: u16| {
+            let all = table.affinities();
+            all.note(all.key(client(n), 7), backend(n), 0);
+        };
+        let find = move |table: &FlowTable, n: u16| {
+            let all = table.affinities();
+            all.find(all.key(client(n), 7), 0, 1_000)
+        };
+        let other = {
+            let table = table.clone();
+            thread::spawn(move || note(&table, 2))
+        };
+        note(&table, 1);
+        for n in [1, 2] {
+            assert!(find(&table, n).is_none_or(|found| found == backend(n)));
+        }
+        other.join().unwrap();
+        for n in [1, 2] {
+            assert!(find(&table, n).is_none_or(|found| found == backend(n)));
+        }
+    });
+}
