@@ -6,6 +6,7 @@ import hashlib
 import json
 import signal
 import socket
+import subprocess
 import tempfile
 import time
 
@@ -175,6 +176,28 @@ def test_a_service_is_translated_on_the_way(rig, bulk, v):
     rig.store.remove("service")
     assert one.goes_on(), one.error
     wait_until(lambda: takes_it(rig, one), "it takes the shortcut again")
+
+
+def test_what_somebody_watches_comes_back_to_the_workers(rig, bulk):
+    one = bulk("a", "b")
+    wait_until(lambda: takes_it(rig, one), "it takes the shortcut")
+    where = f"unix:{rig.run}/n1/margayd.sock"
+    words = ("--dataplane", where, "-o", "json", "trace", "--port", one.client_port)
+    trace = subprocess.Popen(
+        [rig.bin / "margayctl", *map(str, words), "--count", "100000", "--timeout", "3"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: connections(rig) == 0, "it is back with the workers")
+    # A new generation meanwhile is no reason to look away.
+    rig.store.write("elsewhere", ELSEWHERE)
+    time.sleep(0.5)
+    assert not takes_it(rig, one) and one.goes_on(), one.error
+    said, _ = trace.communicate(timeout=15)
+    assert len(said.splitlines()) > 100, "its packets were seen"
+    wait_until(lambda: takes_it(rig, one), "it takes the shortcut again")
+    rig.store.remove("elsewhere")
+    assert one.goes_on(), one.error
 
 
 @pytest.mark.parametrize("v", [V4, V6])

@@ -42,8 +42,18 @@ const MOST: usize = Maps::PASSAGES / 2;
 /// What others may see of the shortcut.
 pub(crate) struct Shortcut {
     maps: Maps,
+    force: Mutex<Force>,
     /// The connections in it, by the tuple of their first packet.
     open: Mutex<HashMap<Tuple, Connection>>,
+}
+
+/// Which approvals hold. Two parties have a say, each at any time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Force {
+    /// The generation that is in force.
+    generation: u32,
+    /// Whether somebody wants the workers to see everything.
+    held: bool,
 }
 
 /// The task.
@@ -77,12 +87,29 @@ struct Open {
 impl Shortcut {
     /// Nothing is approved yet.
     pub(crate) fn new(maps: Maps) -> Self {
-        Self { maps, open: Mutex::default() }
+        Self { maps, force: Mutex::default(), open: Mutex::default() }
     }
 
     /// Makes all approvals for other generations void.
     pub(crate) fn put_in_force(&self, generation: u32) -> Result<(), ProgramError> {
-        self.maps.set_generation(generation)
+        self.change(|force| force.generation = generation)
+    }
+
+    /// Sends everything to the workers for as long as it is held.
+    pub(crate) fn hold(&self, held: bool) -> Result<(), ProgramError> {
+        self.change(|force| force.held = held)
+    }
+
+    /// Under the lock, so that the kernel hears last what holds last: an older generation that came
+    /// back would allow what a newer one forbids.
+    fn change(&self, change: impl FnOnce(&mut Force)) -> Result<(), ProgramError> {
+        let mut force = self.force.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut force);
+        self.maps.set_generation(force.approvals())
+    }
+
+    fn is_held(&self) -> bool {
+        self.force.lock().unwrap_or_else(PoisonError::into_inner).held
     }
 
     /// What has been moved in and out at a port.
@@ -103,6 +130,15 @@ impl Shortcut {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Tuple, Connection>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Force ===
+
+impl Force {
+    /// The generation that approvals are good for; 0, which none is made for, while it is held.
+    fn approvals(self) -> u32 {
+        if self.held { 0 } else { self.generation }
     }
 }
 
@@ -143,6 +179,9 @@ impl Bookkeeper {
             if let Some(legs) = shortcut::legs(&snapshot, table, &tuple) {
                 heard.entry(legs[0].tuple).or_insert((0, legs)).0 += 1;
             }
+        }
+        if self.shared.is_held() {
+            return Ok(());
         }
         let mut open = self.shared.lock();
         for (tuple, (times, legs)) in heard {
@@ -197,14 +236,15 @@ impl Bookkeeper {
     }
 
     /// Brings what was moved into the flow table, and gives back to the workers what is quiet, ends,
-    /// or was approved for a generation that is over.
+    /// or was approved for a generation that is over, and all of it while the shortcut is held.
     fn collect(&self) {
         let generation = self.snapshots.borrow().generation;
-        let now = clock::now();
+        let (now, held) = (clock::now(), self.shared.is_held());
         let mut over = Vec::new();
         let mut open = self.shared.lock();
         for (tuple, connection) in open.iter_mut() {
-            let mut good = connection.generation == generation
+            let mut good = !held
+                && connection.generation == generation
                 && shortcut::is_established(self.guest.table(), tuple);
             for leg in &mut connection.legs {
                 let moved = self.shared.maps.moved(leg.passage).ok().flatten().unwrap_or_default();
@@ -257,5 +297,22 @@ impl Open {
             flow.touch_many(now, packets, bytes);
         }
         packets
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_is_let_go_with_the_generation_that_came_meanwhile() {
+        let mut force = Force { generation: 7, held: false };
+        assert_eq!(force.approvals(), 7);
+        force.held = true;
+        assert_eq!(force.approvals(), 0);
+        force.generation = 8;
+        assert_eq!(force.approvals(), 0, "a new generation does not end the hold");
+        force.held = false;
+        assert_eq!(force.approvals(), 8);
     }
 }

@@ -23,8 +23,6 @@ use crate::shared::Shared;
 
 /// How often packets that were seen are fetched.
 const FETCH: Duration = Duration::from_millis(10);
-/// A generation that nothing is approved for.
-const NOBODYS: u32 = 0;
 /// Frames that one probe may hold.
 const PROBE: usize = 65_536;
 /// Room around a probe's frame for what the path adds.
@@ -85,11 +83,9 @@ fn tell(shared: &Shared, change: impl FnOnce(&mut Vec<Arc<Tap>>)) {
         let taps: Arc<[_]> = view.taps.as_slice().into();
         // Under the lock, so that all workers hear of changes in their order.
         shared.links.iter().for_each(|link| link.command(Command::Taps(taps.clone())));
-        // What takes the shortcut comes back to the workers, who approve nothing new meanwhile.
-        let generation = view.snapshot.as_ref().map_or(NOBODYS, |snapshot| snapshot.generation);
+        // What takes the shortcut comes back to the workers.
         if let Some(shortcut) = &shared.shortcut
-            && let Err(error) =
-                shortcut.put_in_force(if taps.is_empty() { generation } else { NOBODYS })
+            && let Err(error) = shortcut.hold(!taps.is_empty())
         {
             warn!(%error, "the shortcut keeps what was approved: it will not be seen");
         }
