@@ -4,12 +4,11 @@
 //! large cluster: so each endpoint has one juror, who alone compiles its policies.
 
 use std::num::NonZero;
-use std::sync::Arc;
 use std::thread::{self, ScopedJoinHandle};
 
 use hashbrown::HashMap;
 use margay_compile::Compiler;
-use margay_model::{Endpoint, PolicyKey, TierPolicies};
+use margay_model::{Endpoint, PolicyKey};
 use margay_tables::classifier::{
     Cause, Classifier, Decision, Direction, EndpointPolicy, PacketFacts, PolicyBook, Verdict,
 };
@@ -26,14 +25,20 @@ pub(crate) struct Question<'c> {
 
 /// Everybody who decides.
 pub(crate) struct Jury<'c> {
+    law: Law<'c>,
     jurors: Vec<Juror<'c>>,
 }
 
-/// One thread's compiled policies.
-struct Juror<'c> {
+/// What all jurors share.
+struct Law<'c> {
     compiler: &'c Compiler,
     book: PolicyBook,
     classifier: Classifier,
+}
+
+/// One thread's compiled policies.
+#[derive(Default)]
+struct Juror<'c> {
     /// The tiers of endpoints, by where they lie in memory: endpoints with the same share them.
     tiers: HashMap<usize, EndpointPolicy>,
     /// The profiles of endpoints, which differ by namespace and service account.
@@ -50,23 +55,23 @@ impl<'c> Jury<'c> {
 
     /// A jury of so many, for who has few questions.
     pub(crate) fn of(compiler: &'c Compiler, count: usize) -> Self {
-        let jurors = thread::scope(|scope| {
-            let begun: Vec<_> = (0..count).map(|_| scope.spawn(|| Juror::new(compiler))).collect();
-            begun.into_iter().map(outcome).collect()
-        });
-        Self { jurors }
+        let book = PolicyBook::from_state(compiler.state());
+        let classifier = book.classifier();
+        let law = Law { compiler, book, classifier };
+        Self { law, jurors: (0..count).map(|_| Juror::default()).collect() }
     }
 
     /// Answers each question, in order.
     pub(crate) fn decide(&mut self, questions: &[Question<'c>]) -> Vec<Side> {
         let count = self.jurors.len();
+        let law = &self.law;
         let mut sides = vec![Side::NONE; questions.len()];
         thread::scope(|scope| {
             let asked = self.jurors.iter_mut().enumerate().map(|(number, juror)| {
                 scope.spawn(move || {
                     let numbered = questions.iter().enumerate();
                     let own = numbered.filter(|(_, q)| share(q.endpoint, count) == number);
-                    own.map(|(at, question)| (at, juror.decide(question))).collect::<Vec<_>>()
+                    own.map(|(at, question)| (at, juror.decide(law, question))).collect::<Vec<_>>()
                 })
             });
             // All are begun before the first is waited for.
@@ -96,15 +101,8 @@ fn share(endpoint: &Endpoint, count: usize) -> usize {
 // === impl Juror ===
 
 impl<'c> Juror<'c> {
-    fn new(compiler: &'c Compiler) -> Self {
-        let book = PolicyBook::from_state(compiler.state());
-        let classifier = book.classifier();
-        Self { compiler, book, classifier, tiers: HashMap::new(), profiles: HashMap::new() }
-    }
-
-    fn decide(&mut self, question: &Question<'c>) -> Side {
-        let compiler = self.compiler;
-        let decision = self.ask(question);
+    fn decide(&mut self, law: &Law<'c>, question: &Question<'c>) -> Side {
+        let decision = self.ask(law, question);
         let by_rule = decision.policy.zip(decision.rule);
         let ingress = question.direction == Direction::Ingress;
         Side {
@@ -114,29 +112,23 @@ impl<'c> Juror<'c> {
             },
             tier: decision.tier.cloned(),
             policy: by_rule.map(|(key, _)| key.clone()),
-            rule: by_rule.map(|(key, rule)| compiler.rule_number(key, ingress, rule)),
+            rule: by_rule.map(|(key, rule)| law.compiler.rule_number(key, ingress, rule)),
         }
     }
 
     /// The tiers are compiled apart from the profiles, which are asked where no tier decides: a
     /// policy for many endpoints would otherwise be indexed anew for each combination of profiles.
-    fn ask(&mut self, question: &Question<'c>) -> Decision<'_> {
+    fn ask(&mut self, law: &Law<'c>, question: &Question<'c>) -> Decision<'_> {
         let Question { endpoint, direction, facts } = question;
-        let Self { book, tiers, profiles, classifier, .. } = self;
-        // One key for all: what was compiled is kept here, and the book need not remember whom to
-        // tell of changes, of which there are none.
-        let mut part = |tiers: &Arc<[TierPolicies]>, profiles: &Arc<[PolicyKey]>| {
-            let (tiers, profiles, key) = (tiers.clone(), profiles.clone(), Arc::default());
-            book.endpoint(&Endpoint { key, tiers, profiles, ..(*endpoint).clone() })
-        };
-        let policy = tiers.entry(endpoint.tiers.as_ptr().addr());
-        let policy = policy.or_insert_with(|| part(&endpoint.tiers, &Arc::default()));
+        let Law { book, classifier, .. } = law;
+        let policy = self.tiers.entry(endpoint.tiers.as_ptr().addr());
+        let policy = policy.or_insert_with(|| book.apart(&endpoint.tiers, &[]));
         let decision = classifier.decide(policy, *direction, facts);
         if decision.cause != Cause::NoProfile {
             return decision;
         }
-        let policy = profiles.entry(&*endpoint.profiles);
-        let policy = policy.or_insert_with(|| part(&Arc::default(), &endpoint.profiles));
+        let policy = self.profiles.entry(&*endpoint.profiles);
+        let policy = policy.or_insert_with(|| book.apart(&[], &endpoint.profiles));
         classifier.decide(policy, *direction, facts)
     }
 }

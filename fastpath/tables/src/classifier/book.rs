@@ -120,6 +120,15 @@ impl PolicyBook {
         self.policy_of(list)
     }
 
+    /// Tiers and profiles compiled for themselves: the book does not remember who has them. For who
+    /// asks about a state that does not change, from several threads if need be.
+    pub fn apart(&self, tiers: &[TierPolicies], profiles: &[PolicyKey]) -> EndpointPolicy {
+        EndpointPolicy {
+            ingress: Arc::new(self.build(tiers, profiles, Direction::Ingress)),
+            egress: Arc::new(self.build(tiers, profiles, Direction::Egress)),
+        }
+    }
+
     /// The sets and names as they are now, for a snapshot.
     pub fn classifier(&self) -> Classifier {
         self.classifier.clone()
@@ -235,10 +244,7 @@ impl PolicyBook {
         if let Some(policy) = &list.policy {
             return policy.clone();
         }
-        let policy = EndpointPolicy {
-            ingress: Arc::new(self.build(list, Direction::Ingress)),
-            egress: Arc::new(self.build(list, Direction::Egress)),
-        };
+        let policy = self.apart(&list.tiers, &list.profiles);
         self.work.lists += 1;
         if let Some(list) = self.lists.get_mut(id) {
             list.policy = Some(policy.clone());
@@ -246,9 +252,14 @@ impl PolicyBook {
         policy
     }
 
-    fn build(&self, list: &List, direction: Direction) -> RuleList {
+    fn build(
+        &self,
+        tiers: &[TierPolicies],
+        profiles: &[PolicyKey],
+        direction: Direction,
+    ) -> RuleList {
         let mut rules = RuleList::default();
-        for tier in list.tiers.iter() {
+        for tier in tiers {
             let policies = match direction {
                 Direction::Ingress => &tier.ingress,
                 Direction::Egress => &tier.egress,
@@ -258,7 +269,7 @@ impl PolicyBook {
                 rules.push_tier(&tier.name, tier.default_action, steps);
             }
         }
-        for profile in list.profiles.iter() {
+        for profile in profiles {
             rules.push_profile(self.steps(profile, direction));
         }
         rules.seal()

@@ -74,3 +74,26 @@ fn an_endpoint_that_changes_its_policies_gets_the_list_of_those() {
     book.note(&Update::EndpointGone("pod0".into()));
     assert!(allowed(&mut book, &pod(0, "a")));
 }
+
+#[test]
+fn what_is_compiled_apart_decides_the_same_and_leaves_the_book_as_it_was() {
+    let mut book = PolicyBook::default();
+    book.note(&Update::Set("s".into(), set([net("10.0.0.0/8")])));
+    book.note(&Update::Policy(policy("a", vec![rule_from("s")])));
+    book.note(&Update::Policy(policy("p", vec![Rule::any(Action::Allow)])));
+    let tiers = vec![tier("one", DefaultAction::Pass, &["a"])];
+    for profiles in [&["p"][..], &["missing"], &[]] {
+        let pod = endpoint("pod", tiers.clone(), profiles);
+        let work = book.work();
+        let apart = book.apart(&pod.tiers, &pod.profiles);
+        assert_eq!(book.work(), work);
+        let known = book.endpoint(&pod);
+        for src in ["10.1.1.1", "11.1.1.1"] {
+            let classifier = book.classifier();
+            let facts = tcp(src, "1.1.1.1", 80);
+            let [apart, known] =
+                [&apart, &known].map(|p| classifier.decide(p, Direction::Ingress, &facts));
+            assert_eq!(answer(&apart), answer(&known), "{profiles:?} {src}");
+        }
+    }
+}
