@@ -1,5 +1,6 @@
 //! The IPAM plugin, run as a child ("Section 4: Plugin Delegation").
 
+use std::env;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -141,10 +142,19 @@ impl Delegate {
         Err(self.failure(verb, &output))
     }
 
-    /// The child inherits the CNI_* variables; only the verb may differ, when an ADD is undone.
+    /// The child inherits the CNI_* variables; only the verb may differ, when an ADD is undone, and
+    /// what it does not know of a pod's arguments it is to ignore, as they are ours.
     fn spawn(&self, verb: Verb, config: &Value) -> io::Result<Output> {
+        let arguments = env::var("CNI_ARGS").unwrap_or_default();
+        let ours = "IgnoreUnknown=1";
+        let arguments = match arguments.as_str() {
+            "" => ours.to_owned(),
+            given if given.contains("IgnoreUnknown=") => given.to_owned(),
+            given => format!("{ours};{given}"),
+        };
         let mut child = Command::new(&self.executable)
             .env("CNI_COMMAND", verb.to_string())
+            .env("CNI_ARGS", arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

@@ -18,6 +18,8 @@ pub(crate) struct NodeFacts {
     pub(crate) addresses: BTreeSet<IpAddr>,
     pub(crate) tunnel_addresses: Vec<TunnelAddress>,
     pub(crate) vtep_mac: Mac,
+    /// Its networks for pods as Kubernetes handed them out: what `host-local` gives addresses of.
+    pub(crate) pod_cidrs: Vec<IpNet>,
 }
 
 /// An address pool with its encapsulation; at most one of the two modes is set.
@@ -54,11 +56,12 @@ pub struct NodeConfig {
     pub node_port_addresses: Vec<IpNet>,
 }
 
-/// What a route stems from.
+/// What a route stems from. Of several for one destination the first counts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Origin {
     Block(IpNet),
     Tunnel(Arc<str>),
+    PodCidrs(Arc<str>),
 }
 
 /// The network between the nodes.
@@ -127,6 +130,7 @@ impl Network {
         }
         self.changed = true;
         self.dirty.insert(Origin::Tunnel(name.clone()));
+        self.dirty.insert(Origin::PodCidrs(name.clone()));
         let is_own = self.config.as_ref().is_some_and(|c| c.name == *name);
         if is_own {
             self.touch_all();
@@ -165,6 +169,7 @@ impl Network {
     fn touch_all(&mut self) {
         self.dirty.extend(self.blocks.keys().map(|cidr| Origin::Block(*cidr)));
         self.dirty.extend(self.nodes.keys().map(|name| Origin::Tunnel(name.clone())));
+        self.dirty.extend(self.nodes.keys().map(|name| Origin::PodCidrs(name.clone())));
     }
 
     /// The changes since the last flush.
@@ -261,6 +266,14 @@ impl Network {
             Origin::Block(cidr) => {
                 self.blocks.get(cidr).map(|b| self.routes_of_block(b, config)).unwrap_or_default()
             }
+            Origin::PodCidrs(name) => {
+                let networks = self.nodes.get(name).into_iter().flat_map(|n| &n.pod_cidrs);
+                let target = |net| match *name == config.name {
+                    true => Some(RouteTarget::LocalBlock),
+                    false => self.to_node(name, net),
+                };
+                networks.filter_map(|net| Some((*net, target(net)?))).collect()
+            }
             Origin::Tunnel(name) if *name == config.name => Vec::new(),
             Origin::Tunnel(name) => {
                 let addresses = self.nodes.get(name).into_iter().flat_map(|n| &n.tunnel_addresses);
@@ -338,5 +351,41 @@ impl From<&PoolFacts> for Pool {
             encap: pool.encap,
             encap_always: pool.always,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn networks_that_kubernetes_handed_to_nodes_are_routes_and_blocks_count_first() {
+        let name = |text: &str| Arc::<str>::from(text);
+        let own = NodeConfig { name: name("n1"), ..NodeConfig::default() };
+        let mut network = Network::new(Some(own));
+        for (node, cidr) in [("n1", "10.3.1.0/24"), ("n2", "10.3.2.0/24"), ("n3", "10.3.3.0/24")] {
+            let facts = NodeFacts { pod_cidrs: vec![net(cidr)], ..NodeFacts::default() };
+            network.set_node(&name(node), Some(facts));
+        }
+        // A block that another node has claimed of the very network.
+        let cidr = net("10.3.3.0/24");
+        let block = BlockFacts { cidr, node: Some(name("n2")), borrowed: Vec::new() };
+        network.set_block(cidr, Some(block));
+        network.flush();
+        let to = |node: &str| RouteTarget::Node { node: name(node), encap: Encap::None };
+        let expected = [
+            (net("10.3.1.0/24"), RouteTarget::LocalBlock),
+            (net("10.3.2.0/24"), to("n2")),
+            (net("10.3.3.0/24"), to("n2")),
+        ];
+        assert_eq!(network.routes, expected.clone().into());
+        network.set_block(cidr, None);
+        network.set_node(&name("n2"), None);
+        network.flush();
+        assert_eq!(network.routes, [expected[0].clone(), (cidr, to("n3"))].into());
     }
 }

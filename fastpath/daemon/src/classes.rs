@@ -28,6 +28,11 @@ impl Classes {
         for pool in state.pools.keys() {
             addresses.insert(*pool, AddressClass::POOL);
         }
+        // Pods that have addresses out of no pool.
+        let in_pool = |addr: &&IpAddr| state.pools.keys().any(|pool| pool.contains(*addr));
+        let pods = state.endpoints.values().flat_map(|pod| &pod.addresses);
+        let stray = pods.filter(|addr| !in_pool(addr));
+        addresses.extend(stray.map(|addr| (IpNet::from(*addr), AddressClass::POOL)));
         let own = own(state, underlay);
         let mut ports = BTreeSet::new();
         for service in state.services.values() {

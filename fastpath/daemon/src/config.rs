@@ -53,19 +53,31 @@ pub struct Flags {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct File {
     node: Option<String>,
-    uplink: Vec<String>,
+    uplink: List,
     workers: Option<usize>,
-    cpus: Option<String>,
+    cpus: List,
     socket: Option<PathBuf>,
+    #[serde(alias = "state_dir")]
     state_dir: Option<PathBuf>,
+    #[serde(alias = "xdp_mode")]
     xdp_mode: Option<XdpMode>,
     metrics: Option<SocketAddr>,
     busy: Option<bool>,
     log: Option<String>,
+    #[serde(alias = "pod_ports")]
     pod_ports: Option<PodPorts>,
     shortcut: Option<bool>,
     flows: Flows,
     frames: Option<u32>,
+}
+
+/// A list as the flag takes it, or as TOML has it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum List {
+    Text(String),
+    Texts(Vec<String>),
+    Numbers(Vec<usize>),
 }
 
 /// Connections that the flow table has room for.
@@ -171,6 +183,28 @@ pub enum ConfigError {
     },
 }
 
+// === impl List ===
+
+impl Default for List {
+    fn default() -> Self {
+        Self::Texts(Vec::new())
+    }
+}
+
+impl List {
+    /// As the flag takes it; `None` for an empty one.
+    fn text(self) -> Option<String> {
+        let text = match self {
+            Self::Text(text) => text,
+            Self::Texts(texts) => texts.join(","),
+            Self::Numbers(numbers) => {
+                numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+            }
+        };
+        Some(text).filter(|text| !text.is_empty())
+    }
+}
+
 // === impl Flows ===
 
 impl Default for Flows {
@@ -185,12 +219,17 @@ impl Config {
     /// Reads the file, lays the flags over it, and checks the result.
     pub fn load(flags: Flags) -> Result<Self, ConfigError> {
         let file = flags.config.as_deref().map(read).transpose()?.unwrap_or_default();
-        let uplinks = if flags.uplink.is_empty() { file.uplink } else { flags.uplink };
+        let of_file = file.uplink.text().unwrap_or_default();
+        let of_file = of_file.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let uplinks = match flags.uplink.is_empty() {
+            true => of_file.map(str::to_owned).collect(),
+            false => flags.uplink,
+        };
         if uplinks.is_empty() {
             return Err(ConfigError::NoUplink);
         }
         let available = core_affinity::get_core_ids().unwrap_or_default();
-        let listed = flags.cpus.or(file.cpus).map(|list| cpu_list(&list)).transpose()?;
+        let listed = flags.cpus.or(file.cpus.text()).map(|list| cpu_list(&list)).transpose()?;
         let default_workers = listed.as_ref().map_or(available.len().clamp(1, 4), Vec::len);
         let workers = flags.workers.or(file.workers).unwrap_or(default_workers);
         if !(1..=64).contains(&workers) {
@@ -282,6 +321,22 @@ mod tests {
         {
             std::fs::write(&path, format!("uplink = [\"eth7\"]\n{text}\n")).unwrap();
             assert_eq!(load(&["--config", path.to_str().unwrap()]).unwrap().shortcut, on, "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_of_the_file_may_be_written_as_flags_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        for text in [
+            "uplink = \"eth7,eth8\"\ncpus = \"0,0\"\nstate_dir = \"/x\"\n",
+            "uplink = [\"eth7\", \"eth8\"]\ncpus = [0, 0]\nstate-dir = \"/x\"\n",
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let config = load(&["--config", path.to_str().unwrap()]).unwrap();
+            assert_eq!(config.uplinks, ["eth7", "eth8"], "{text}");
+            assert_eq!(config.cores, [Some(0), Some(0)], "{text}");
+            assert_eq!(config.state_dir, Path::new("/x"), "{text}");
         }
     }
 

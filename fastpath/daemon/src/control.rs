@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use margay_engine::snapshot::HopKey;
 use margay_engine::{Assembler, PortId, Snapshot, Underlay};
 use margay_model::{EndpointKey, LocalNode, State, Update};
@@ -30,7 +31,7 @@ use tracing::{error, info, warn};
 use crate::classes::Classes;
 use crate::devices::{DeviceError, Devices};
 use crate::host;
-use crate::kernel::{Desired, HostPort, Keeper, KernelView, NeighbourState};
+use crate::kernel::{Desired, HostPort, Keeper, KernelView, Link as KernelLink, NeighbourState};
 use crate::path_mtu::PathMtus;
 use crate::ports::Ports;
 use crate::shared::{Origin, Shared};
@@ -107,6 +108,17 @@ pub(crate) struct Control {
     /// What the slow path knows of the node.
     told: Option<Arc<LocalNode>>,
     unsaved: bool,
+    /// What stood in the kernel when the host port was last brought to what is wanted.
+    grounds: Grounds,
+}
+
+/// What of the kernel Margay's own routes, rules and addresses stand on: the kernel takes routes
+/// away with their source address or with a link that goes down.
+#[derive(Default)]
+struct Grounds {
+    links: Arc<BTreeMap<u32, KernelLink>>,
+    addresses: Arc<BTreeSet<(u32, IpNet)>>,
+    own_removed: u64,
 }
 
 /// When changes of the kernel's view are to be in force.
@@ -116,6 +128,20 @@ enum When {
     /// Neighbours that nobody waits for may wait for the next second: each new or lost one makes
     /// all decisions anew, and a large network has always some.
     Soon,
+}
+
+// === impl Grounds ===
+
+impl Grounds {
+    fn of(view: &KernelView) -> Self {
+        let KernelView { links, addresses, own_removed, .. } = view.clone();
+        Self { links, addresses, own_removed }
+    }
+
+    fn are(&self, view: &KernelView) -> bool {
+        (&self.links, &self.addresses, self.own_removed)
+            == (&view.links, &view.addresses, view.own_removed)
+    }
 }
 
 // === impl Control ===
@@ -140,6 +166,7 @@ impl Control {
             path_mtus: PathMtus::default(),
             told: None,
             unsaved: false,
+            grounds: Grounds::default(),
         }
     }
 
@@ -322,11 +349,17 @@ impl Control {
     /// The kernel's part, where it is not as it should be.
     async fn apply_to_kernel(&mut self) {
         let desired = host::desired(&self.state, &self.view, &self.parts.desired);
-        if desired == self.parts.desired {
+        if desired == self.parts.desired && self.grounds.are(&self.view) {
             return;
         }
         match self.parts.host.apply(&desired).await {
-            Ok(_) => self.parts.desired = desired,
+            Ok((_, changes)) => {
+                if desired == self.parts.desired && !changes.is_empty() {
+                    warn!(?changes, "somebody changed the host port; it is put back");
+                }
+                self.grounds = Grounds::of(&self.view);
+                self.parts.desired = desired;
+            }
             Err(error) => error!(
                 error = &error as &dyn std::error::Error,
                 "the host port is not as it should be"
@@ -362,6 +395,9 @@ impl Control {
 
     /// The kernel's view has changed: what does it mean?
     async fn look_again(&mut self, when: When) {
+        if !self.grounds.are(&self.view) {
+            self.apply_to_kernel().await;
+        }
         let uplinks = self.follow_uplinks();
         let underlay = self.look();
         let difference = match Difference::new(&self.underlay, &underlay) {

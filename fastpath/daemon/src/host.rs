@@ -1,16 +1,16 @@
 //! What the kernel is wanted to have, by what is in force.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use margay_engine::snapshot::{HAIRPIN_V4, HAIRPIN_V6};
 use margay_model::{Pool, RouteTarget, State};
 
-use crate::kernel::{Desired, HostRoute, KernelView, NodePortAccess};
+use crate::kernel::{Desired, HostRoute, KERNEL_END, KernelView, NodePortAccess};
 
-/// Node ports as Kubernetes hands them out.
-const NODE_PORTS: (u16, u16) = (30_000, 32_767);
+/// Ranges of node ports of one protocol that have rules of their own.
+const RANGES: usize = 32;
 
 /// The kernel's part for a state; queues and MTU of the trunk stay as they are.
 pub(crate) fn desired(state: &State, view: &KernelView, last: &Desired) -> Desired {
@@ -19,7 +19,7 @@ pub(crate) fn desired(state: &State, view: &KernelView, last: &Desired) -> Desir
         mtu: last.mtu,
         tunnel_addresses: state.node.tunnel_addresses.iter().map(|t| t.address).collect(),
         routes: routes(state, view),
-        node_ports: node_ports(state),
+        node_ports: node_ports(state, view),
         snat_ports: state.node.settings.snat_ports,
     }
 }
@@ -45,6 +45,11 @@ fn routes(state: &State, view: &KernelView) -> Vec<HostRoute> {
         state.pools.values().map(|pool| route(pool.cidr, pool_source(state, pool))).collect();
     let blocks = state.routes.iter().filter(|(_, target)| **target == RouteTarget::LocalBlock);
     routes.extend(blocks.map(|(dst, _)| route(*dst, own(state, dst))));
+    // Addresses that pods have of elsewhere: borrowed, or out of no pool.
+    let pods = state.endpoints.values().flat_map(|pod| pod.addresses.iter().copied());
+    let covered = |addr: &IpAddr| routes.iter().any(|route| route.dst.contains(addr));
+    let pods: Vec<_> = pods.filter(|addr| !covered(addr)).map(IpNet::from).collect();
+    routes.extend(pods.into_iter().map(|dst| route(dst, own(state, &dst))));
     let ranges = &state.node.settings.service_ranges;
     let services: BTreeSet<IpNet> = (state.services.values())
         .flat_map(|s| s.cluster_ips.iter().chain(&s.external_ips).chain(&s.load_balancer_ips))
@@ -83,17 +88,50 @@ fn own(state: &State, dst: &IpNet) -> Option<IpAddr> {
     }
 }
 
-fn node_ports(state: &State) -> Option<NodePortAccess> {
-    state.services.values().any(|service| service.node_port.is_some()).then(|| NodePortAccess {
-        addresses: [
-            state.node.v4.map(|(addr, _)| addr.into()),
-            state.node.v6.map(|(addr, _)| addr.into()),
-        ]
-        .into_iter()
-        .flatten()
-        .collect(),
-        ports: NODE_PORTS,
-    })
+/// The node's addresses and the ports that services have on them. Rules are few: a kernel asks them
+/// one by one for every packet of the node.
+fn node_ports(state: &State, view: &KernelView) -> Option<NodePortAccess> {
+    let mut used = BTreeMap::<u8, BTreeSet<u16>>::new();
+    for service in state.services.values() {
+        let port = service.node_port.map(|port| (service.protocol, port));
+        port.map(|(protocol, port)| used.entry(protocol).or_default().insert(port));
+    }
+    let ports = used.into_iter().map(|(protocol, ports)| (protocol, ranges(&ports)));
+    let named = &state.node.settings.node_port_addresses;
+    let answers = |addr: &IpAddr| named.is_empty() || named.iter().any(|net| net.contains(addr));
+    let access = NodePortAccess {
+        addresses: own_addresses(state, view).into_iter().filter(answers).collect(),
+        ports: ports.collect(),
+    };
+    (!access.ports.is_empty()).then_some(access)
+}
+
+/// The node's addresses by which others reach it.
+fn own_addresses(state: &State, view: &KernelView) -> BTreeSet<IpAddr> {
+    let ours = |index: &u32| view.links.get(index).is_some_and(|link| &*link.name == KERNEL_END);
+    let is_global = |addr: &IpAddr| match addr {
+        IpAddr::V4(addr) => !addr.is_loopback() && !addr.is_link_local(),
+        IpAddr::V6(addr) => !addr.is_loopback() && !addr.is_unicast_link_local(),
+    };
+    let of_kernel = view.addresses.iter().filter(|(index, _)| !ours(index));
+    let of_kernel = of_kernel.map(|(_, net)| net.addr()).filter(is_global);
+    let told = [state.node.v4.map(|(a, _)| a.into()), state.node.v6.map(|(a, _)| a.into())];
+    of_kernel.chain(told.into_iter().flatten()).collect()
+}
+
+/// Ports as ranges; where there would be too many, the one that holds them all.
+fn ranges(ports: &BTreeSet<u16>) -> Vec<(u16, u16)> {
+    let mut ranges: Vec<(u16, u16)> = Vec::new();
+    for port in ports {
+        match ranges.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(*port) => *last = *port,
+            _ => ranges.push((*port, *port)),
+        }
+    }
+    match (ports.first(), ports.last()) {
+        (Some(first), Some(last)) if ranges.len() > RANGES => vec![(*first, *last)],
+        _ => ranges,
+    }
 }
 
 #[cfg(test)]
@@ -131,5 +169,13 @@ mod tests {
         let routes = routes(&state, &KernelView::default());
         let text: Vec<_> = routes.iter().map(|route| route.dst.to_string()).collect();
         assert_eq!(text, ["10.96.0.0/16", "10.97.0.1/32", "203.0.113.7/32"]);
+    }
+
+    #[test]
+    fn node_ports_are_named_one_by_one_while_they_are_few() {
+        assert_eq!(ranges(&[30_001, 30_002, 30_007].into()), [(30_001, 30_002), (30_007, 30_007)]);
+        let scattered: BTreeSet<u16> = (0..=RANGES as u16).map(|n| 30_000 + 2 * n).collect();
+        assert_eq!(ranges(&scattered), [(30_000, 30_000 + 2 * RANGES as u16)]);
+        assert_eq!(ranges(&BTreeSet::new()), []);
     }
 }

@@ -203,7 +203,7 @@ impl Slow {
                 let addr = match hop.neighbour {
                     Some(addr) => addr.into(),
                     // The packet is addressed to its next hop once it is translated.
-                    None => match self.answer_to(punt.port, bytes) {
+                    None => match self.answer_to(punt, bytes) {
                         Some(answer) => answer.src.into(),
                         None => slow::packet::IpView::parse(bytes.get(14..)?)?.dst,
                     },
@@ -211,14 +211,15 @@ impl Slow {
                 Request::Neighbour { egress: hop.port.0.into(), hop: addr }
             }
             Why::IcmpError => Request::IcmpError,
-            Why::HostFlow => Request::HostFlow(self.answer_to(punt.port, bytes)?.into()),
+            Why::HostFlow => Request::HostFlow(self.answer_to(punt, bytes)?.into()),
         })
     }
 
-    /// The tuple of answers to a frame that came from a port.
-    fn answer_to(&self, port: PortId, bytes: &[u8]) -> Option<Tuple> {
+    /// The tuple of answers to a frame.
+    fn answer_to(&self, punt: &Punt, bytes: &[u8]) -> Option<Tuple> {
         let mut chunk = bytes.to_vec();
-        let (start, len, ingress) = (0, chunk.len(), From::Port(port));
+        let ingress = if punt.tunneled { From::Tunnel(punt.port) } else { From::Port(punt.port) };
+        let (start, len) = (0, chunk.len());
         let mut frame = Frame { chunk: &mut chunk, start, len, ingress, reassembled: false };
         self.engine.answer_to(&self.snapshots.borrow(), &mut frame)
     }
@@ -262,11 +263,13 @@ impl Slow {
         self.engine.counters()
     }
 
-    /// Accounts for the end of a punt.
+    /// Accounts for the end of a punt: it is consumed. One that is refused enters the dataplane
+    /// again, only to be dropped there, so that the drop is seen and the account stays even.
     fn end(&self, reason: PuntReason, why: Option<DropReason>) {
-        match why {
-            None => self.counters().consumed(reason),
-            Some(why) => self.counters().dropped(why),
+        self.counters().consumed(reason);
+        if let Some(why) = why {
+            self.counters().injected(reason);
+            self.counters().dropped(why);
         }
     }
 

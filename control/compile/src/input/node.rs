@@ -35,7 +35,17 @@ pub(crate) fn kubernetes(object: &Node) -> NodeFacts {
     facts.tunnel(Encap::Vxlan, note("IPv4VXLANTunnelAddr"));
     facts.tunnel(Encap::Vxlan, note("IPv6VXLANTunnelAddr"));
     facts.vtep_mac = note("VXLANTunnelMACAddr").parse().unwrap_or_default();
+    facts.pod_cidrs = pod_cidrs(object);
     facts
+}
+
+/// `spec.podCIDRs`, or `spec.podCIDR` alone.
+fn pod_cidrs(object: &Node) -> Vec<IpNet> {
+    let Some(spec) = &object.spec else { return Vec::new() };
+    let many = spec.pod_cidrs.as_deref().unwrap_or_default();
+    let one = spec.pod_cidr.iter().filter(|_| many.is_empty());
+    let nets = many.iter().chain(one).filter_map(|text| text.parse::<IpNet>().ok());
+    nets.map(|net| net.trunc()).collect()
 }
 
 /// The zone of a node of Kubernetes.
@@ -102,6 +112,7 @@ impl NodeFacts {
             addresses: self.addresses.union(&other.addresses).copied().collect::<BTreeSet<_>>(),
             tunnel_addresses: if none { other.tunnel_addresses } else { self.tunnel_addresses },
             vtep_mac: if set { self.vtep_mac } else { other.vtep_mac },
+            pod_cidrs: if self.pod_cidrs.is_empty() { other.pod_cidrs } else { self.pod_cidrs },
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What Margay puts into the kernel, brought to what is wanted and taken back at the end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -45,8 +45,8 @@ pub struct HostRoute {
 pub struct NodePortAccess {
     /// The node's addresses on which they answer.
     pub addresses: BTreeSet<IpAddr>,
-    /// First and last node port.
-    pub ports: (u16, u16),
+    /// First and last port of each range in use, by IP protocol number.
+    pub ports: BTreeMap<u8, Vec<(u16, u16)>>,
 }
 
 /// Something that was changed in the kernel.
@@ -169,7 +169,7 @@ mod tests {
             ],
             node_ports: Some(NodePortAccess {
                 addresses: ["192.0.2.1", "2001:db8::1"].map(|a| a.parse().unwrap()).into(),
-                ports: (30_000, 32_767),
+                ports: [6, 17].map(|protocol| (protocol, vec![(30_080, 30_081)])).into(),
             }),
             snat_ports: (61_000, 65_535),
         }

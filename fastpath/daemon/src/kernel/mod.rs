@@ -33,7 +33,7 @@ use std::path::PathBuf;
 
 use netlink_packet_route::route::RouteProtocol;
 
-pub use hostport::{Change, Desired, HostPort, HostRoute, NodePortAccess};
+pub use hostport::{Change, Desired, HostPort, HostRoute, KERNEL_END, NodePortAccess};
 pub use neigh::Keeper;
 pub use view::{KernelView, Link, NeighbourState, NextHop, Route, RouteKind};
 pub use watch::Watch;

@@ -29,7 +29,6 @@ const LOOPBACK: &str = "lo";
 const EXISTS: i32 = 17;
 const NO_SUCH: i32 = 2;
 
-const PROTOCOLS: [IpProtocol; 3] = [IpProtocol::Tcp, IpProtocol::Udp, IpProtocol::Sctp];
 const FAMILIES: [(IpVersion, AddressFamily); 2] =
     [(IpVersion::V4, AddressFamily::Inet), (IpVersion::V6, AddressFamily::Inet6)];
 
@@ -70,11 +69,9 @@ fn wanted(access: Option<&NodePortAccess>, family: AddressFamily) -> BTreeSet<No
     let Some(access) = access else { return BTreeSet::new() };
     let of_family = |addr: &&IpAddr| addr.is_ipv4() == (family == AddressFamily::Inet);
     let rules = access.addresses.iter().filter(of_family).flat_map(|addr| {
-        PROTOCOLS.map(|protocol| NodePortRule {
-            addr: *addr,
-            protocol: u8::from(protocol),
-            ports: access.ports,
-        })
+        let ranges = access.ports.iter();
+        let ranges = ranges.flat_map(|(protocol, ports)| ports.iter().map(|p| (*protocol, *p)));
+        ranges.map(|(protocol, ports)| NodePortRule { addr: *addr, protocol, ports })
     });
     rules.collect()
 }
@@ -149,7 +146,8 @@ fn is_local_rule(rule: &RuleMessage, priority: u32) -> bool {
     !conditions && rule_priority == priority && table == LOCAL_TABLE
 }
 
-fn is_node_port_rule(rule: &RuleMessage) -> bool {
+/// Whether a rule is one that [`ensure`] makes.
+pub(super) fn is_node_port_rule(rule: &RuleMessage) -> bool {
     rule.attributes.contains(&RuleAttribute::Protocol(own_protocol()))
         && rule.attributes.contains(&RuleAttribute::Priority(NODE_PORT))
 }

@@ -19,6 +19,8 @@ pub struct KernelView {
     pub routes: Arc<Vec<Route>>,
     /// Neighbours by link and address.
     pub neighbours: Arc<BTreeMap<(u32, IpAddr), NeighbourState>>,
+    /// How often a route or rule of Margay's own was removed, by itself or by others.
+    pub own_removed: u64,
 }
 
 /// A link.

@@ -18,8 +18,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
+use super::rules::is_node_port_rule;
 use super::view::{KernelView, Route};
-use super::{KernelError, Result, connect, decode, errno, refused};
+use super::{KernelError, Result, connect, decode, errno, own_protocol, refused};
 
 /// A burst of notifications is published as one change after this long.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -178,6 +179,8 @@ impl Watcher {
             Message::DelNeighbour(m) => decode::neighbour(&m).is_some_and(|(key, _)| {
                 Arc::make_mut(&mut self.view.neighbours).remove(&key).is_some()
             }),
+            Message::DelRoute(m) if m.header.protocol == own_protocol() => self.miss_our_own(),
+            Message::DelRule(m) if is_node_port_rule(&m) => self.miss_our_own(),
             Message::NewRoute(_)
             | Message::DelRoute(_)
             | Message::NewRule(_)
@@ -187,6 +190,11 @@ impl Watcher {
             }
             _ => false,
         }
+    }
+
+    fn miss_our_own(&mut self) -> bool {
+        self.view.own_removed += 1;
+        true
     }
 
     fn forget_link(&mut self, index: u32) -> bool {
