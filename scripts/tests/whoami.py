@@ -94,7 +94,7 @@ class Whoami(Answering):
 
     # --- the asking side ---
 
-    def ask(self, place, address, port, protocol="TCP", source_port=0, data=b"?", within=2.0):
+    def ask(self, place, address, port, protocol="TCP", source_port=0, data=b"?", within=2.0, source=""):
         """One conversation from a place: an `Answer`, or what else came within `within` seconds."""
         if protocol == "SCTP":
             return self._ask_sctp(place, address, port, source_port, within)
@@ -103,9 +103,9 @@ class Whoami(Answering):
             ask = socket.socket(family(address), kind)
         with contextlib.closing(ask):
             ask.settimeout(within)
-            if source_port:
+            if source_port or source:
                 ask.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                ask.bind(("", source_port))
+                ask.bind((source, source_port))
             with failing() as failed:
                 ask.connect((address, port))
                 ask.send(data)

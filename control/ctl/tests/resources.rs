@@ -163,6 +163,22 @@ fn a_label_is_set_overwritten_on_demand_and_removed() {
 }
 
 #[test]
+fn a_tier_that_is_built_in_or_that_policies_stand_in_is_not_deleted() {
+    let store = Store::with("");
+    store.good(
+        "apply -f -",
+        "apiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {name: x}\nspec: {order: 5}\n---\n\
+         apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: x.p}\n\
+         spec: {tier: x, types: [Ingress]}\n",
+    );
+    assert!(store.bad("delete tier x", "").contains("GlobalNetworkPolicy"));
+    store.good("get tier x", "");
+    store.good("delete gnp x.p", "");
+    store.good("delete tier x", "");
+    assert!(store.bad("delete tier default", "").contains("built in"));
+}
+
+#[test]
 fn objects_are_deleted_by_name_or_by_their_files() {
     let store = Store::with(&format!("{POLICY}---\n{POOL}"));
     let errors = store.bad("delete np other", "");

@@ -1,6 +1,8 @@
 //! `margayctl delete`.
 
 use margay_datastore::{Datastore, Error, Key};
+use margay_resources::Kind;
+use serde_json::Value;
 use std::path::PathBuf;
 
 use super::get::{namespace_of, what};
@@ -36,6 +38,10 @@ pub(crate) struct Args {
 pub(super) async fn run(store: &dyn Datastore, form: Form, args: &Args) -> Result<(), Failure> {
     let mut report = Report::default();
     for key in args.keys()? {
+        if let Some(reason) = stays(store, &key).await? {
+            report.refuse(&key, &reason);
+            continue;
+        }
         let result = match store.delete(&key, None).await {
             Ok(_) => Ok("deleted"),
             Err(Error::NotFound(_)) if args.skip_not_exists => Ok("not there"),
@@ -44,6 +50,38 @@ pub(super) async fn run(store: &dyn Datastore, form: Form, args: &Args) -> Resul
         report.note(key, result);
     }
     report.finish(form)
+}
+
+/// Tiers that are always there.
+const BUILT_IN: [&str; 3] = ["default", "kube-admin", "kube-baseline"];
+/// What stands in tiers.
+const POLICIES: [Kind; 4] = [
+    Kind::NetworkPolicy,
+    Kind::GlobalNetworkPolicy,
+    Kind::StagedNetworkPolicy,
+    Kind::StagedGlobalNetworkPolicy,
+];
+
+/// Why an object may not be deleted: it is a tier that is built in, or that policies stand in.
+async fn stays(store: &dyn Datastore, key: &Key) -> Result<Option<String>, Error> {
+    if key.kind != Kind::Tier.stored() {
+        return Ok(None);
+    }
+    if BUILT_IN.contains(&key.name.as_str()) {
+        return Ok(Some("the tier is built in and stays".into()));
+    }
+    for kind in POLICIES {
+        for policy in store.list(&kind.stored()).await?.objects {
+            let tier = policy.value.pointer("/spec/tier").and_then(Value::as_str);
+            if tier == Some(&*key.name) {
+                let policy = &policy.key;
+                return Ok(Some(format!(
+                    "{policy} stands in it: delete or move its policies first"
+                )));
+            }
+        }
+    }
+    Ok(None)
 }
 
 // === impl Args ===

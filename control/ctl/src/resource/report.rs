@@ -29,6 +29,11 @@ impl Report {
         }
     }
 
+    /// Notes why nothing was done to an object.
+    pub(super) fn refuse(&mut self, key: &Key, reason: &str) {
+        self.failed.push(format!("{key}: {reason}"));
+    }
+
     /// Tells what was done.
     ///
     /// # Errors

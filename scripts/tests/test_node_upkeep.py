@@ -1,0 +1,86 @@
+"""What the node keeps while its addresses, links, neighbours and daemon come and go."""
+
+import pytest
+from rig import NODES, wait_until
+from whoami import REFUSED, Whoami
+
+MODE = "vxlan"
+TCP, UDP = "TCP", "UDP"
+NODE_PORT, OWN_PORT = 30_082, 30_501
+STRANGERS = {4: ("172.20.0.141", "172.20.0.142"), 6: ("fd20::141", "fd20::142")}
+
+
+@pytest.fixture(scope="module")
+def who(rig):
+    """Pods a on n1 and c on n2; a service of c's on every node's port; a server of each node's."""
+    for node, name in (("n1", "a"), ("n2", "c")):
+        rig.pod(node, "default", name, app=name)
+    ports = [
+        {"name": p.lower(), "protocol": p, "port": 7, "targetPort": 7, "nodePort": NODE_PORT}
+        for p in (TCP, UDP)
+    ]
+    spec = {"type": "NodePort", "clusterIP": "10.96.0.1", "ports": ports, "selector": {"app": "c"}}
+    spec |= {"clusterIPs": ["10.96.0.1", "fd96::1"], "ipFamilyPolicy": "PreferDualStack"}
+    rig.store.write(
+        "service", {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": spec}
+    )
+    who = Whoami(rig)
+    who.serve("c", 7, sctp=False)
+    for node in NODES:
+        who.serve(node, OWN_PORT, sctp=False)
+    wait_until(lambda: who.serves("out", "172.20.0.1", NODE_PORT), "the service")
+    yield who
+    who.close()
+    rig.books_are_right()
+
+
+@pytest.mark.parametrize("family", (4, 6))
+def test_a_client_whom_nobody_has_met_reaches_a_remote_backend_at_once(rig, who, family):
+    """The node asks for the client's Ethernet address, not for its own tunnel's."""
+    node = {4: "172.20.0.1", 6: "fd20::1"}[family]
+    length = {4: 24, 6: 64}[family]
+    for protocol, address in zip((TCP, UDP), STRANGERS[family]):
+        rig.exec("out", "ip", "addr", "add", f"{address}/{length}", "dev", "eth0", *(["nodad"] * (family == 6)))
+        rig.exec("n1", "ip", "neigh", "flush", "to", address)
+        answer = who.ask("out", node, NODE_PORT, protocol, source=address)
+        assert getattr(answer, "name", answer) == "c", (protocol, answer)
+
+
+def test_routes_come_back_after_the_nodes_address_was_taken_and_given_again(rig, who):
+    before = rig.exec("n1", "ip", "route", "show", "proto", "77")
+    assert before.count("\n") > 2
+    rig.exec("n1", "sh", "-c", "ip addr del 172.20.0.1/24 dev eth0; ip addr add 172.20.0.1/24 dev eth0")
+    routes = lambda: sorted(rig.exec("n1", "ip", "route", "show", "proto", "77").splitlines())
+    wait_until(lambda: routes() == sorted(before.splitlines()), "the routes", within=3)
+    wait_until(lambda: who.serves("n1", "10.96.0.1", 7), "the service, from the node")
+    assert who.serves("n1", rig.pods["c"][0], 7)
+
+
+def test_routes_come_back_after_the_trunk_was_down_or_somebody_removed_one(rig, who):
+    rig.exec("n1", "sh", "-c", "ip link set margay0 down; ip link set margay0 up")
+    wait_until(lambda: rig.ping("n1", rig.pods["a"][0]), "the node's pod")
+    for words in (("route", "del", "10.96.0.1"), ("rule", "del", "pref", "10")):
+        assert rig.run_in("n1", "ip", *words).returncode == 0, words
+    wait_until(lambda: who.serves("n1", "10.96.0.1", 7), "the service")
+    wait_until(lambda: who.serves("n1", "172.20.0.1", NODE_PORT), "the node port")
+
+
+def test_the_node_reaches_a_node_port_on_all_of_its_addresses(rig, who):
+    rig.exec("n1", "ip", "addr", "add", "172.20.0.77/24", "dev", "eth0")
+    rig.exec("n1", "ip", "addr", "add", "172.20.9.9/32", "dev", "lo")
+    for address in ("172.20.0.1", "172.20.0.77", "172.20.9.9"):
+        wait_until(lambda: who.serves("n1", address, NODE_PORT), address)
+        assert who.ask("n1", address, NODE_PORT + 1, TCP) == REFUSED
+    for address, device in (("172.20.0.77/24", "eth0"), ("172.20.9.9/32", "lo")):
+        rig.exec("n1", "ip", "addr", "del", address, "dev", device)
+
+
+def test_a_dead_daemon_takes_nothing_from_the_nodes_own_servers(rig, who):
+    rig.kill("n1", "daemon")
+    try:
+        for address in ("172.20.0.1", "fd20::1", "127.0.0.1"):
+            assert who.serves("n1", address, OWN_PORT), address
+    finally:
+        rig.start("n1", "daemon")
+    wait_until(lambda: rig.ready("n1"), "n1 ready")
+    wait_until(lambda: who.serves("n1", "172.20.0.1", NODE_PORT), "the node port")
