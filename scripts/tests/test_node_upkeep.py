@@ -84,3 +84,22 @@ def test_a_dead_daemon_takes_nothing_from_the_nodes_own_servers(rig, who):
         rig.start("n1", "daemon")
     wait_until(lambda: rig.ready("n1"), "n1 ready")
     wait_until(lambda: who.serves("n1", "172.20.0.1", NODE_PORT), "the node port")
+
+
+def test_masquerading_leaves_the_ports_of_the_nodes_processes_alone(rig, who):
+    first, last = 61_000, 65_535
+    held = (
+        "import socket, time\nheld = []\n"
+        f"for port in range({first}, {last + 1}):\n"
+        "    if port % 500:\n"
+        "        s = socket.socket(2, 2); s.bind(('', port)); held.append(s)\n"
+        "time.sleep(60)\n"
+    )
+    holder = rig.spawn("n1", "prlimit", "--nofile=8192", "python3", "-c", held)
+    many = lambda: len(rig.exec("n1", "ss", "-Huln").splitlines()) > 4000
+    wait_until(many, "the ports are held", within=20)
+    who.serve("out", 9, sctp=False)
+    wait_until(lambda: who.ask("a", "172.20.0.100", 9, "UDP").port % 500 == 0, "a free port")
+    ports = {who.ask("a", "172.20.0.100", 9, "UDP").port for _ in range(10)}
+    assert all(port % 500 == 0 and first <= port <= last for port in ports), ports
+    rig.end(holder)

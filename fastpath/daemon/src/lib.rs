@@ -4,7 +4,7 @@
 //! - [`config`]: as typed, checked, immutable; [`sole`]: one daemon a network namespace;
 //!   [`state_dir`]: what outlives the process;
 //! - [`kernel`]: the node's kernel, watched and asked; [`ports`], [`host`], [`classes`]: its view
-//!   and the agent's state in each other's words; `path_mtu`: what routers said;
+//!   and the agent's state in each other's words; `path_mtu`: what routers said; `bound`: ports of the node's processes;
 //! - [`devices`]: sockets and programs; `shortcut`: TCP between pods that needs no worker; [`control`]: the one task that changes what is in force;
 //! - [`slow`]: the slow path's task;
 //! - [`shared`], [`show`], `trace`: what others may see; [`server`], [`metrics`]: who serves it.
@@ -19,6 +19,7 @@ mod host;
 mod classes;
 
 mod path_mtu;
+mod bound;
 
 mod devices;
 mod shortcut;
@@ -120,6 +121,7 @@ async fn serve(
     let punts = Arc::new(Punts::new(PUNTS)?);
     let mut assembler = Assembler::new(table.generation() as u32);
     let first = Arc::new(assembler.assemble(&State::default(), &Underlay::default()));
+    tokio::spawn(bound::follow(assembler.bound_ports()));
     let mentions = config.shortcut.then(|| Arc::new(Mentions::new(MENTIONS)));
     let worker = Setup {
         number: 0,

@@ -16,6 +16,7 @@ use margay_tables::lpm::Lpm;
 use margay_tables::service::ServiceTable;
 
 use super::adjacency::{Adjacency, AdjacencyId, HopKey, Outer, State as HopState};
+use super::bound::BoundPorts;
 use super::port::{DeviceId, POD_GATEWAY_MAC, Port, PortId, PortKind, trunk_mac};
 use super::resolve::{Inputs, on_link, resolve, underlay_hop, underlay_v6};
 use super::underlay::{KernelRoute, NextHop, Underlay};
@@ -30,6 +31,7 @@ pub struct Assembler {
     lost: Vec<BackendId>,
     adjacencies: Vec<Adjacency>,
     numbers: HashMap<HopKey, AdjacencyId>,
+    bound: Arc<BoundPorts>,
 }
 
 // === impl Assembler ===
@@ -46,6 +48,7 @@ impl Assembler {
             lost: Vec::new(),
             adjacencies: Vec::new(),
             numbers: HashMap::new(),
+            bound: Arc::default(),
         };
         assembler.number(HopKey::Host);
         assembler
@@ -65,6 +68,11 @@ impl Assembler {
         let mut lost = std::mem::take(&mut self.lost);
         lost.sort_unstable();
         lost
+    }
+
+    /// The ports of the node's own processes, of all snapshots: to be kept up to date.
+    pub fn bound_ports(&self) -> Arc<BoundPorts> {
+        self.bound.clone()
     }
 
     /// Says that the control plane's state is complete: packets are decided from now on.
@@ -99,6 +107,7 @@ impl Assembler {
             node_v4: state.node.v4.map(|(a, _)| a.into()),
             node_v6: state.node.v6.map(|(a, _)| a.into()),
             settings: state.node.settings.clone(),
+            bound: self.bound.clone(),
             adjacencies: Arc::default(),
         };
         Snapshot { adjacencies: self.adjacencies(&inputs), ..snapshot }

@@ -8,12 +8,14 @@
 
 mod adjacency;
 mod assemble;
+mod bound;
 mod port;
 mod resolve;
 mod underlay;
 
 pub use adjacency::{Adjacency, AdjacencyId, HopKey, Outer, State as HopState};
 pub use assemble::Assembler;
+pub use bound::BoundPorts;
 pub use port::{
     DeviceId, HAIRPIN_V4, HAIRPIN_V6, POD_GATEWAY_MAC, Port, PortId, PortKind, TRUNK_MAC_PREFIX,
     trunk_index, trunk_mac,
@@ -108,6 +110,8 @@ pub struct Snapshot {
     pub node_v6: Option<Addr>,
     /// Settings.
     pub settings: Settings,
+    /// Ports of the node's own processes.
+    pub bound: Arc<BoundPorts>,
 }
 
 // === impl Snapshot ===

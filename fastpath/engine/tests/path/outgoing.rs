@@ -44,6 +44,29 @@ fn what_leaves_the_pools_carries_the_nodes_address_and_its_answer_comes_back() {
 }
 
 #[test]
+fn a_port_that_a_process_of_the_node_has_bound_is_given_to_no_pod() {
+    let mut node = Node::default();
+    let (first, last) = node.snapshot.settings.snat_ports;
+    let free = [first + 7, last - 3];
+    let all_but = |free: &[u16]| (first..=last).filter(|p| !free.contains(p)).collect::<Vec<_>>();
+    node.snapshot.bound.replace(17, all_but(&free));
+    let mut taken = std::collections::BTreeSet::new();
+    for port in 1000..1200 {
+        let packet = udp(&at("10.65.0.2", port), "8.8.8.8:53");
+        let sent = node.send(A, &packet);
+        match sent.fate {
+            margay_engine::Fate::Forward(WIRE) => {
+                taken.insert(u16::from_be_bytes([sent.frame[34], sent.frame[35]]));
+            }
+            _ => sent.dropped(DropReason::SnatExhausted),
+        }
+    }
+    assert!(!taken.is_empty() && taken.is_subset(&free.into()), "{taken:?}");
+    // Of TCP nobody has any.
+    out(&mut node, &tcp("10.65.0.2:4000", "8.8.8.8:443", SYN));
+}
+
+#[test]
 fn a_pool_that_does_not_masquerade_and_a_way_between_pools_keep_the_source() {
     let mut node = Node::default();
     node.change(|state| {

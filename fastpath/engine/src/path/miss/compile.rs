@@ -57,8 +57,12 @@ pub(super) fn compile<'t>(
             // No port to change: the rest would be the same.
             break;
         }
-        // A packet that is its own answer would be in its own way.
-        if to.reversed() == packet.tuple {
+        // A packet that is its own answer would be in its own way, and a port that a process of the
+        // node has bound would hear answers that are not for it, or lose its own.
+        let masqueraded = to.src != packet.tuple.src;
+        if to.reversed() == packet.tuple
+            || (masqueraded && snapshot.bound.contains(to.protocol, to.src_port))
+        {
             continue;
         }
         flow.reply = Some(to.reversed());
