@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
+use margay_protocol::socket::without_scheme;
 use serde::Deserialize;
 
 /// The Margay dataplane: forwards the packets of this node's pods in user space.
@@ -247,7 +248,7 @@ impl Config {
             // More workers than cores stay where the scheduler puts them.
             cores: (0..workers).map(|nth| cores.get(nth).copied()).collect(),
             socket: (flags.socket.or(file.socket))
-                .unwrap_or_else(|| margay_protocol::DEFAULT_SOCKET.into()),
+                .map_or_else(|| margay_protocol::DEFAULT_SOCKET.into(), without_scheme),
             state_dir: flags.state_dir.or(file.state_dir).unwrap_or_else(|| "/run/margay".into()),
             xdp_mode: flags.xdp_mode.or(file.xdp_mode).unwrap_or_default(),
             metrics: flags.metrics.or(file.metrics),
@@ -333,10 +334,12 @@ mod tests {
             "uplink = [\"eth7\", \"eth8\"]\ncpus = [0, 0]\nstate-dir = \"/x\"\n",
         ] {
             std::fs::write(&path, text).unwrap();
-            let config = load(&["--config", path.to_str().unwrap()]).unwrap();
+            let flags = ["--config", path.to_str().unwrap(), "--socket", "unix:/run/x.sock"];
+            let config = load(&flags).unwrap();
             assert_eq!(config.uplinks, ["eth7", "eth8"], "{text}");
             assert_eq!(config.cores, [Some(0), Some(0)], "{text}");
             assert_eq!(config.state_dir, Path::new("/x"), "{text}");
+            assert_eq!(config.socket, Path::new("/run/x.sock"), "{text}");
         }
     }
 

@@ -71,6 +71,15 @@ pub struct SocketFile {
     path: PathBuf,
 }
 
+/// The path of a socket to bind, which may be written as an address.
+#[must_use]
+pub fn without_scheme(path: PathBuf) -> PathBuf {
+    match path.to_str().and_then(|text| text.strip_prefix("unix:")) {
+        Some(plain) => plain.into(),
+        None => path,
+    }
+}
+
 /// Binds a socket that only root may open. Its folder is made if needed, and a file that a dead
 /// process left is replaced.
 ///

@@ -30,6 +30,9 @@ const SPIN: u32 = 200;
 /// Longest sleep: the flow table is to be aged.
 const SLEEP_MS: u32 = 50;
 
+/// Where frames come from that no snapshot knows a port for yet: they wait for the one that does.
+const NOBODYS: Ingress = Ingress::Port(PortId(u16::MAX));
+
 /// Of the frames of a batch: where each begins, how long it is, and its fate.
 type Outcome = ArrayVec<(usize, usize, Fate), BATCH>;
 
@@ -160,9 +163,8 @@ impl Worker {
 
     /// Takes one batch from a device through the engine.
     fn serve(&mut self, index: usize) -> bool {
-        let Some(device) = self.devices.get_mut(index).filter(|device| device.hot) else {
-            return false;
-        };
+        let served = |device: &&mut Device| device.hot && device.ingress != NOBODYS;
+        let Some(device) = self.devices.get_mut(index).filter(served) else { return false };
         let mut frames = ArrayVec::<Frame, BATCH>::new();
         device.receive(&mut self.pool, &mut frames, self.now);
         if frames.is_empty() {
@@ -385,7 +387,7 @@ impl Worker {
             device.ingress = match ports.get(usize::from(device.id.0)) {
                 _ if device.id == DeviceId::TRUNK => Ingress::Trunk,
                 Some(port) => Ingress::Port(*port),
-                None => Ingress::Port(PortId(u16::MAX)),
+                None => NOBODYS,
             };
         }
     }

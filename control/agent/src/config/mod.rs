@@ -15,7 +15,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use margay_datastore::{Url, UrlError};
 use margay_protocol::DEFAULT_SOCKET;
-use margay_protocol::socket::{UnixAddress, UnixAddressError};
+use margay_protocol::socket::{UnixAddress, UnixAddressError, without_scheme};
 
 pub use given::{ConfigFileError, Given};
 pub use node_ip::{NodeAddresses, NodeIpError};
@@ -100,7 +100,7 @@ impl Config {
             node: node.into(),
             datastore: needed(given.datastore, "datastore", "MARGAY_DATASTORE")?.parse()?,
             dataplane: dataplane.parse()?,
-            socket: given.socket.unwrap_or_else(|| DEFAULT_CNI_SOCKET.into()),
+            socket: given.socket.map_or_else(|| DEFAULT_CNI_SOCKET.into(), without_scheme),
             node_port_addresses: networks(given.nodeport_addresses)?,
             addresses: given.node_ip.map(|text| text.parse()).transpose()?.unwrap_or_default(),
             metrics,

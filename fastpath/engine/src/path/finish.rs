@@ -22,12 +22,12 @@ pub(crate) fn finish(frame: &mut Frame<'_>, hop: &Adjacency, v4: bool, hash: u64
     let outermost = match hop.outer {
         Outer::None => own,
         Outer::Ipip { src, dst } => {
-            ipip(frame, src, dst)?;
+            ipip(frame, src, dst, hash)?;
             ethertype::IPV4
         }
         Outer::Vxlan { src, dst, port, vni, inner_src, inner_dst } => {
             emit_ethernet(frame, inner_dst, inner_src, own)?;
-            let inner = Inner::read(frame, v4)?;
+            let inner = Inner::read(frame, v4, hash)?;
             let source = vxlan::source_port((hash ^ (hash >> 32)) as u32);
             let udp_len = u16::try_from(frame.len + vxlan::LEN + vxlan::UDP_LEN).ok()?;
             push(frame, vxlan::UDP_LEN + vxlan::LEN)?;
@@ -45,17 +45,25 @@ pub(crate) fn finish(frame: &mut Frame<'_>, hop: &Adjacency, v4: bool, hash: u64
 struct Inner {
     class: u8,
     dont_fragment: bool,
+    /// With DF it says nothing and is 0; without, another for each packet of a tunnel, as far as the
+    /// inner packets have (RFC 6864 §4): routers between the nodes may cut them.
+    identification: u16,
 }
 
 impl Inner {
-    fn read(frame: &Frame<'_>, v4: bool) -> Option<Self> {
+    fn read(frame: &Frame<'_>, v4: bool, hash: u64) -> Option<Self> {
         let bytes = frame.bytes();
-        Some(if v4 {
-            let view = Ipv4(at(bytes, ethernet::LEN)?);
-            Self { class: view.traffic_class(), dont_fragment: view.dont_fragment() }
-        } else {
-            Self { class: Ipv6(at(bytes, ethernet::LEN)?).traffic_class(), dont_fragment: false }
-        })
+        if !v4 {
+            // Over IPv6, where neither is told.
+            let class = Ipv6(at(bytes, ethernet::LEN)?).traffic_class();
+            return Some(Self { class, dont_fragment: false, identification: 0 });
+        }
+        let view = Ipv4(at(bytes, ethernet::LEN)?);
+        let dont_fragment = view.dont_fragment();
+        // Fragments of one packet share its identification, packets of two pods may.
+        let own = view.identification().wrapping_add(view.fragment_offset());
+        let identification = if dont_fragment { 0 } else { own ^ hash as u16 };
+        Some(Self { class: view.traffic_class(), dont_fragment, identification })
     }
 }
 
@@ -71,14 +79,14 @@ fn push(frame: &mut Frame<'_>, len: usize) -> Option<()> {
     Some(())
 }
 
-fn ipip(frame: &mut Frame<'_>, src: [u8; 4], dst: [u8; 4]) -> Option<()> {
-    let inner = Inner::read(frame, true)?;
+fn ipip(frame: &mut Frame<'_>, src: [u8; 4], dst: [u8; 4], hash: u64) -> Option<()> {
+    let inner = Inner::read(frame, true, hash)?;
     let total = u16::try_from(frame.len - ethernet::LEN + ipv4::LEN).ok()?;
     push(frame, ipv4::LEN)?;
     let header = ipv4::Repr {
         traffic_class: inner.class,
         total_len: total,
-        identification: 0,
+        identification: inner.identification,
         dont_fragment: inner.dont_fragment,
         ttl: OUTER_TTL,
         protocol: protocol::IPIP,
@@ -99,7 +107,7 @@ fn outer_ip(frame: &mut Frame<'_>, src: Addr, dst: Addr, inner: &Inner) -> Optio
         let header = ipv4::Repr {
             traffic_class: inner.class,
             total_len: payload_len.checked_add(ipv4::LEN as u16)?,
-            identification: 0,
+            identification: inner.identification,
             dont_fragment: inner.dont_fragment,
             ttl: OUTER_TTL,
             protocol: protocol::UDP,

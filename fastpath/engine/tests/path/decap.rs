@@ -36,9 +36,9 @@ fn the_answer_goes_back_through_the_tunnel() {
     let mut node = Node::default();
     let inner = tcp("10.65.2.5:1", "10.65.0.2:2", SYN);
     node.send(WIRE, &ipip("198.51.100.2", 0, &inner)).by(A);
-    let answer = inner.answer();
+    let answer = inner.answer().df();
     let raw = Body::Raw(4, answer.clone().ttl(63).bytes());
-    let outer = packet(ip("192.0.2.1"), ip("198.51.100.2"), raw);
+    let outer = packet(ip("192.0.2.1"), ip("198.51.100.2"), raw).df();
     assert_eq!(node.send(A, &answer).by(WIRE), to_wire(GATEWAY_MAC, &outer));
     assert_eq!(node.connections(), 1);
 }

@@ -38,7 +38,13 @@ fn ipip_puts_one_header_before_and_copies_mark_and_df() {
             Body::Raw(4, inner.bytes()),
         );
         (outer.class, outer.dont_fragment) = (class, df);
-        assert_eq!(sent(&mut node, &packet), to_wire(GATEWAY_MAC, &outer));
+        let frame = sent(&mut node, &packet);
+        outer.identification = u16::from_be_bytes([frame[18], frame[19]]);
+        assert_eq!(outer.identification == 0, df, "DF alone makes it meaningless (RFC 6864)");
+        assert_eq!(frame, to_wire(GATEWAY_MAC, &outer));
+        packet.identification = 77;
+        let next = sent(&mut node, &packet);
+        assert_eq!(next[18..20] == frame[18..20], df);
     }
 }
 

@@ -58,9 +58,9 @@ fn the_node_reaches_remote_pods_with_its_own_address_or_its_tunnels() {
     let mut node = Node::default();
     let routed = udp("192.0.2.1:1", "10.65.1.5:2");
     assert_eq!(node.send(HOST, &routed).by(WIRE), to_wire(NEAR_MAC, &routed));
-    let tunneled = udp("192.0.2.1:1", "10.65.2.5:2");
+    let tunneled = udp("192.0.2.1:1", "10.65.2.5:2").df();
     let carried =
-        |inner: &Ip| packet(ip("192.0.2.1"), ip("198.51.100.2"), Body::Raw(4, inner.bytes()));
+        |inner: &Ip| packet(ip("192.0.2.1"), ip("198.51.100.2"), Body::Raw(4, inner.bytes())).df();
     let expected = to_wire(GATEWAY_MAC, &carried(&tunneled));
     assert_eq!(node.send(HOST, &tunneled).by(WIRE), expected, "CrossSubnet: the node's address");
     let mut node = Node::default();

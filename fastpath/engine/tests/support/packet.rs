@@ -23,6 +23,7 @@ pub struct Ip {
     /// DSCP and ECN.
     pub class: u8,
     pub dont_fragment: bool,
+    pub identification: u16,
     pub options: Vec<u8>,
     pub body: Body,
 }
@@ -65,7 +66,16 @@ fn between(src: &str, dst: &str, body: impl FnOnce((u16, u16)) -> Body) -> Ip {
 }
 
 pub fn packet(src: IpAddr, dst: IpAddr, body: Body) -> Ip {
-    Ip { src, dst, ttl: 64, class: 0, dont_fragment: false, options: Vec::new(), body }
+    Ip {
+        src,
+        dst,
+        ttl: 64,
+        class: 0,
+        dont_fragment: false,
+        identification: 0,
+        options: Vec::new(),
+        body,
+    }
 }
 
 pub fn tcp(src: &str, dst: &str, flags: u8) -> Ip {
@@ -205,6 +215,7 @@ impl Ip {
                 header.dscp = IpDscp::try_new(self.class >> 2).unwrap();
                 header.ecn = IpEcn::try_new(self.class & 3).unwrap();
                 header.dont_fragment = self.dont_fragment;
+                header.identification = self.identification;
                 header.options = Ipv4Options::try_from(&self.options[..]).unwrap();
                 header.total_len += self.options.len() as u16;
                 header.header_checksum = header.calc_header_checksum();
