@@ -66,7 +66,7 @@ fn own(state: &State, underlay: &Underlay) -> BTreeSet<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use margay_model::{Selection, Service, TrafficPolicy};
+    use margay_model::Service;
 
     use super::*;
 
@@ -82,16 +82,7 @@ mod tests {
                 port,
                 cluster_ips: vec!["10.96.0.1".parse().unwrap()],
                 external_ips: vec![external.parse().unwrap()],
-                load_balancer_ips: Vec::new(),
-                load_balancer_sources: Vec::new(),
-                node_port: None,
-                internal: TrafficPolicy::Cluster,
-                external: TrafficPolicy::Cluster,
-                affinity: None,
-                selection: Selection::Even,
-                cluster_backends: Vec::new(),
-                local_backends: Vec::new(),
-                kept_backends: Vec::new(),
+                ..Service::default()
             };
             state.services.insert(service.key.clone(), service.into());
         };

@@ -138,7 +138,7 @@ fn ranges(ports: &BTreeSet<u16>) -> Vec<(u16, u16)> {
 mod tests {
     use std::sync::Arc;
 
-    use margay_model::{Backend, Selection, Service, TrafficPolicy};
+    use margay_model::{Backend, Service};
 
     use super::*;
 
@@ -154,16 +154,8 @@ mod tests {
             port: 80,
             cluster_ips: vec![ip("10.96.0.1"), ip("10.97.0.1")],
             external_ips: vec![ip("203.0.113.7")],
-            load_balancer_ips: Vec::new(),
-            load_balancer_sources: Vec::new(),
-            node_port: None,
-            internal: TrafficPolicy::Cluster,
-            external: TrafficPolicy::Cluster,
-            affinity: None,
-            selection: Selection::Even,
             cluster_backends: vec![Backend { addr: ip("10.65.0.2"), port: 80 }],
-            local_backends: Vec::new(),
-            kept_backends: Vec::new(),
+            ..Service::default()
         };
         state.services.insert(service.key.clone(), service.into());
         let routes = routes(&state, &KernelView::default());

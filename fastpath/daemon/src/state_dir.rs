@@ -124,7 +124,7 @@ fn boot_id() -> u64 {
 }
 
 /// A seed that nobody outside can guess.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let mut bytes = [0; 8];
     match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
         Ok(8) => u64::from_ne_bytes(bytes),

@@ -10,9 +10,13 @@ use margay_engine::trace::Lookup;
 use margay_engine::{Batch, Counters, Engine, Fate, Frame, Ingress, PortId, Snapshot};
 use margay_model::State;
 use margay_model::flow::FlowTuple;
-use margay_protocol::proto;
 use margay_protocol::proto::sighting::Fate as Told;
+use margay_protocol::{FlowFilter, from_address, proto};
 use margay_tables::flow::{FlowConfig, FlowTable, Region};
+use margay_wire::at;
+use margay_wire::ethernet::{self, Ethernet, ethertype};
+use margay_wire::ipv4::Ipv4;
+use margay_wire::ipv6::Ipv6;
 use margay_worker::tap::{Filter, Sighting, Tap};
 use margay_worker::{Command, clock};
 use tokio::sync::mpsc;
@@ -20,6 +24,7 @@ use tonic::Status;
 use tracing::warn;
 
 use crate::shared::Shared;
+use crate::state_dir::seed;
 
 /// How often packets that were seen are fetched.
 const FETCH: Duration = Duration::from_millis(10);
@@ -57,8 +62,8 @@ impl Tapped {
             }
             // In this order: what came before the end was known is fetched behind it.
             let done = self.tap.is_done();
+            let state = self.shared.view().state;
             while let Some(sighting) = self.tap.take() {
-                let state = self.shared.view().state;
                 let seen = describe(&state, &sighting, self.tap.missed());
                 if out.send(Ok(seen)).await.is_err() {
                     return;
@@ -99,10 +104,10 @@ fn filter(shared: &Shared, request: proto::TraceRequest) -> Result<Filter, Statu
         Some((_, id)) => Ok(Some(*id)),
         None => Err(Status::not_found(format!("{name} is no port of this node"))),
     };
-    let mut nets = Vec::new();
-    if let Some(net) = request.net {
-        nets.push(IpNet::try_from(net).map_err(Status::from)?);
-    }
+    let proto::TraceRequest { net, protocol, port: l4_port, .. } = request;
+    let tuple = proto::FlowFilter { net, protocol, port: l4_port, ..Default::default() };
+    let tuple = FlowFilter::try_from(tuple)?;
+    let mut nets: Vec<IpNet> = tuple.net.into_iter().collect();
     if !request.pod.is_empty() {
         let of_pod = |key: &str| key.rsplit_once('/').is_some_and(|(pod, _)| pod == request.pod);
         let pods = view.state.endpoints.values().filter(|pod| of_pod(&pod.key));
@@ -112,17 +117,12 @@ fn filter(shared: &Shared, request: proto::TraceRequest) -> Result<Filter, Statu
         }
         nets.extend(addresses.into_iter().map(IpNet::from));
     }
-    let small = |value: Option<u32>, what| match value.map(u16::try_from).transpose() {
-        Ok(value) => Ok(value),
-        Err(_) => Err(Status::invalid_argument(format!("{what} is out of range"))),
-    };
-    let protocol = small(request.protocol, "protocol")?.map(u8::try_from).transpose();
     Ok(Filter {
         from: port(request.from)?,
         to: port(request.to)?,
         nets,
-        protocol: protocol.map_err(|_| Status::invalid_argument("protocol is out of range"))?,
-        l4_port: small(request.port, "port")?,
+        protocol: tuple.protocol,
+        l4_port: tuple.port,
         drops: request.drops,
     })
 }
@@ -157,10 +157,6 @@ pub(crate) fn probe(
     Ok(())
 }
 
-fn seed() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
-}
-
 /// The port that a frame of a probe is to come from.
 fn came_from(snapshot: &Snapshot, frame: &proto::ProbeFrame) -> Result<PortId, Status> {
     let mut ports = snapshot.ports.iter().flatten();
@@ -189,10 +185,9 @@ fn came_from(snapshot: &Snapshot, frame: &proto::ProbeFrame) -> Result<PortId, S
 
 /// The source address of a frame's packet.
 fn source(frame: &[u8]) -> Option<IpAddr> {
-    let at = |offset: usize, len: usize| frame.get(offset..offset + len);
-    match at(12, 2)? {
-        [0x08, 0x00] => Some(<[u8; 4]>::try_from(at(26, 4)?).ok()?.into()),
-        [0x86, 0xdd] => Some(<[u8; 16]>::try_from(at(22, 16)?).ok()?.into()),
+    match Ethernet(at(frame, 0)?).ethertype() {
+        ethertype::IPV4 => Some(Ipv4(at(frame, ethernet::LEN)?).src().into()),
+        ethertype::IPV6 => Some(Ipv6(at(frame, ethernet::LEN)?).src().into()),
         _ => None,
     }
 }
@@ -288,20 +283,16 @@ fn service(state: &State, snapshot: &Snapshot, asked: &FlowTuple) -> Option<Stri
 }
 
 fn describe_hop(snapshot: &Snapshot, hop: &margay_engine::snapshot::Adjacency) -> proto::Hop {
-    let bytes = |addr: IpAddr| match addr {
-        IpAddr::V4(addr) => addr.octets().to_vec(),
-        IpAddr::V6(addr) => addr.octets().to_vec(),
-    };
     let (encapsulation, outer) = match hop.outer {
         Outer::None => ("none", None),
         Outer::Ipip { src, dst } => ("ipip", Some((src.into(), dst.into()))),
         Outer::Vxlan { src, dst, .. } => ("vxlan", Some((src.into(), dst.into()))),
     };
     let (outer_src, outer_dst) =
-        outer.map(|(src, dst)| (bytes(src), bytes(dst))).unwrap_or_default();
+        outer.map(|(src, dst)| (from_address(src), from_address(dst))).unwrap_or_default();
     proto::Hop {
         interface: snapshot.port(hop.port).map_or("", |port| &port.name).to_owned(),
-        neighbour: hop.neighbour.map(|addr| bytes(addr.into())).unwrap_or_default(),
+        neighbour: hop.neighbour.map(|addr| from_address(addr.into())).unwrap_or_default(),
         node: match &hop.key {
             HopKey::Ipip(node) | HopKey::Vxlan(node, _) => node.to_string(),
             _ => String::new(),

@@ -7,7 +7,7 @@ use margay_model::Mac;
 use crate::error::{At, FieldError, Problem};
 
 /// 4 or 16 bytes in network order.
-pub(crate) fn from_address(address: IpAddr) -> Vec<u8> {
+pub fn from_address(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(a) => a.octets().to_vec(),
         IpAddr::V6(a) => a.octets().to_vec(),

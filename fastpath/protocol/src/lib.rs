@@ -27,6 +27,7 @@ pub mod proto {
     tonic::include_proto!("margay.dataplane.v1");
 }
 
+pub use bytes::from_address;
 pub use convert::FlowFilter;
 pub use error::{FieldError, Problem};
 pub use message::{AgentMessage, DaemonMessage};

@@ -325,30 +325,42 @@ impl Policies {
         changes.endpoints_gone.extend(gone.into_iter().map(Update::EndpointGone));
     }
 
+    /// Policies by tier, both in the order of evaluation.
+    fn by_tier<'e>(
+        &self,
+        entries: impl Iterator<Item = &'e Entry>,
+    ) -> Vec<(TierPlace, Vec<&'e Entry>)> {
+        let mut by_tier: HashMap<&Arc<str>, Vec<&Entry>> = HashMap::new();
+        for entry in entries {
+            by_tier.entry(&entry.intent.tier).or_default().push(entry);
+        }
+        let tiers = by_tier.into_iter().map(|(name, mut entries)| {
+            entries.sort_by(|a, b| a.place.cmp(&b.place));
+            (self.tiers.place(name), entries)
+        });
+        let mut tiers: Vec<_> = tiers.collect();
+        tiers.sort_by(|a, b| a.0.cmp(&b.0));
+        tiers
+    }
+
     /// The tiers of an endpoint that these selectors match.
     fn tiers_of(&self, selectors: &[SelectorId]) -> Vec<TierPolicies> {
         let keys = selectors.iter().filter_map(|s| self.by_selector.get(s)).flatten();
         let entries = keys.filter_map(|k| self.policies.get(k));
-        let mut by_tier: HashMap<&Arc<str>, Vec<&Entry>> = HashMap::new();
-        for entry in entries.filter(|e| !e.intent.host_path_only) {
-            by_tier.entry(&entry.intent.tier).or_default().push(entry);
-        }
-        let mut tiers: Vec<(TierPlace, Vec<&Entry>)> =
-            by_tier.into_iter().map(|(name, e)| (self.tiers.place(name), e)).collect();
-        tiers.sort_by(|a, b| a.0.cmp(&b.0));
-        let tiers = tiers.into_iter().map(|(place, mut entries)| {
-            entries.sort_by(|a, b| a.place.cmp(&b.place));
-            let keys = |polices: fn(&PolicyIntent) -> bool| {
-                let entries = entries.iter().filter(|e| polices(&e.intent));
-                entries.map(|e| e.intent.key.clone()).collect::<Vec<_>>()
-            };
-            TierPolicies {
-                default_action: self.tiers.default_action(&place.name),
-                ingress: keys(|p| p.polices_ingress),
-                egress: keys(|p| p.polices_egress),
-                name: place.name,
-            }
-        });
+        let tiers = self.by_tier(entries.filter(|e| !e.intent.host_path_only)).into_iter().map(
+            |(place, entries)| {
+                let keys = |polices: fn(&PolicyIntent) -> bool| {
+                    let entries = entries.iter().filter(|e| polices(&e.intent));
+                    entries.map(|e| e.intent.key.clone()).collect::<Vec<_>>()
+                };
+                TierPolicies {
+                    default_action: self.tiers.default_action(&place.name),
+                    ingress: keys(|p| p.polices_ingress),
+                    egress: keys(|p| p.polices_egress),
+                    name: place.name,
+                }
+            },
+        );
         tiers.filter(|t| !t.ingress.is_empty() || !t.egress.is_empty()).collect()
     }
 }

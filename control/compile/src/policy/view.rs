@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
 use margay_model::{DefaultAction, PolicyKey};
 
-use super::{Entry, Policies, TierPlace};
+use super::{Entry, Policies};
 use crate::label::{ItemId, Labels, Unmet, unmet};
 
 /// A tier that has policies.
@@ -45,23 +44,14 @@ pub struct PolicyView<'c> {
 impl Policies {
     /// The tiers with policies, in the order of evaluation.
     pub(crate) fn view(&self) -> Vec<TierView<'_>> {
-        let mut by_tier: HashMap<&Arc<str>, Vec<&Entry>> = HashMap::new();
-        for entry in self.policies.values() {
-            by_tier.entry(&entry.intent.tier).or_default().push(entry);
-        }
-        let mut tiers: Vec<(TierPlace, Vec<&Entry>)> =
-            by_tier.into_iter().map(|(name, e)| (self.tiers.place(name), e)).collect();
-        tiers.sort_by(|a, b| a.0.cmp(&b.0));
-        let tiers = tiers.into_iter().map(|(place, mut entries)| {
-            entries.sort_by(|a, b| a.place.cmp(&b.place));
-            TierView {
+        let tiers =
+            self.by_tier(self.policies.values()).into_iter().map(|(place, entries)| TierView {
                 order: place.order(),
                 exists: place.exists(),
                 default_action: self.tiers.default_action(&place.name),
                 policies: entries.into_iter().map(PolicyView::from).collect(),
                 name: place.name,
-            }
-        });
+            });
         tiers.collect()
     }
 

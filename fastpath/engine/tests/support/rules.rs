@@ -111,17 +111,9 @@ pub fn service(key: &str, protocol: u8, frontend: &str, backends: &[&str]) -> Se
         protocol,
         port: frontend.port(),
         cluster_ips: vec![frontend.ip()],
-        external_ips: Vec::new(),
-        load_balancer_ips: Vec::new(),
-        load_balancer_sources: Vec::new(),
-        node_port: None,
-        internal: TrafficPolicy::Cluster,
-        external: TrafficPolicy::Cluster,
-        affinity: None,
-        selection: Selection::Even,
         local_backends: backends.iter().filter(|b| local(b.addr)).copied().collect(),
         cluster_backends: backends,
-        kept_backends: Vec::new(),
+        ..Service::default()
     }
 }
 

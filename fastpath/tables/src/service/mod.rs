@@ -273,7 +273,7 @@ fn node_port_key(v6: bool, protocol: u8, port: u16) -> u32 {
 mod tests {
     use std::net::IpAddr;
 
-    use margay_model::{Backend, Selection, TrafficPolicy};
+    use margay_model::Backend;
 
     use super::*;
 
@@ -287,19 +287,11 @@ mod tests {
             protocol: 6,
             port: 80,
             cluster_ips: vec![ip(cluster_ip)],
-            external_ips: Vec::new(),
-            load_balancer_ips: Vec::new(),
-            load_balancer_sources: Vec::new(),
-            node_port: None,
-            internal: TrafficPolicy::Cluster,
-            external: TrafficPolicy::Cluster,
-            affinity: None,
-            selection: Selection::Even,
             cluster_backends: (1..=4)
                 .map(|n| Backend { addr: ip(&format!("10.0.0.{n}")), port: 8080 })
                 .collect(),
             local_backends: vec![Backend { addr: ip("10.0.0.1"), port: 8080 }],
-            kept_backends: Vec::new(),
+            ..Service::default()
         }
     }
 
