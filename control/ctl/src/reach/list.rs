@@ -24,7 +24,7 @@ const END_OF_SPAN: Token = Token::MAX - 1;
 enum Outlook {
     /// A rule without further conditions decides.
     Decided,
-    /// A rule without further conditions passes on.
+    /// A rule without further conditions ends it, and something has passed on.
     Passed,
     /// It depends on protocol and ports.
     Open { may_pass: bool },
@@ -282,6 +282,7 @@ impl<'c> Library<'c> {
             match shape.rule.action {
                 Action::Pass if shape.bare => return Outlook::Passed,
                 Action::Pass => may_pass = true,
+                _ if shape.bare && may_pass => return Outlook::Passed,
                 _ if shape.bare => return Outlook::Decided,
                 _ => {}
             }

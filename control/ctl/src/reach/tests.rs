@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use fastrand::Rng;
+use margay_resources::Resource;
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::class::{Pod, pods};
 use super::probe::Probe;
@@ -115,4 +117,42 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_passes_before_a_rule_denies_all_the_rest_is_judged_by_the_next_tier() {
+    let policy = |name: &str, tier: &str, selector: &str, rules: serde_json::Value| {
+        let v3 = "projectcalico.org/v3";
+        json!({"apiVersion": v3, "kind": "GlobalNetworkPolicy", "metadata": {"name": name},
+            "spec": {"tier": tier, "selector": selector, "types": ["Ingress"], "ingress": rules}})
+    };
+    let pod = |name: &str, address: &str| {
+        json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "x", "labels": {"app": name}},
+            "spec": {"nodeName": "n"}, "status": {"podIP": address}})
+    };
+    let compiler = court::compile(
+        [
+            json!({"apiVersion": "projectcalico.org/v3", "kind": "Tier",
+                "metadata": {"name": "early"}, "spec": {"order": 10}}),
+            policy(
+                "first",
+                "early",
+                "all()",
+                json!([{"action": "Pass", "protocol": "TCP"}, {"action": "Deny"}]),
+            ),
+            policy("second", "default", "app == 'open'", json!([{"action": "Allow"}])),
+            policy("third", "default", "app == 'shut'", json!([{"action": "Deny"}])),
+            pod("open", "10.0.0.1"),
+            pod("shut", "10.0.0.2"),
+            pod("client", "10.0.0.3"),
+        ]
+        .map(|object| Resource::from_value(&object).unwrap()),
+    );
+    let pods = pods(&compiler);
+    let survey = Survey::new(&pods, &[&compiler], Some(Probe::of_port(6, 80)), usize::MAX).unwrap();
+    let classes = class_of(&survey, &pods);
+    let class = |name: &str| classes[pods.iter().position(|pod| pod.name == name).unwrap()];
+    let verdict = |to| survey.outcome(class("client"), class(to)).unwrap().parts[0].said[0].verdict;
+    assert_eq!([verdict("open"), verdict("shut")], [Fate::Allow, Fate::Deny]);
 }
