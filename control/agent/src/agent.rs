@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use margay_authz::Authorizer;
 use margay_compile::NodeConfig;
 use margay_datastore::{self as datastore, Datastore};
 use margay_ipam::Ipam;
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tracing::{info, warn};
 
+use crate::authz;
 use crate::cniserver::socket::Socket;
 use crate::cniserver::{Backend, serve};
 use crate::config::Config;
@@ -49,6 +51,9 @@ pub enum AgentError {
     /// The CNI plugins cannot be answered.
     #[error("--socket")]
     Socket(#[source] Cause),
+    /// Proxies cannot be answered.
+    #[error("--authz")]
+    Authz(#[source] Cause),
     /// A task ended that should run for ever.
     #[error("{0} ended")]
     Ended(&'static str),
@@ -107,9 +112,20 @@ async fn start(
         mtu: uplink::mtu(&config.addresses).await,
         node_port_addresses: config.node_port_addresses.clone(),
     };
-    let pipeline = Pipeline::new(store.clone(), node, publisher);
+    let mut pipeline = Pipeline::new(store.clone(), node, publisher);
+    let authorizer = match &config.authz {
+        Some(address) => {
+            let authorizer = Authorizer::new(pipeline.write_law());
+            let server = authz::listen(address, authorizer.clone());
+            let server = server.map_err(|e| AgentError::Authz(e.into()))?;
+            tasks.spawn(named("the server of proxies", server));
+            Some(authorizer)
+        }
+        None => None,
+    };
     let (tell, addresses) = watch::channel(Default::default());
-    let sources = Sources { progress: pipeline.progress(), view: pipeline.view(), addresses };
+    let (progress, view) = (pipeline.progress(), pipeline.view());
+    let sources = Sources { progress, view, addresses, authorizer };
     let waiter = pipeline.waiter();
     let checks = health_check::serve(pipeline.health_checks(), pipeline.view());
     tasks.spawn(named("the servers of health checks", checks));

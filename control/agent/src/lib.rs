@@ -15,6 +15,7 @@
 //! - [`defaults`]: objects that are missing; [`node`]: this node's own; [`uplink`]: its interface;
 //! - [`pipeline`]: from the datastore's changes to the publisher; [`publisher`]: on to `margayd`;
 //! - [`cniserver`]: the CNI plugins' socket;
+//! - [`authz`]: what proxies are told that ask about requests;
 //! - [`health_check`]: what load balancers outside are told;
 //! - [`metrics`]: what is counted, and the health.
 
@@ -30,6 +31,8 @@ mod pipeline;
 mod publisher;
 
 mod cniserver;
+
+mod authz;
 
 mod health_check;
 

@@ -2,7 +2,8 @@
 //!
 //! Nothing is counted here: a scrape reads what the pipeline and the publisher know.
 
-use margay_health::{Health, MetricFamily, counter, gauge, gauges};
+use margay_authz::Authorizer;
+use margay_health::{Health, MetricFamily, counter, counters, gauge, gauges};
 use tokio::sync::watch;
 
 use crate::node::Addresses;
@@ -15,6 +16,8 @@ pub(crate) struct Sources {
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) view: watch::Receiver<View>,
     pub(crate) addresses: watch::Receiver<Addresses>,
+    /// Who answers proxies, if any may ask.
+    pub(crate) authorizer: Option<Authorizer>,
 }
 
 // === impl Sources ===
@@ -26,6 +29,7 @@ impl Health for Sources {
         families.extend(self.pipeline());
         families.extend(self.publisher());
         families.extend(self.ipam());
+        families.extend(self.authz());
         families
     }
 
@@ -121,6 +125,14 @@ impl Sources {
         gauges.into_iter().chain(counters)
     }
 
+    fn authz(&self) -> Option<MetricFamily> {
+        let counts = self.authorizer.as_ref()?.counts();
+        let counts =
+            counts.map(|c| ([("verdict", c.verdict), ("reason", c.reason)], c.count as f64));
+        let help = "Requests that proxies asked about, by the answer and what decided";
+        Some(counters("margay_authz_checks_total", help, counts))
+    }
+
     fn ipam(&self) -> [MetricFamily; 3] {
         let Addresses { blocks, total, used } = *self.addresses.borrow();
         [
@@ -147,7 +159,8 @@ mod tests {
         let (tell_progress, progress) = watch::channel(progress);
         let (tell_view, view) = watch::channel(view);
         let (tell_addresses, addresses) = watch::channel(addresses);
-        let metrics = Arc::new(Sources { progress, view, addresses });
+        let authorizer = Some(Authorizer::new(watch::channel(None).1));
+        let metrics = Arc::new(Sources { progress, view, addresses, authorizer });
         (metrics, (tell_progress, tell_view, tell_addresses))
     }
 
@@ -173,6 +186,7 @@ mod tests {
             "margay_publisher_revision 6",
             "margay_publisher_refusals_total 0",
             "margay_ipam_addresses_used 5",
+            "margay_authz_checks_total{reason=\"not-ready\",verdict=\"deny\"} 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use margay_authz::{Law, Scribe};
 use margay_compile::{
     CompileError, Compiler, HealthChecks, NodeConfig, ResourceChange, Scope, Work,
 };
@@ -93,6 +94,8 @@ pub(crate) struct Pipeline {
     objects: BTreeMap<Kind, u64>,
     progress: watch::Sender<Progress>,
     health: watch::Sender<HealthChecks>,
+    /// Writes down what proxies are answered by, if any may ask.
+    scribe: Option<Scribe>,
 }
 
 // === impl Pipeline ===
@@ -109,7 +112,15 @@ impl Pipeline {
             objects: BTreeMap::new(),
             progress: watch::Sender::default(),
             health: watch::Sender::default(),
+            scribe: None,
         }
+    }
+
+    /// Has the law written down that proxies are answered by; tells where.
+    pub(crate) fn write_law(&mut self) -> watch::Receiver<Option<Arc<Law>>> {
+        let (scribe, law) = Scribe::new();
+        self.scribe = Some(scribe);
+        law
     }
 
     /// What the pipeline has done.
@@ -183,6 +194,9 @@ impl Pipeline {
 
     fn publish(&mut self) -> Revision {
         let updates = self.compiler.flush();
+        if let Some(scribe) = &mut self.scribe {
+            scribe.note(&updates, &self.compiler);
+        }
         self.health.send_if_modified(|told| {
             let now = self.compiler.health_checks();
             let changed = told.revision() != now.revision();

@@ -21,6 +21,7 @@ use crate::name::ObjectName;
 use crate::network::{Network, NodeConfig, NodeFacts};
 use crate::policy::{EndpointFacts, Policies};
 use crate::profiles::{LabelMap, Profiles, of_account, of_namespace};
+use crate::request::Requests;
 use crate::service::{HealthChecks, Services, Usable};
 use crate::sets::{Contribution, Sets};
 use crate::work::Work;
@@ -85,7 +86,8 @@ pub struct Compiler {
     own_node: Option<Arc<str>>,
     mtu: u16,
     configuration: Configuration,
-    profiles: Profiles,
+    /// Shared with those who look at a state while the next one is made.
+    profiles: Arc<Profiles>,
     workloads: Workloads,
     hosts: HashMap<Arc<str>, HostFacts>,
     network_sets: HashMap<ObjectName, SetFacts>,
@@ -152,7 +154,7 @@ impl Compiler {
         Self {
             mtu: config.as_ref().map_or(0, |c| c.mtu),
             configuration: Configuration::default(),
-            profiles: Profiles::default(),
+            profiles: Arc::default(),
             workloads: Workloads::default(),
             hosts: HashMap::new(),
             network_sets: HashMap::new(),
@@ -192,6 +194,11 @@ impl Compiler {
     /// document may become several, or none.
     pub fn rule_number(&self, key: &str, ingress: bool, rule: u32) -> u32 {
         self.policies.rule_number(key, ingress, rule)
+    }
+
+    /// What the rules of the state ask of requests, beyond what packets show.
+    pub fn requests(&self) -> Requests {
+        Requests::new(self.policies.origins().clone(), self.profiles.clone())
     }
 
     /// The usable backends of a service of the state, for clients on a node or anywhere.
@@ -343,7 +350,7 @@ impl Compiler {
     }
 
     fn set_profile(&mut self, name: &Arc<str>, profile: Option<intent::ProfileIntent>) {
-        self.profiles.set_document(name, profile);
+        Arc::make_mut(&mut self.profiles).set_document(name, profile);
         self.policies.touch_profile(name);
         let hosts = self.hosts.iter().filter(|(_, host)| host.profiles.contains(name));
         self.dirty_hosts.extend(hosts.map(|(name, _)| name.clone()));
@@ -358,7 +365,7 @@ impl Compiler {
     }
 
     fn set_namespace(&mut self, name: &Arc<str>, labels: Option<LabelMap>) {
-        if self.profiles.set_namespace(name, labels) {
+        if Arc::make_mut(&mut self.profiles).set_namespace(name, labels) {
             self.touch_members(name);
             let profile = of_namespace(name);
             let hosts = self.hosts.iter().filter(|(_, host)| host.profiles.contains(&profile));
@@ -367,7 +374,7 @@ impl Compiler {
     }
 
     fn set_account(&mut self, name: &ObjectName, labels: Option<LabelMap>) {
-        if self.profiles.set_account(name, labels) {
+        if Arc::make_mut(&mut self.profiles).set_account(name, labels) {
             self.workloads.touch_namespace(&name.namespace);
             let profile = of_account(name);
             let hosts = self.hosts.iter().filter(|(_, host)| host.profiles.contains(&profile));

@@ -4,7 +4,8 @@
 //! keeps is indexed so that a change costs in proportion to what it touches.
 //!
 //! In the order of use:
-//! - [`compiler`]: the entrance; [`work`]: how much was done;
+//! - [`compiler`]: the entrance; [`request`]: what rules ask beyond what packets show; [`work`]: how
+//!   much was done;
 //! - `input`: from objects to the facts that matter; `name`: names of objects;
 //! - `intent`: from policies of every kind to one form;
 //! - `label`: labels, selectors, and the index that joins them;
@@ -14,6 +15,7 @@
 //! - `configuration`, [`network`]: settings, nodes, pools, routes.
 
 pub mod compiler;
+pub mod request;
 pub mod work;
 
 mod input;
@@ -38,6 +40,7 @@ pub use compiler::{CompileError, Compiler, Label, PortView, ResourceChange, Scop
 pub use label::Unmet;
 pub use network::NodeConfig;
 pub use policy::view::{PolicyView, TierView};
+pub use request::{Account, HttpMatch, Identity, PathMatch, RequestMatch, Requests};
 pub use service::view::BackendView;
 pub use service::{HealthCheck, HealthChecks, Usable};
 pub use sets::SetMeaning;

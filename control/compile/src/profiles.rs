@@ -16,7 +16,7 @@ const DEFAULT_ALLOW: &str = "projectcalico-default-allow";
 pub(crate) type LabelMap = BTreeMap<String, String>;
 
 /// The profiles and what they are made of.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Profiles {
     documents: HashMap<Arc<str>, ProfileIntent>,
     namespaces: HashMap<Arc<str>, LabelMap>,

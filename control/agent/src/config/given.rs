@@ -34,6 +34,10 @@ pub struct Given {
     /// Where /metrics, /liveness and /readiness are served [default: 127.0.0.1:9091].
     #[arg(long, env = "MARGAY_METRICS", value_name = "ADDR:PORT")]
     pub metrics: Option<String>,
+    /// Where proxies ask by Envoy's ext_authz whether a request may pass: unix:PATH, a socket that
+    /// all may open who see its folder, or an address [default: nowhere].
+    #[arg(long, env = "MARGAY_AUTHZ", value_name = "unix:PATH|ADDR:PORT")]
+    pub authz: Option<String>,
     /// What to log: error, warn, info, debug, trace, or a filter as RUST_LOG takes it
     /// [default: RUST_LOG, else info].
     #[arg(long, env = "MARGAY_LOG", value_name = "FILTER")]
@@ -85,6 +89,7 @@ impl Given {
             node_ip: self.node_ip.or(file.node_ip),
             nodeport_addresses: self.nodeport_addresses.or(file.nodeport_addresses),
             metrics: self.metrics.or(file.metrics),
+            authz: self.authz.or(file.authz),
             log: self.log.or(file.log),
             // What was read once needs no second reading.
             config: None,

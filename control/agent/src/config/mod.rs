@@ -17,6 +17,7 @@ use margay_datastore::{Url, UrlError};
 use margay_protocol::DEFAULT_SOCKET;
 use margay_protocol::socket::{UnixAddress, UnixAddressError, without_scheme};
 
+pub use crate::authz::{AuthzAddress, AuthzAddressError};
 pub use given::{ConfigFileError, Given};
 pub use node_ip::{NodeAddresses, NodeIpError};
 
@@ -43,6 +44,8 @@ pub struct Config {
     pub node_port_addresses: Vec<IpNet>,
     /// Where metrics and health are served.
     pub metrics: SocketAddr,
+    /// Where proxies are answered; nowhere if nothing is given.
+    pub authz: Option<AuthzAddress>,
 }
 
 /// The configuration is of no use.
@@ -79,6 +82,9 @@ pub enum ConfigError {
     /// The metrics' address.
     #[error("--metrics {0:?}: write ADDRESS:PORT, as in 0.0.0.0:9091 or [::]:9091")]
     Metrics(String),
+    /// Where proxies ask.
+    #[error("--authz: {0}")]
+    Authz(#[from] AuthzAddressError),
 }
 
 // === impl Config ===
@@ -104,6 +110,7 @@ impl Config {
             node_port_addresses: networks(given.nodeport_addresses)?,
             addresses: given.node_ip.map(|text| text.parse()).transpose()?.unwrap_or_default(),
             metrics,
+            authz: given.authz.map(|text| text.parse()).transpose()?,
         })
     }
 }
@@ -157,6 +164,7 @@ mod tests {
         assert_eq!(config.socket, PathBuf::from("/run/margay/agent.sock"));
         assert_eq!(config.metrics.to_string(), "127.0.0.1:9091");
         assert_eq!(config.addresses, NodeAddresses::default());
+        assert_eq!(config.authz, None);
     }
 
     #[test]
@@ -190,6 +198,8 @@ mod tests {
         assert!(Config::resolve(bad).unwrap_err().to_string().starts_with("--nodeport-addresses "));
         let bad = Given { dataplane: Some("tcp:1".into()), ..given("a") };
         assert!(Config::resolve(bad).unwrap_err().to_string().starts_with("--dataplane: "));
+        let bad = Given { authz: Some("9191".into()), ..given("a") };
+        assert!(Config::resolve(bad).unwrap_err().to_string().starts_with("--authz: "));
         let bad = Given { datastore: Some("zookeeper:1".into()), ..given("a") };
         assert!(Config::resolve(bad).unwrap_err().to_string().starts_with("--datastore: "));
     }

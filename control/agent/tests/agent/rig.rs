@@ -79,6 +79,7 @@ impl Directory {
             socket: Some(self.dir.path().join(node).join("agent.sock")),
             node_ip: Some(node_ip.into()),
             metrics: Some(free_address()),
+            authz: None,
             log: None,
             nodeport_addresses: None,
             config: None,

@@ -8,6 +8,7 @@ use margay_resources::v3;
 
 use super::{EntityIntent, PolicyIntent, PortIntent, ProfileIntent, RuleIntent, policy_key};
 use crate::name::ObjectName;
+use crate::request::{HttpMatch, PathMatch};
 
 /// Converts a policy of a namespace (`NetworkPolicy`) or of the cluster (`GlobalNetworkPolicy`).
 ///
@@ -69,14 +70,7 @@ fn directions(spec: &v3::PolicySpec) -> (bool, bool) {
 }
 
 fn rules(rules: &[v3::Rule], namespace: &str) -> Result<Vec<RuleIntent>, SelectorError> {
-    let mut intents = Vec::with_capacity(rules.len());
-    for (number, rule) in (0..).zip(rules) {
-        // What is not seen of a packet does not match: the dataplane does not read HTTP.
-        if rule.http.is_none() {
-            intents.push(self::rule(number, rule, namespace)?);
-        }
-    }
-    Ok(intents)
+    (0..).zip(rules).map(|(number, rule)| self::rule(number, rule, namespace)).collect()
 }
 
 fn rule(number: u32, rule: &v3::Rule, namespace: &str) -> Result<RuleIntent, SelectorError> {
@@ -101,7 +95,21 @@ fn rule(number: u32, rule: &v3::Rule, namespace: &str) -> Result<RuleIntent, Sel
         not_icmp: rule.not_icmp.and_then(icmp),
         src: entity(&rule.source, namespace)?,
         dst: entity(&rule.destination, namespace)?,
+        http: rule.http.as_ref().map(http),
     })
+}
+
+fn http(http: &v3::HttpMatch) -> HttpMatch {
+    let path = |path: &v3::HttpPath| match (&path.exact, &path.prefix) {
+        (Some(exact), None) => Some(PathMatch::Exact(exact.as_str().into())),
+        (None, Some(prefix)) => Some(PathMatch::Prefix(prefix.as_str().into())),
+        // Validation has refused it before.
+        _ => None,
+    };
+    HttpMatch {
+        methods: http.methods.iter().map(|m| m.as_str().into()).collect(),
+        paths: http.paths.iter().filter_map(path).collect(),
+    }
 }
 
 fn icmp(icmp: v3::Icmp) -> Option<IcmpMatch> {
@@ -110,7 +118,7 @@ fn icmp(icmp: v3::Icmp) -> Option<IcmpMatch> {
 }
 
 fn entity(entity: &v3::EntityRule, namespace: &str) -> Result<EntityIntent, SelectorError> {
-    let (selector, not_selector) = selectors(entity, namespace)?;
+    let Selectors { selector, not_selector, identity } = selectors(entity, namespace)?;
     let service = entity.services.as_ref().map(|service| {
         let own = service.namespace.is_empty();
         let namespace = if own { namespace } else { &service.namespace };
@@ -121,19 +129,26 @@ fn entity(entity: &v3::EntityRule, namespace: &str) -> Result<EntityIntent, Sele
         not_nets: entity.not_nets.iter().map(v3::Net::net).collect(),
         selector: selector.map(Into::into),
         not_selector: not_selector.map(Into::into),
+        identity,
         service,
         ports: entity.ports.iter().map(port).collect(),
         not_ports: entity.not_ports.iter().map(port).collect(),
     })
 }
 
+/// What the selectors of an entity mean together.
+#[derive(Default)]
+struct Selectors {
+    selector: Option<Selector>,
+    not_selector: Option<Selector>,
+    /// The part of `selector` that is about namespaces and service accounts.
+    identity: Option<Selector>,
+}
+
 /// What the selectors of an entity mean together: one that the address has to be selected by, or
 /// else one that it must not be selected by. In a policy of a namespace any of them limits the
 /// entity to that namespace, unless it selects namespaces itself.
-fn selectors(
-    entity: &v3::EntityRule,
-    namespace: &str,
-) -> Result<(Option<Selector>, Option<Selector>), SelectorError> {
+fn selectors(entity: &v3::EntityRule, namespace: &str) -> Result<Selectors, SelectorError> {
     let given = |text: &str| !text.trim().is_empty();
     let accounts = match &entity.service_accounts {
         Some(a) if !a.names.is_empty() || given(&a.selector) => {
@@ -145,32 +160,36 @@ fn selectors(
         || given(&entity.not_selector)
         || given(&entity.namespace_selector)
         || accounts.is_some();
-    let mut positive = None;
-    let mut require = |selector: Selector| {
-        positive = Some(match positive.take() {
-            Some(earlier) => selector.and(&earlier),
-            None => selector,
-        });
+    let namespaces = if given(&entity.namespace_selector) {
+        Some(Selector::parse(&entity.namespace_selector)?.of_namespaces())
+    } else {
+        (any && !namespace.is_empty()).then(|| Selector::in_namespace(namespace))
     };
-    if given(&entity.namespace_selector) {
-        require(Selector::parse(&entity.namespace_selector)?.of_namespaces());
-    } else if any && !namespace.is_empty() {
-        require(Selector::in_namespace(namespace));
-    }
-    if given(&entity.selector) {
-        require(Selector::parse(&entity.selector)?);
-    }
-    if let Some(accounts) = accounts {
-        require(accounts);
-    }
+    let own = match given(&entity.selector) {
+        true => Some(Selector::parse(&entity.selector)?),
+        false => None,
+    };
+    let identity = both(accounts.clone(), namespaces.clone());
+    let positive = both(accounts, both(own, namespaces));
     if !given(&entity.not_selector) {
-        return Ok((positive, None));
+        return Ok(Selectors { selector: positive, not_selector: None, identity });
     }
     let negative = Selector::parse(&entity.not_selector)?;
     Ok(match positive {
-        Some(positive) => (Some(positive.and(&negative.negated())), None),
-        None => (None, Some(negative)),
+        Some(positive) => {
+            let selector = Some(positive.and(&negative.negated()));
+            Selectors { selector, not_selector: None, identity }
+        }
+        None => Selectors { not_selector: Some(negative), ..Selectors::default() },
     })
+}
+
+/// The conjunction of what is given.
+fn both(one: Option<Selector>, other: Option<Selector>) -> Option<Selector> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.and(&other)),
+        (one, other) => one.or(other),
+    }
 }
 
 fn port(port: &v3::Port) -> PortIntent {

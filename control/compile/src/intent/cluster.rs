@@ -9,7 +9,7 @@ use margay_resources::cnp::{
 use margay_resources::selector::Selector;
 use margay_resources::v3::{ADMIN_TIER, BASELINE_TIER};
 
-use super::kubernetes::{in_namespaces, network, pods, protocol};
+use super::kubernetes::{in_namespaces, network, pods, protocol, selected};
 use super::{EntityIntent, PolicyIntent, PortIntent, RuleIntent, policy_key};
 
 /// Kind of these policies, as Calico names it.
@@ -119,16 +119,18 @@ fn peer(peer: &Peer, egress: bool) -> Option<EntityIntent> {
     if peer.nodes.is_some() || !peer.domain_names.is_empty() {
         return None;
     }
-    let selector = match (&peer.namespaces, &peer.pods, peer.networks.is_empty()) {
-        (Some(namespaces), None, true) => pods(None)?.and(&in_namespaces(namespaces)?),
-        (None, Some(pods), true) => namespaced(pods)?,
+    match (&peer.namespaces, &peer.pods, peer.networks.is_empty()) {
+        (Some(namespaces), None, true) => Some(selected(&pods(None)?, in_namespaces(namespaces)?)),
+        (None, Some(pod), true) => {
+            let namespaces = in_namespaces(&pod.namespace_selector)?;
+            Some(selected(&pods(Some(&pod.pod_selector))?, namespaces))
+        }
         (None, None, false) if egress => {
             let nets = peer.networks.iter().map(|net| network(net)).collect::<Option<_>>()?;
-            return Some(EntityIntent { nets, ..EntityIntent::default() });
+            Some(EntityIntent { nets, ..EntityIntent::default() })
         }
-        _ => return None,
-    };
-    Some(EntityIntent { selector: Some(selector.into()), ..EntityIntent::default() })
+        _ => None,
+    }
 }
 
 type ProtocolPort = (Option<u8>, Option<PortIntent>);

@@ -161,14 +161,20 @@ fn peer(peer: &NetworkPolicyPeer, namespace: &str) -> Option<EntityIntent> {
             ..EntityIntent::default()
         });
     }
-    let selector = match &peer.namespace_selector {
-        Some(namespaces) => pods(peer.pod_selector.as_ref())?.and(&in_namespaces(namespaces)?),
-        None => {
-            let selector = pods(Some(peer.pod_selector.as_ref()?))?;
-            selector.and(&Selector::in_namespace(namespace))
-        }
+    let (pods, namespaces) = match &peer.namespace_selector {
+        Some(namespaces) => (pods(peer.pod_selector.as_ref())?, in_namespaces(namespaces)?),
+        None => (pods(Some(peer.pod_selector.as_ref()?))?, Selector::in_namespace(namespace)),
     };
-    Some(EntityIntent { selector: Some(selector.into()), ..EntityIntent::default() })
+    Some(selected(&pods, namespaces))
+}
+
+/// Pods of some namespaces.
+pub(crate) fn selected(pods: &Selector, namespaces: Selector) -> EntityIntent {
+    EntityIntent {
+        selector: Some(pods.and(&namespaces).into()),
+        identity: Some(namespaces),
+        ..EntityIntent::default()
+    }
 }
 
 /// A network without bits beyond its length.

@@ -16,10 +16,12 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use margay_model::{Action, DefaultAction, IcmpMatch, IpVersion, PolicyKey, PortRange};
+use margay_resources::selector::Selector;
 use margay_resources::v3::{Tier, TierAction};
 
 use crate::label::Expression;
 use crate::name::ObjectName;
+use crate::request::HttpMatch;
 
 /// A policy.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,6 +75,8 @@ pub(crate) struct RuleIntent {
     pub(crate) not_icmp: Option<IcmpMatch>,
     pub(crate) src: EntityIntent,
     pub(crate) dst: EntityIntent,
+    /// Only a proxy sees it.
+    pub(crate) http: Option<HttpMatch>,
 }
 
 /// One end of a rule.
@@ -84,6 +88,9 @@ pub(crate) struct EntityIntent {
     pub(crate) selector: Option<Expression>,
     /// Over endpoint labels; matches addresses that nothing selected has, unknown ones too.
     pub(crate) not_selector: Option<Expression>,
+    /// What `selector` says of namespaces and service accounts: only a proxy sees who has proven
+    /// to be one. Over the labels of an identity.
+    pub(crate) identity: Option<Selector>,
     pub(crate) service: Option<ObjectName>,
     pub(crate) ports: Vec<PortIntent>,
     pub(crate) not_ports: Vec<PortIntent>,
@@ -123,6 +130,7 @@ impl RuleIntent {
             not_icmp: None,
             src: EntityIntent::default(),
             dst: EntityIntent::default(),
+            http: None,
         }
     }
 }

@@ -19,6 +19,7 @@ use margay_model::{Endpoint, EndpointKey, Policy, PolicyKey, TierPolicies, Updat
 use crate::intent::{PolicyIntent, ProfileIntent, RuleIntent, TierIntent, profile_key};
 use crate::label::{Event, ItemId, LabelIndex, Labels, SelectorId};
 use crate::profiles::Profiles;
+use crate::request::{Origins, PolicyOrigins};
 use crate::sets::Sets;
 use rule::Compiled;
 use tier::{PolicyPlace, TierPlace, Tiers};
@@ -32,13 +33,6 @@ pub(crate) struct EndpointFacts {
     pub(crate) profiles: Vec<Arc<str>>,
 }
 
-/// The place of each compiled rule's origin in its document.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Numbers {
-    ingress: Vec<u32>,
-    egress: Vec<u32>,
-}
-
 #[derive(Debug)]
 struct Entry {
     intent: PolicyIntent,
@@ -50,7 +44,6 @@ struct Entry {
 #[derive(Debug)]
 struct Emitted {
     policy: Arc<Policy>,
-    numbers: Numbers,
     sets: Vec<margay_model::SetId>,
 }
 
@@ -76,6 +69,8 @@ pub(crate) struct Policies {
     endpoints: HashMap<ItemId, EndpointFacts>,
     published: HashMap<ItemId, Arc<Endpoint>>,
     emitted: HashMap<PolicyKey, Emitted>,
+    /// Of what is emitted; shared with those who look at a state while the next one is made.
+    origins: Arc<Origins>,
     dirty_policies: BTreeSet<PolicyKey>,
     dirty_profiles: BTreeSet<Arc<str>>,
     dirty_endpoints: HashSet<ItemId>,
@@ -104,10 +99,12 @@ impl Policies {
 
     /// The place in its document of a rule of an emitted policy, from 0.
     pub(crate) fn rule_number(&self, key: &str, ingress: bool, rule: u32) -> u32 {
-        let Some(emitted) = self.emitted.get(key) else { return rule };
-        let numbers = if ingress { &emitted.numbers.ingress } else { &emitted.numbers.egress };
-        let at = usize::try_from(rule).unwrap_or(usize::MAX);
-        numbers.get(at).copied().unwrap_or(rule)
+        self.origins.get(key).map_or(rule, |origins| origins.number(ingress, rule))
+    }
+
+    /// Where the rules of emitted policies come from, and what they ask of requests.
+    pub(crate) fn origins(&self) -> &Arc<Origins> {
+        &self.origins
     }
 
     /// Adds, replaces or removes a tier.
@@ -269,11 +266,17 @@ impl Policies {
                         policy
                     }
                 };
-                let numbers = Numbers { ingress: ingress.numbers, egress: egress.numbers };
+                let origins = PolicyOrigins { ingress: ingress.origins, egress: egress.origins };
+                if self.origins.get(&key).is_none_or(|old| **old != origins) {
+                    Arc::make_mut(&mut self.origins).insert(key.clone(), Arc::new(origins));
+                }
                 let named = [ingress.sets, egress.sets].concat();
-                self.emitted.insert(key, Emitted { policy, numbers, sets: named });
+                self.emitted.insert(key, Emitted { policy, sets: named });
             }
-            None if published.is_some() => changes.policies_gone.push(Update::PolicyGone(key)),
+            None if published.is_some() => {
+                Arc::make_mut(&mut self.origins).remove(&key);
+                changes.policies_gone.push(Update::PolicyGone(key));
+            }
             None => {}
         }
         // Released last, so that a set that the new rules name as well never goes.

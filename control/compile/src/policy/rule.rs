@@ -1,10 +1,13 @@
 //! From a rule's intent to rules of the dataplane.
 
+use std::sync::Arc;
+
 use margay_model::{EntityMatch, IpVersion, PortRange, Rule, SetId};
 use margay_resources::selector::Selector;
 
 use crate::intent::{EntityIntent, PortIntent, RuleIntent};
 use crate::label::Expression;
+use crate::request::{RequestMatch, RuleOrigin};
 use crate::sets::{SetSource, Sets};
 
 const ICMP: u8 = 1;
@@ -13,12 +16,11 @@ const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 const SCTP: u8 = 132;
 
-/// Rules of the dataplane with the number that each has in its document, and the sets that they
-/// hold; whoever lets go of the rules releases the sets.
+/// Rules of the dataplane with the origin of each in its document, and the sets that they hold; whoever lets go of the rules releases the sets.
 #[derive(Debug, Default)]
 pub(crate) struct Compiled {
     pub(crate) rules: Vec<Rule>,
-    pub(crate) numbers: Vec<u32>,
+    pub(crate) origins: Vec<RuleOrigin>,
     pub(crate) sets: Vec<SetId>,
 }
 
@@ -29,11 +31,13 @@ impl Compiled {
     pub(crate) fn new(intents: &[RuleIntent], sets: &mut Sets) -> Self {
         let mut compiled = Self::default();
         for intent in intents {
+            let request = RequestMatch::of(intent).map(Arc::new);
             for rule in by_family(intent) {
                 let rule = compile(&rule, sets);
                 compiled.sets.extend(rule.sets().cloned());
                 compiled.rules.push(rule);
-                compiled.numbers.push(intent.number);
+                let (number, request) = (intent.number, request.clone());
+                compiled.origins.push(RuleOrigin { number, request });
             }
         }
         compiled

@@ -98,14 +98,27 @@ impl RuleList {
 
     /// The first rule that matches and is not Log or Pass decides; a Pass goes on behind its span;
     /// the end of a span with default Deny decides too.
+    #[inline]
     pub(super) fn decide(&self, sets: &Sets, facts: &PacketFacts) -> Decision<'_> {
-        self.evaluate(sets, facts, self.prefilter.candidates(sets, facts))
+        self.decide_where(sets, facts, |_, _| true)
+    }
+
+    /// The same where a rule matches only if `holds` says so as well of its policy and its place
+    /// therein.
+    #[inline]
+    pub(super) fn decide_where(
+        &self,
+        sets: &Sets,
+        facts: &PacketFacts,
+        holds: impl Fn(&PolicyKey, u32) -> bool,
+    ) -> Decision<'_> {
+        self.evaluate(sets, facts, self.prefilter.candidates(sets, facts), holds)
     }
 
     /// The same without prefilter: every rule is asked.
     #[cfg(all(test, not(loom)))]
     pub(super) fn decide_linearly(&self, sets: &Sets, facts: &PacketFacts) -> Decision<'_> {
-        self.evaluate(sets, facts, 0..self.rules.len() as u32)
+        self.evaluate(sets, facts, 0..self.rules.len() as u32, |_, _| true)
     }
 
     /// How many rules a packet is compared with, at most.
@@ -119,6 +132,7 @@ impl RuleList {
         sets: &Sets,
         facts: &PacketFacts,
         candidates: impl Iterator<Item = u32>,
+        holds: impl Fn(&PolicyKey, u32) -> bool,
     ) -> Decision<'_> {
         let mut logged = ArrayVec::new();
         let mut spans = self.spans.iter();
@@ -139,15 +153,19 @@ impl RuleList {
             let tier = span.and_then(|span| span.tier.as_ref());
             match step {
                 Step::Missing(policy) => return missing(tier, policy, logged),
-                Step::Rule(rule) if rule.matches(sets, facts) => match rule.action {
-                    Action::Allow => return by_rule(Verdict::Allow, tier, rule, logged),
-                    Action::Deny => return by_rule(Verdict::Deny, tier, rule, logged),
-                    Action::Pass => {
-                        skip_to = span.map_or(0, |span| span.end);
-                        span = spans.next();
+                Step::Rule(rule)
+                    if rule.matches(sets, facts) && holds(&rule.policy, rule.index) =>
+                {
+                    match rule.action {
+                        Action::Allow => return by_rule(Verdict::Allow, tier, rule, logged),
+                        Action::Deny => return by_rule(Verdict::Deny, tier, rule, logged),
+                        Action::Pass => {
+                            skip_to = span.map_or(0, |span| span.end);
+                            span = spans.next();
+                        }
+                        Action::Log => drop(logged.try_push(rule.id)),
                     }
-                    Action::Log => drop(logged.try_push(rule.id)),
-                },
+                }
                 Step::Rule(_) => {}
             }
         }

@@ -56,6 +56,18 @@ impl Classifier {
         policy.list(direction).decide(&self.sets, facts)
     }
 
+    /// Decides what is more than a packet: a rule matches only if `holds` says so as well, of its
+    /// policy and its place within the direction's rules (from 0).
+    pub fn decide_where<'p>(
+        &self,
+        policy: &'p EndpointPolicy,
+        direction: Direction,
+        facts: &PacketFacts,
+        holds: impl Fn(&PolicyKey, u32) -> bool,
+    ) -> Decision<'p> {
+        policy.list(direction).decide_where(&self.sets, facts, holds)
+    }
+
     /// The policy, and the rule within the direction's rules (from 0), that a number of a
     /// [`Decision`] names. A number that is long out of use may name another rule.
     pub fn rule(&self, id: u32) -> Option<(PolicyKey, u32)> {
