@@ -186,7 +186,7 @@ mod tests {
             "margay_publisher_revision 6",
             "margay_publisher_refusals_total 0",
             "margay_ipam_addresses_used 5",
-            "margay_authz_checks_total{reason=\"not-ready\",verdict=\"deny\"} 0",
+            "margay_authz_checks_total{verdict=\"deny\",reason=\"not-ready\"} 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

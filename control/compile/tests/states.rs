@@ -207,6 +207,7 @@ fn calico_states() -> Vec<Named> {
                             {"action": "Allow", "source": {"selector": "app == 'web'", "namespaceSelector": "all()"}},
                             {"action": "Allow", "source": {"namespaceSelector": "global()"}},
                             {"action": "Allow", "source": {"serviceAccounts": {"names": ["default"]}}},
+                            {"action": "Allow", "protocol": "TCP", "http": {"methods": ["GET"]}},
                         ],
                     }),
                 ),
@@ -233,6 +234,7 @@ fn calico_states() -> Vec<Named> {
                 "  in allow from {10.0.0.1/32 10.0.0.3/32}",
                 "  in allow from {192.168.0.0/16 fd00::/8}",
                 "  in allow from {10.0.0.1/32 10.0.0.2/32}",
+                "  in allow proto 6",
             ],
         ),
     ]

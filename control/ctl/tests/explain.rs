@@ -83,6 +83,22 @@ fn every_step_to_the_deciding_rule_is_told_with_what_did_not_match() {
 }
 
 #[test]
+fn a_rule_with_http_is_judged_by_what_packets_show_and_the_rest_is_told() {
+    let http = "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\n\
+        metadata: {name: http, namespace: x}\n\
+        spec:\n  selector: pod == 'b'\n  ingress:\n  - action: Allow\n    protocol: TCP\n\
+        \x20   http: {methods: [GET, HEAD], paths: [{exact: /a}, {prefix: /b}]}\n";
+    let report = explain(&store(http), "x/c x/b 80");
+    assert_eq!(side(&report["ingress"]), json!(["allow", "default", "NetworkPolicy/x/http", 0]));
+    let rule = &report["ingress"]["tiers"][1]["policies"][0]["rules"][0];
+    let text = "Allow TCP (where a proxy asks: GET, HEAD /a, /b* only)";
+    assert_eq!(
+        (rule["matches"].as_bool(), rule["parts"][0]["text"].as_str()),
+        (Some(true), Some(text))
+    );
+}
+
+#[test]
 fn the_end_of_a_tier_and_a_deny_rule_are_told_apart() {
     let store = store("");
     let report = explain(&store, "y/a x/a 80");

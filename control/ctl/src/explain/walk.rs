@@ -217,9 +217,15 @@ impl Walker<'_> {
     fn rules(&self, policy: &Policy, step: &mut PolicyStep) {
         let ingress = self.direction == Direction::Ingress;
         let rules = if ingress { &policy.ingress } else { &policy.egress };
+        let requests = self.compiler.requests();
         for (index, rule) in (0..).zip(rules) {
             let number = self.compiler.rule_number(&policy.key, ingress, index);
-            let text = Meanings(self.compiler).rule(rule);
+            let mut text = Meanings(self.compiler).rule(rule);
+            if let Some(http) =
+                requests.of_rule(&policy.key, ingress, index).and_then(|r| r.http.as_ref())
+            {
+                text.push_str(&words::http(http));
+            }
             let part = RulePart { text, unmet: self.reader.unmet(rule) };
             let matches = part.unmet.is_none();
             let action = words::action(rule.action);

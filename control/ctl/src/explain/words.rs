@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use margay_compile::{Compiler, SetMeaning, Unmet};
+use margay_compile::{Compiler, HttpMatch, PathMatch, SetMeaning, Unmet};
 use margay_model::{Action, EntityMatch, IcmpMatch, IpVersion, PortRange, Rule, SetId};
 use margay_resources::v3::Protocol;
 
@@ -34,6 +34,19 @@ pub(super) fn action(action: Action) -> &'static str {
         Action::Pass => "Pass",
         Action::Log => "Log",
     }
+}
+
+/// What a rule asks of HTTP, which packets do not show.
+pub(super) fn http(http: &HttpMatch) -> String {
+    let paths = http.paths.iter().map(|path| match path {
+        PathMatch::Exact(path) => path.to_string(),
+        PathMatch::Prefix(path) => format!("{path}*"),
+    });
+    let (methods, paths) = (list(&http.methods), list(&paths.collect::<Vec<_>>()));
+    let wanted = [methods, paths].into_iter().filter(|words| !words.is_empty());
+    let wanted = wanted.collect::<Vec<_>>().join(" ");
+    let wanted = if wanted.is_empty() { "HTTP" } else { &wanted };
+    format!(" (where a proxy asks: {wanted} only)")
 }
 
 /// One, or several with commas.
