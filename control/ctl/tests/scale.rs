@@ -124,12 +124,76 @@ fn policy(i: usize) -> String {
     }
 }
 
-/// Writes the datastore; in `few` files, or one for each pod and policy.
-fn write_datastore(dir: &Path, few: bool) {
+/// One or two conditions on labels, each of which a large part of all pods fulfils.
+fn broad(random: &mut Sequence) -> String {
+    let condition = match random.below(6) {
+        0 => format!("version == 'v{}'", random.below(4)),
+        1 => format!("role != '{}'", ["front", "middle", "back"][random.below(3)]),
+        2 => format!("app in {{'a{}', 'a{}'}}", random.below(53), random.below(53)),
+        3 => format!("app starts with 'a{}'", random.below(6)),
+        4 => "has(role)".to_owned(),
+        _ => format!("!(app == 'a{}')", random.below(53)),
+    };
+    if random.below(5) < 2 { format!("{condition} && {}", broad(random)) } else { condition }
+}
+
+/// A policy that selects many pods and lets many in: of the cluster, or of a namespace.
+fn broad_policy(i: usize, random: &mut Sequence) -> String {
+    let (kind, namespace) = match i % 2 {
+        0 => ("GlobalNetworkPolicy", String::new()),
+        _ => ("NetworkPolicy", format!(", namespace: ns-{}", i % NAMESPACES)),
+    };
+    let mut rule = |side: &str| {
+        let action = ["Allow", "Allow", "Deny", "Pass"][random.below(4)];
+        let port = [53, 80, 1000 + random.below(500), 8080][random.below(4)];
+        let ports = if random.below(2) == 0 {
+            format!("destination: {{ports: [{port}]}}, ")
+        } else {
+            String::new()
+        };
+        let protocol = ["TCP", "UDP"][random.below(2)];
+        match side {
+            "source" => format!(
+                "{{action: {action}, protocol: {protocol}, {ports}source: {{selector: \"{}\"}}}}",
+                broad(random)
+            ),
+            _ => format!(
+                "{{action: {action}, protocol: {protocol}, destination: {{selector: \"{}\"}}}}",
+                broad(random)
+            ),
+        }
+    };
+    let (ingress, egress) = ([rule("source"), rule("source")].join(", "), rule("destination"));
+    format!(
+        "---\napiVersion: projectcalico.org/v3\nkind: {kind}\nmetadata: {{name: p-{i}{namespace}}}\nspec:\n  tier: {}\n  order: {}\n  selector: \"{}\"\n  types: [{}]\n  ingress: [{ingress}]\n  egress: [{egress}]\n",
+        ["security", "platform", "application", "default"][i / 4 % 4],
+        i % 1000,
+        broad(random),
+        ["Ingress", "Egress", "Ingress, Egress"][i % 3],
+    )
+}
+
+/// How a datastore is laid out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Layout {
+    /// In a few files.
+    Few,
+    /// A file for each pod and policy.
+    Many,
+    /// In a few files, with policies that concern thousands of pods each.
+    Broad,
+}
+
+fn write_datastore(dir: &Path, layout: Layout) {
     fs::write(dir.join("surroundings.yaml"), surroundings()).unwrap();
+    let mut random = Sequence(2);
+    let mut policy = |i| match layout {
+        Layout::Broad => broad_policy(i, &mut random),
+        _ => policy(i),
+    };
     let objects = (0..PODS).map(|i| ("pod", i, pod(i)));
     let objects = objects.chain((0..POLICIES).map(|i| ("policy", i, policy(i))));
-    if few {
+    if layout != Layout::Many {
         let text: String = objects.map(|(.., text)| text).collect();
         fs::write(dir.join("objects.yaml"), text).unwrap();
         return;
@@ -162,13 +226,13 @@ fn flows() -> String {
     text
 }
 
-fn within_the_limit(few: bool) {
+fn within_the_limit(layout: Layout) {
     let temporary = tempfile::tempdir().unwrap();
     let kept = std::env::var_os("MARGAY_SCALE_DIR");
     let dir = kept.map_or_else(|| temporary.path().to_owned(), |dir| Path::new(&dir).to_owned());
-    let store = dir.join(if few { "few" } else { "many" });
+    let store = dir.join(format!("{layout:?}"));
     fs::create_dir_all(&store).unwrap();
-    write_datastore(&store, few);
+    write_datastore(&store, layout);
     let file = dir.join("flows.jsonl");
     fs::write(&file, flows()).unwrap();
     let url = format!("dir:{}", store.display());
@@ -178,7 +242,7 @@ fn within_the_limit(few: bool) {
         "",
     );
     let took = begun.elapsed();
-    eprintln!("{FLOWS} flows, {POLICIES} policies, {PODS} pods, few files {few}: {took:?}");
+    eprintln!("{FLOWS} flows, {POLICIES} policies, {PODS} pods, {layout:?}: {took:?}");
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert_eq!(output.stdout.iter().filter(|byte| **byte == b'\n').count(), FLOWS);
     assert!(took <= LIMIT, "{took:?}");
@@ -187,11 +251,17 @@ fn within_the_limit(few: bool) {
 #[test]
 #[ignore = "only a release build keeps the time"]
 fn a_large_cluster_in_a_few_files_is_simulated_in_time() {
-    within_the_limit(true);
+    within_the_limit(Layout::Few);
 }
 
 #[test]
 #[ignore = "only a release build keeps the time"]
 fn a_large_cluster_in_many_files_is_simulated_in_time() {
-    within_the_limit(false);
+    within_the_limit(Layout::Many);
+}
+
+#[test]
+#[ignore = "only a release build keeps the time"]
+fn policies_that_concern_thousands_of_pods_each_are_simulated_in_time() {
+    within_the_limit(Layout::Broad);
 }

@@ -5,14 +5,18 @@
 //! selectors anchored at labels that it bears, and a changed label only with those that mention
 //! it. Of the two ways to enumerate these (by the item's labels, by the changed key) the shorter
 //! one is walked, so a change costs in proportion to what it can touch.
+//!
+//! A new selector is compared with no item: its matches follow by set algebra from the sets of
+//! items that bear its labels, which are bitmaps.
 
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
+use roaring::RoaringBitmap;
 
 use margay_resources::selector::{
-    Anchor, NAMESPACE_LABEL, NAMESPACE_LABEL_PREFIX, ORCHESTRATOR_LABEL, SERVICE_ACCOUNT_LABEL,
-    SERVICE_ACCOUNT_LABEL_PREFIX,
+    Anchor, Expression as Tree, NAMESPACE_LABEL, NAMESPACE_LABEL_PREFIX, ORCHESTRATOR_LABEL,
+    SERVICE_ACCOUNT_LABEL, SERVICE_ACCOUNT_LABEL_PREFIX,
 };
 
 use super::{Expression, Labels};
@@ -38,37 +42,40 @@ struct Selector {
     expression: Expression,
     /// The anchors it is filed under; `None` for a selector without.
     anchors: Option<Vec<Anchor>>,
-    matches: HashSet<ItemId>,
+    /// Items.
+    matches: RoaringBitmap,
     users: u32,
 }
 
 #[derive(Debug, Default)]
 struct Item {
     labels: Labels,
-    matches: HashSet<SelectorId>,
+    /// Selectors.
+    matches: RoaringBitmap,
 }
 
-/// Ids by label: those that bear the key at all, and those by value.
-#[derive(Debug)]
-struct ByLabel<T> {
-    keys: HashMap<Arc<str>, Values<T>>,
+/// Numbers of items or of selectors by label: those that bear the key at all, and those by value.
+#[derive(Debug, Default)]
+struct ByLabel {
+    keys: HashMap<Arc<str>, Values>,
 }
 
-#[derive(Debug)]
-struct Values<T> {
-    any: HashSet<T>,
-    values: HashMap<Arc<str>, HashSet<T>>,
+#[derive(Debug, Default)]
+struct Values {
+    any: RoaringBitmap,
+    values: HashMap<Arc<str>, RoaringBitmap>,
 }
 
 /// The index.
 #[derive(Debug, Default)]
 pub(crate) struct LabelIndex {
     items: HashMap<ItemId, Item>,
-    items_by_label: ByLabel<ItemId>,
+    all_items: RoaringBitmap,
+    items_by_label: ByLabel,
     selectors: HashMap<SelectorId, Selector>,
     by_text: HashMap<Arc<str>, SelectorId>,
     /// Selectors by their anchor; those anchored at a bare key are in `any` of it.
-    anchored: ByLabel<SelectorId>,
+    anchored: ByLabel,
     everything: HashSet<SelectorId>,
     mentions: HashMap<Arc<str>, HashSet<SelectorId>>,
     next: u32,
@@ -77,39 +84,27 @@ pub(crate) struct LabelIndex {
 
 // === impl ByLabel ===
 
-impl<T> Default for ByLabel<T> {
-    fn default() -> Self {
-        Self { keys: HashMap::new() }
-    }
-}
-
-impl<T> Default for Values<T> {
-    fn default() -> Self {
-        Self { any: HashSet::new(), values: HashMap::new() }
-    }
-}
-
-impl<T: Copy + Eq + std::hash::Hash> ByLabel<T> {
-    fn any(&mut self, key: &Arc<str>) -> &mut HashSet<T> {
+impl ByLabel {
+    fn any(&mut self, key: &Arc<str>) -> &mut RoaringBitmap {
         &mut self.keys.entry(key.clone()).or_default().any
     }
 
-    fn value(&mut self, key: &Arc<str>, value: &Arc<str>) -> &mut HashSet<T> {
+    fn value(&mut self, key: &Arc<str>, value: &Arc<str>) -> &mut RoaringBitmap {
         let values = &mut self.keys.entry(key.clone()).or_default().values;
         values.entry(value.clone()).or_default()
     }
 
-    fn remove_any(&mut self, key: &str, id: T) {
+    fn remove_any(&mut self, key: &str, id: u32) {
         if let Some(entry) = self.keys.get_mut(key) {
-            entry.any.remove(&id);
+            entry.any.remove(id);
             self.shrink(key);
         }
     }
 
-    fn remove_value(&mut self, key: &str, value: &str, id: T) {
+    fn remove_value(&mut self, key: &str, value: &str, id: u32) {
         let Some(entry) = self.keys.get_mut(key) else { return };
         if let Some(ids) = entry.values.get_mut(value) {
-            ids.remove(&id);
+            ids.remove(id);
             if ids.is_empty() {
                 entry.values.remove(value);
             }
@@ -123,21 +118,28 @@ impl<T: Copy + Eq + std::hash::Hash> ByLabel<T> {
         }
     }
 
-    fn with_key(&self, key: &str) -> impl Iterator<Item = T> + '_ {
-        self.keys.get(key).into_iter().flat_map(|e| e.any.iter().copied())
+    fn with_key(&self, key: &str) -> Option<&RoaringBitmap> {
+        self.keys.get(key).map(|entry| &entry.any)
     }
 
-    fn with_value(&self, key: &str, value: &str) -> impl Iterator<Item = T> + '_ {
-        let ids = self.keys.get(key).and_then(|e| e.values.get(value));
-        ids.into_iter().flat_map(|ids| ids.iter().copied())
+    fn with_value(&self, key: &str, value: &str) -> Option<&RoaringBitmap> {
+        self.keys.get(key)?.values.get(value)
     }
 
-    fn count_key(&self, key: &str) -> usize {
-        self.keys.get(key).map_or(0, |e| e.any.len())
+    /// Those whose value of the key is such.
+    fn with_values(&self, key: &str, is_such: impl Fn(&str) -> bool) -> RoaringBitmap {
+        let values = self.keys.get(key).into_iter().flat_map(|entry| &entry.values);
+        values
+            .filter(|(value, _)| is_such(value))
+            .fold(RoaringBitmap::new(), |all, (_, ids)| all | ids)
     }
 
-    fn count_value(&self, key: &str, value: &str) -> usize {
-        self.keys.get(key).and_then(|e| e.values.get(value)).map_or(0, HashSet::len)
+    fn count_key(&self, key: &str) -> u64 {
+        self.with_key(key).map_or(0, RoaringBitmap::len)
+    }
+
+    fn count_value(&self, key: &str, value: &str) -> u64 {
+        self.with_value(key, value).map_or(0, RoaringBitmap::len)
     }
 }
 
@@ -156,12 +158,12 @@ impl LabelIndex {
 
     /// The items that a selector matches, in no order.
     pub(crate) fn items_of(&self, selector: SelectorId) -> impl Iterator<Item = ItemId> + '_ {
-        self.selectors.get(&selector).into_iter().flat_map(|s| s.matches.iter().copied())
+        self.selectors.get(&selector).into_iter().flat_map(|s| s.matches.iter().map(ItemId))
     }
 
-    /// The selectors that match an item, in no order.
+    /// The selectors that match an item, in order.
     pub(crate) fn selectors_of(&self, item: ItemId) -> impl Iterator<Item = SelectorId> + '_ {
-        self.items.get(&item).into_iter().flat_map(|i| i.matches.iter().copied())
+        self.items.get(&item).into_iter().flat_map(|i| i.matches.iter().map(SelectorId))
     }
 
     /// Adds a user of a selector; selectors of equal text are one. Tells the id and whether the
@@ -177,10 +179,11 @@ impl LabelIndex {
         self.next = self.next.wrapping_add(1);
         let anchors = self.choose_anchors(expression);
         self.enter(id, expression, anchors.as_deref());
-        let matches = self.scan(expression, anchors.as_deref());
+        self.evaluated += 1;
+        let matches = self.select(expression.tree(), &self.all_items);
         for item in &matches {
-            if let Some(item) = self.items.get_mut(item) {
-                item.matches.insert(id);
+            if let Some(item) = self.items.get_mut(&ItemId(item)) {
+                item.matches.insert(id.0);
             }
         }
         let expression = expression.clone();
@@ -200,8 +203,8 @@ impl LabelIndex {
         self.by_text.remove(selector.expression.text());
         self.leave(id, &selector);
         for item in &selector.matches {
-            if let Some(item) = self.items.get_mut(item) {
-                item.matches.remove(&id);
+            if let Some(item) = self.items.get_mut(&ItemId(item)) {
+                item.matches.remove(id.0);
             }
         }
     }
@@ -221,11 +224,11 @@ impl LabelIndex {
             self.evaluated += 1;
             let matches = selector.expression.matches(&labels);
             let changed = if matches {
-                selector.matches.insert(id);
-                item.matches.insert(selector_id)
+                selector.matches.insert(id.0);
+                item.matches.insert(selector_id.0)
             } else {
-                selector.matches.remove(&id);
-                item.matches.remove(&selector_id)
+                selector.matches.remove(id.0);
+                item.matches.remove(selector_id.0)
             };
             if changed {
                 events.push(Event { selector: selector_id, item: id, matches });
@@ -233,6 +236,7 @@ impl LabelIndex {
         }
         item.labels = labels;
         self.items.insert(id, item);
+        self.all_items.insert(id.0);
     }
 
     /// Removes an item.
@@ -241,9 +245,10 @@ impl LabelIndex {
         let labels = item.labels.clone();
         self.relabel(id, &labels, &Labels::default());
         let Some(item) = self.items.remove(&id) else { return };
-        for selector_id in item.matches {
+        self.all_items.remove(id.0);
+        for selector_id in item.matches.into_iter().map(SelectorId) {
             if let Some(selector) = self.selectors.get_mut(&selector_id) {
-                selector.matches.remove(&id);
+                selector.matches.remove(id.0);
             }
             events.push(Event { selector: selector_id, item: id, matches: false });
         }
@@ -264,7 +269,7 @@ impl LabelIndex {
                         + self.anchored.count_value(key, value)
                 }
             };
-            (breadth, anchors.iter().map(count).sum::<usize>(), anchors.len())
+            (breadth, anchors.iter().map(count).sum::<u64>(), anchors.len())
         };
         expression.choices().iter().min_by_key(cost).cloned()
     }
@@ -276,10 +281,10 @@ impl LabelIndex {
             }
             Some(anchors) => anchors.iter().for_each(|anchor| match anchor {
                 Anchor::Present(key) => {
-                    self.anchored.any(key).insert(id);
+                    self.anchored.any(key).insert(id.0);
                 }
                 Anchor::Value(key, value) => {
-                    self.anchored.value(key, value).insert(id);
+                    self.anchored.value(key, value).insert(id.0);
                 }
             }),
         }
@@ -294,8 +299,8 @@ impl LabelIndex {
                 self.everything.remove(&id);
             }
             Some(anchors) => anchors.iter().for_each(|anchor| match anchor {
-                Anchor::Present(key) => self.anchored.remove_any(key, id),
-                Anchor::Value(key, value) => self.anchored.remove_value(key, value, id),
+                Anchor::Present(key) => self.anchored.remove_any(key, id.0),
+                Anchor::Value(key, value) => self.anchored.remove_value(key, value, id.0),
             }),
         }
         for key in selector.expression.mentions() {
@@ -308,37 +313,52 @@ impl LabelIndex {
         }
     }
 
-    /// Compares a new selector with the items that fulfil an anchor of it.
-    fn scan(&mut self, expression: &Expression, anchors: Option<&[Anchor]>) -> HashSet<ItemId> {
-        let mut matches = HashSet::new();
-        let mut compare = |id: ItemId| {
-            self.evaluated += 1;
-            if self.items.get(&id).is_some_and(|i| expression.matches(&i.labels)) {
-                matches.insert(id);
+    /// The items among some that a condition matches.
+    fn select(&self, condition: &Tree, among: &RoaringBitmap) -> RoaringBitmap {
+        let items = &self.items_by_label;
+        let both =
+            |found: Option<&RoaringBitmap>| found.map_or_else(RoaringBitmap::new, |f| among & f);
+        match condition {
+            Tree::All | Tree::Global => among.clone(),
+            Tree::Has(key) => both(items.with_key(key)),
+            Tree::Eq(key, value) => both(items.with_value(key, value)),
+            Tree::Ne(key, value) => match items.with_value(key, value) {
+                Some(found) => among - found,
+                None => among.clone(),
+            },
+            Tree::In(key, values) => {
+                let found = values.iter().filter_map(|value| items.with_value(key, value));
+                found.fold(RoaringBitmap::new(), |all, ids| all | (among & ids))
             }
-        };
-        match anchors {
-            None => self.items.keys().copied().for_each(compare),
-            Some(anchors) => anchors.iter().for_each(|anchor| match anchor {
-                Anchor::Present(key) => self.items_by_label.with_key(key).for_each(&mut compare),
-                Anchor::Value(key, value) => {
-                    self.items_by_label.with_value(key, value).for_each(&mut compare);
-                }
-            }),
+            Tree::NotIn(key, values) => {
+                let found = values.iter().filter_map(|value| items.with_value(key, value));
+                found.fold(among.clone(), |rest, ids| rest - ids)
+            }
+            Tree::Contains(key, part) => items.with_values(key, |v| v.contains(&**part)) & among,
+            Tree::StartsWith(key, part) => {
+                items.with_values(key, |v| v.starts_with(&**part)) & among
+            }
+            Tree::EndsWith(key, part) => items.with_values(key, |v| v.ends_with(&**part)) & among,
+            Tree::Not(inner) => among - self.select(inner, among),
+            Tree::And(terms) => {
+                terms.iter().fold(among.clone(), |rest, term| self.select(term, &rest))
+            }
+            Tree::Or(terms) => {
+                terms.iter().fold(RoaringBitmap::new(), |all, term| all | self.select(term, among))
+            }
         }
-        matches
     }
 
     fn relabel(&mut self, id: ItemId, old: &Labels, new: &Labels) {
         for (key, value) in old.iter().filter(|(k, v)| new.get(k) != Some(v)) {
-            self.items_by_label.remove_value(key, value, id);
+            self.items_by_label.remove_value(key, value, id.0);
             if new.get(key).is_none() {
-                self.items_by_label.remove_any(key, id);
+                self.items_by_label.remove_any(key, id.0);
             }
         }
         for (key, value) in new.iter().filter(|(k, v)| old.get(k) != Some(v)) {
-            self.items_by_label.value(key, value).insert(id);
-            self.items_by_label.any(key).insert(id);
+            self.items_by_label.value(key, value).insert(id.0);
+            self.items_by_label.any(key).insert(id.0);
         }
     }
 
@@ -350,8 +370,8 @@ impl LabelIndex {
         let changed = changed_keys(old, new);
         let mentioned: usize =
             changed.iter().map(|k| self.mentions.get(*k).map_or(0, HashSet::len)).sum();
-        let anchored = self.anchored_count(old) + self.anchored_count(new) + self.everything.len();
-        if mentioned <= anchored {
+        let anchored = self.anchored_count(old) + self.anchored_count(new);
+        if mentioned as u64 <= anchored + self.everything.len() as u64 {
             let ids = changed.iter().filter_map(|k| self.mentions.get(*k)).flatten().copied();
             return ids.filter(|id| self.anchor_holds(*id, old, new)).collect();
         }
@@ -362,12 +382,13 @@ impl LabelIndex {
 
     /// Selectors anchored at one of the labels.
     fn anchored_at<'a>(&'a self, labels: &'a Labels) -> impl Iterator<Item = SelectorId> + 'a {
-        labels
-            .iter()
-            .flat_map(|(k, v)| self.anchored.with_value(k, v).chain(self.anchored.with_key(k)))
+        let of = |(k, v): (&Arc<str>, &Arc<str>)| {
+            [self.anchored.with_value(k, v), self.anchored.with_key(k)].into_iter().flatten()
+        };
+        labels.iter().flat_map(of).flatten().map(SelectorId)
     }
 
-    fn anchored_count(&self, labels: &Labels) -> usize {
+    fn anchored_count(&self, labels: &Labels) -> u64 {
         let count = |(k, v): (&Arc<str>, &Arc<str>)| {
             self.anchored.count_value(k, v) + self.anchored.count_key(k)
         };

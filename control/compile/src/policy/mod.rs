@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
-use margay_model::{Endpoint, EndpointKey, Policy, PolicyKey, TierPolicies, Update};
+use margay_model::{DefaultAction, Endpoint, EndpointKey, Policy, PolicyKey, TierPolicies, Update};
 
 use crate::intent::{PolicyIntent, ProfileIntent, RuleIntent, TierIntent, profile_key};
 use crate::label::{Event, ItemId, LabelIndex, Labels, SelectorId};
@@ -62,6 +62,9 @@ pub(crate) struct Policies {
     index: LabelIndex,
     tiers: Tiers,
     policies: HashMap<PolicyKey, Entry>,
+    /// Policies that came (or went) since the last flush. They wait for it, as a selector that
+    /// finds its endpoints there needs to be compared with none of them.
+    pending: BTreeMap<PolicyKey, Option<PolicyIntent>>,
     by_selector: HashMap<SelectorId, BTreeSet<PolicyKey>>,
     by_tier: HashMap<Arc<str>, BTreeSet<PolicyKey>>,
     /// How many endpoints name a profile.
@@ -77,6 +80,17 @@ pub(crate) struct Policies {
     events: Vec<Event>,
     compiled: u64,
     recomputed: u64,
+}
+
+/// Policies in the order of evaluation.
+#[derive(Default)]
+struct Sequence {
+    /// Each with whether it polices ingress, and egress.
+    policies: Vec<(PolicyKey, bool, bool)>,
+    /// The places of the policies that have a selector.
+    by_selector: HashMap<SelectorId, Vec<usize>>,
+    /// Each tier with the place where its policies end.
+    tiers: Vec<(Arc<str>, DefaultAction, usize)>,
 }
 
 // === impl Policies ===
@@ -119,7 +133,24 @@ impl Policies {
 
     /// Adds or replaces a policy.
     pub(crate) fn set_policy(&mut self, intent: PolicyIntent) {
-        let key = intent.key.clone();
+        self.pending.insert(intent.key.clone(), Some(intent));
+    }
+
+    /// Removes a policy.
+    pub(crate) fn remove_policy(&mut self, key: &PolicyKey) {
+        self.pending.insert(key.clone(), None);
+    }
+
+    fn settle(&mut self) {
+        for (key, intent) in std::mem::take(&mut self.pending) {
+            match intent {
+                Some(intent) => self.enter(key, intent),
+                None => self.leave(&key),
+            }
+        }
+    }
+
+    fn enter(&mut self, key: PolicyKey, intent: PolicyIntent) {
         if self.policies.get(&key).is_some_and(|e| e.intent == intent) {
             return;
         }
@@ -139,8 +170,7 @@ impl Policies {
         self.policies.insert(key, Entry { intent, place, selector });
     }
 
-    /// Removes a policy.
-    pub(crate) fn remove_policy(&mut self, key: &PolicyKey) {
+    fn leave(&mut self, key: &PolicyKey) {
         let Some(old) = self.policies.remove(key) else { return };
         self.let_go(key, &old, true);
         self.dirty_policies.insert(key.clone());
@@ -214,6 +244,7 @@ impl Policies {
     /// which therefore is to be flushed afterwards and published before.
     pub(crate) fn flush(&mut self, sets: &mut Sets, profiles: &Profiles) -> PolicyChanges {
         let mut changes = PolicyChanges::default();
+        self.settle();
         for key in std::mem::take(&mut self.dirty_policies) {
             let wanted = self.policies.get(&key).filter(|e| self.is_wanted(e));
             let rules = wanted.map(|e| (e.intent.ingress.clone(), e.intent.egress.clone()));
@@ -288,6 +319,7 @@ impl Policies {
         let mut tiers: HashMap<Vec<SelectorId>, Arc<[TierPolicies]>> = HashMap::new();
         let mut dirty: Vec<_> = std::mem::take(&mut self.dirty_endpoints).into_iter().collect();
         dirty.sort_unstable();
+        let sequence = self.sequence(&dirty);
         let mut gone: BTreeSet<EndpointKey> = BTreeSet::new();
         let mut fresh: BTreeMap<EndpointKey, Arc<Endpoint>> = BTreeMap::new();
         for id in dirty {
@@ -298,13 +330,12 @@ impl Policies {
             };
             self.recomputed += 1;
             let mut endpoint = facts.endpoint.clone();
-            let mut selectors: Vec<_> = self.index.selectors_of(id).collect();
-            selectors.sort_unstable();
+            let selectors: Vec<_> = self.index.selectors_of(id).collect();
             endpoint.profiles = facts.profiles.iter().map(|name| profile_key(name)).collect();
             endpoint.tiers = match tiers.get(&selectors) {
                 Some(tiers) => tiers.clone(),
                 None => {
-                    let found: Arc<[_]> = self.tiers_of(&selectors).into();
+                    let found: Arc<[_]> = sequence.tiers_of(&selectors).into();
                     tiers.insert(selectors, found.clone());
                     found
                 }
@@ -346,25 +377,52 @@ impl Policies {
         tiers
     }
 
-    /// The tiers of an endpoint that these selectors match.
-    fn tiers_of(&self, selectors: &[SelectorId]) -> Vec<TierPolicies> {
+    /// The policies that some endpoint among these has, in the order of evaluation.
+    fn sequence(&self, endpoints: &[ItemId]) -> Sequence {
+        let selectors: HashSet<_> =
+            endpoints.iter().flat_map(|id| self.index.selectors_of(*id)).collect();
         let keys = selectors.iter().filter_map(|s| self.by_selector.get(s)).flatten();
         let entries = keys.filter_map(|k| self.policies.get(k));
-        let tiers = self.by_tier(entries.filter(|e| !e.intent.host_path_only)).into_iter().map(
-            |(place, entries)| {
-                let keys = |polices: fn(&PolicyIntent) -> bool| {
-                    let entries = entries.iter().filter(|e| polices(&e.intent));
-                    entries.map(|e| e.intent.key.clone()).collect::<Vec<_>>()
-                };
-                TierPolicies {
-                    default_action: self.tiers.default_action(&place.name),
-                    ingress: keys(|p| p.polices_ingress),
-                    egress: keys(|p| p.polices_egress),
-                    name: place.name,
-                }
-            },
-        );
-        tiers.filter(|t| !t.ingress.is_empty() || !t.egress.is_empty()).collect()
+        let mut sequence = Sequence::default();
+        for (place, entries) in self.by_tier(entries.filter(|e| !e.intent.host_path_only)) {
+            for entry in entries {
+                let next = sequence.policies.len();
+                sequence.by_selector.entry(entry.selector).or_default().push(next);
+                let intent = &entry.intent;
+                let (ingress, egress) = (intent.polices_ingress, intent.polices_egress);
+                sequence.policies.push((intent.key.clone(), ingress, egress));
+            }
+            let default_action = self.tiers.default_action(&place.name);
+            sequence.tiers.push((place.name, default_action, sequence.policies.len()));
+        }
+        sequence
+    }
+}
+
+// === impl Sequence ===
+
+impl Sequence {
+    /// The tiers of an endpoint that these selectors match.
+    fn tiers_of(&self, selectors: &[SelectorId]) -> Vec<TierPolicies> {
+        let places = selectors.iter().filter_map(|s| self.by_selector.get(s)).flatten();
+        let mut places: Vec<usize> = places.copied().collect();
+        places.sort_unstable();
+        let mut rest = &places[..];
+        let mut tiers = Vec::new();
+        for (name, default_action, end) in &self.tiers {
+            let (own, later) = rest.split_at(rest.partition_point(|place| place < end));
+            rest = later;
+            let (mut ingress, mut egress) = (Vec::new(), Vec::new());
+            for (key, to, from) in own.iter().filter_map(|place| self.policies.get(*place)) {
+                ingress.extend(to.then(|| key.clone()));
+                egress.extend(from.then(|| key.clone()));
+            }
+            if !ingress.is_empty() || !egress.is_empty() {
+                let (name, default_action) = (name.clone(), *default_action);
+                tiers.push(TierPolicies { name, default_action, ingress, egress });
+            }
+        }
+        tiers
     }
 }
 

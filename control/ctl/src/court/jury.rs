@@ -1,16 +1,17 @@
 //! What endpoints' policies say, on all cores.
 //!
-//! Policies are compiled when they are first asked for, and compiling is what takes the time in a
-//! large cluster: so each endpoint has one juror, who alone compiles its policies.
+//! What an endpoint has of the cluster's policies is found when it is first asked for: so each
+//! endpoint has one juror, who alone looks for it.
 
 use std::num::NonZero;
 use std::thread::{self, ScopedJoinHandle};
 
 use hashbrown::HashMap;
 use margay_compile::Compiler;
-use margay_model::{Endpoint, PolicyKey};
+use margay_model::{Endpoint, PolicyKey, TierPolicies};
 use margay_tables::classifier::{
-    Cause, Classifier, Decision, Direction, EndpointPolicy, PacketFacts, PolicyBook, Verdict,
+    Cause, Classifier, ClusterPolicies, Decision, Direction, EndpointPolicy, Membership,
+    PacketFacts, PolicyBook, Vectors, Verdict,
 };
 
 use super::verdict::{Fate, Side};
@@ -34,13 +35,19 @@ struct Law<'c> {
     compiler: &'c Compiler,
     book: PolicyBook,
     classifier: Classifier,
+    /// The tiers of everybody.
+    cluster: ClusterPolicies,
+    /// Denies everything: for an endpoint that has what nobody has.
+    unknown: EndpointPolicy,
 }
 
-/// One thread's compiled policies.
+/// What one thread has found.
 #[derive(Default)]
 struct Juror<'c> {
-    /// The tiers of endpoints, by where they lie in memory: endpoints with the same share them.
-    tiers: HashMap<usize, EndpointPolicy>,
+    /// What endpoints have of the tiers, by where theirs lie in memory: endpoints with the same
+    /// share them.
+    tiers: HashMap<usize, Option<Membership>>,
+    vectors: Vectors,
     /// The profiles of endpoints, which differ by namespace and service account.
     profiles: HashMap<&'c [PolicyKey], EndpointPolicy>,
 }
@@ -57,7 +64,8 @@ impl<'c> Jury<'c> {
     pub(crate) fn of(compiler: &'c Compiler, count: usize) -> Self {
         let book = PolicyBook::from_state(compiler.state());
         let classifier = book.classifier();
-        let law = Law { compiler, book, classifier };
+        let cluster = book.cluster(&tiers(compiler));
+        let law = Law { compiler, book, classifier, cluster, unknown: EndpointPolicy::default() };
         Self { law, jurors: (0..count).map(|_| Juror::default()).collect() }
     }
 
@@ -84,6 +92,20 @@ impl<'c> Jury<'c> {
         });
         sides
     }
+}
+
+/// All tiers with all of their policies.
+fn tiers(compiler: &Compiler) -> Vec<TierPolicies> {
+    let tiers = compiler.tiers().into_iter().map(|tier| {
+        let policies = || tier.policies.iter().filter(|policy| !policy.host_path_only);
+        TierPolicies {
+            ingress: policies().filter(|p| p.ingress).map(|p| p.key.clone()).collect(),
+            egress: policies().filter(|p| p.egress).map(|p| p.key.clone()).collect(),
+            default_action: tier.default_action,
+            name: tier.name,
+        }
+    });
+    tiers.collect()
 }
 
 /// What a thread returns; if it panics, so does this one.
@@ -116,14 +138,17 @@ impl<'c> Juror<'c> {
         }
     }
 
-    /// The tiers are compiled apart from the profiles, which are asked where no tier decides: a
-    /// policy for many endpoints would otherwise be indexed anew for each combination of profiles.
-    fn ask(&mut self, law: &Law<'c>, question: &Question<'c>) -> Decision<'_> {
+    /// Tiers first, then, where none decides, the profiles.
+    fn ask<'l>(&'l mut self, law: &'l Law<'c>, question: &Question<'c>) -> Decision<'l> {
         let Question { endpoint, direction, facts } = question;
-        let Law { book, classifier, .. } = law;
-        let policy = self.tiers.entry(endpoint.tiers.as_ptr().addr());
-        let policy = policy.or_insert_with(|| book.apart(&endpoint.tiers, &[]));
-        let decision = classifier.decide(policy, *direction, facts);
+        let Law { book, classifier, cluster, .. } = law;
+        let membership = self.tiers.entry(endpoint.tiers.as_ptr().addr());
+        let membership = membership.or_insert_with(|| cluster.membership(&endpoint.tiers));
+        let Some(membership) = membership else {
+            return classifier.decide(&law.unknown, *direction, facts);
+        };
+        let vectors = &mut self.vectors;
+        let decision = cluster.decide(classifier, membership, vectors, *direction, facts);
         if decision.cause != Cause::NoProfile {
             return decision;
         }

@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use margay_model::{Endpoint, EndpointKey, Policy, PolicyKey, Rule, State, TierPolicies, Update};
 
 use super::Classifier;
+use super::cluster::ClusterPolicies;
 use super::facts::Direction;
 use super::list::{EndpointPolicy, RuleList, Step};
 use super::matcher::CompiledRule;
@@ -127,6 +128,12 @@ impl PolicyBook {
             ingress: Arc::new(self.build(tiers, profiles, Direction::Ingress)),
             egress: Arc::new(self.build(tiers, profiles, Direction::Egress)),
         }
+    }
+
+    /// All of these tiers in one list, for who asks about many endpoints of a state that does not
+    /// change: each endpoint's tiers must be made of them, in their order.
+    pub fn cluster(&self, tiers: &[TierPolicies]) -> ClusterPolicies {
+        ClusterPolicies::new(self, tiers)
     }
 
     /// The sets and names as they are now, for a snapshot.
@@ -275,7 +282,7 @@ impl PolicyBook {
         rules.seal()
     }
 
-    fn steps(&self, key: &PolicyKey, direction: Direction) -> Vec<Step> {
+    pub(super) fn steps(&self, key: &PolicyKey, direction: Direction) -> Vec<Step> {
         let rules = match (self.policies.get(key), direction) {
             (None, _) => return vec![Step::Missing(key.clone())],
             (Some(policy), Direction::Ingress) => &policy.ingress,

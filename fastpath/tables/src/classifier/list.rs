@@ -36,13 +36,20 @@ pub(super) enum Step {
 
 /// A tier, or one profile.
 #[derive(Debug)]
-struct Span {
+pub(super) struct Span {
     /// One past its last step.
-    end: u32,
+    pub(super) end: u32,
     /// What happens at its end. A profile passes on to the next.
-    default: DefaultAction,
+    pub(super) default: DefaultAction,
     /// The tier's name; `None` for a profile.
-    tier: Option<Arc<str>>,
+    pub(super) tier: Option<Arc<str>>,
+}
+
+/// Steps, and the spans that lie in them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Course<'p> {
+    pub(super) steps: &'p [Step],
+    pub(super) spans: &'p [Span],
 }
 
 // === impl EndpointPolicy ===
@@ -96,8 +103,7 @@ impl RuleList {
         self
     }
 
-    /// The first rule that matches and is not Log or Pass decides; a Pass goes on behind its span;
-    /// the end of a span with default Deny decides too.
+    /// Decides a packet.
     #[inline]
     pub(super) fn decide(&self, sets: &Sets, facts: &PacketFacts) -> Decision<'_> {
         self.decide_where(sets, facts, |_, _| true)
@@ -112,13 +118,13 @@ impl RuleList {
         facts: &PacketFacts,
         holds: impl Fn(&PolicyKey, u32) -> bool,
     ) -> Decision<'_> {
-        self.evaluate(sets, facts, self.prefilter.candidates(sets, facts), holds)
+        self.course().evaluate(sets, facts, self.prefilter.candidates(sets, facts), holds)
     }
 
     /// The same without prefilter: every rule is asked.
     #[cfg(all(test, not(loom)))]
     pub(super) fn decide_linearly(&self, sets: &Sets, facts: &PacketFacts) -> Decision<'_> {
-        self.evaluate(sets, facts, 0..self.rules.len() as u32, |_, _| true)
+        self.course().evaluate(sets, facts, 0..self.rules.len() as u32, |_, _| true)
     }
 
     /// How many rules a packet is compared with, at most.
@@ -127,13 +133,26 @@ impl RuleList {
         self.prefilter.candidates(sets, facts).count()
     }
 
-    fn evaluate(
-        &self,
+    #[inline]
+    fn course(&self) -> Course<'_> {
+        Course { steps: &self.rules, spans: &self.spans }
+    }
+}
+
+// === impl Course ===
+
+impl<'p> Course<'p> {
+    /// Decides among candidates, the places of steps in ascending order. The first rule that
+    /// matches and is not Log or Pass decides; a Pass goes on behind its span; the end of a span
+    /// with default Deny decides too.
+    #[inline]
+    pub(super) fn evaluate(
+        self,
         sets: &Sets,
         facts: &PacketFacts,
         candidates: impl Iterator<Item = u32>,
         holds: impl Fn(&PolicyKey, u32) -> bool,
-    ) -> Decision<'_> {
+    ) -> Decision<'p> {
         let mut logged = ArrayVec::new();
         let mut spans = self.spans.iter();
         let mut span = spans.next();
@@ -149,7 +168,7 @@ impl RuleList {
                 }
                 span = spans.next();
             }
-            let Some(step) = self.rules.get(at as usize) else { break };
+            let Some(step) = self.steps.get(at as usize) else { break };
             let tier = span.and_then(|span| span.tier.as_ref());
             match step {
                 Step::Missing(policy) => return missing(tier, policy, logged),

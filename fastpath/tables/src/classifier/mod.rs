@@ -13,7 +13,8 @@
 //! - [`prefilter`]: which rules of a list a packet could match; [`matcher`]: whether one does;
 //! - [`sets`]: the address sets, and which sets an address is in;
 //! - [`names`]: numbers for rules that fit into a flow record;
-//! - [`book`]: the control side, which compiles what changed and nothing else.
+//! - [`book`]: the control side, which compiles what changed and nothing else;
+//! - [`cluster`]: all policies in one list, for who asks about thousands of endpoints at once.
 
 mod facts;
 mod list;
@@ -22,11 +23,13 @@ mod matcher;
 mod sets;
 mod names;
 mod book;
+mod cluster;
 
 #[cfg(all(test, not(loom)))]
 mod tests;
 
 pub use book::{PolicyBook, Work};
+pub use cluster::{ClusterPolicies, Membership, Vectors};
 pub use facts::{Cause, Decision, Direction, PacketFacts, Verdict};
 pub use list::EndpointPolicy;
 

@@ -1,7 +1,7 @@
 //! Random policies and packets: the compiled and prefiltered evaluation answers what a plain one
 //! over the model's values answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use margay_model::{IcmpMatch, IpVersion, PortRange, State, Update};
 use proptest::prelude::*;
@@ -286,5 +286,28 @@ proptest! {
         check(&mut book, &none, &other, &packets);
         book.note(&Update::EndpointGone(other.key.clone()));
         check(&mut book, &none, &endpoint, &packets);
+    }
+
+    #[test]
+    fn an_endpoints_part_of_the_cluster_answers_what_its_own_list_answers(
+        (state, everybody) in world(),
+        chosen in any::<u64>(),
+        packets in prop::collection::vec(facts(), 40),
+    ) {
+        let book = PolicyBook::from_state(&state);
+        let mut seen = BTreeSet::new();
+        let mut tiers = everybody.tiers.to_vec();
+        tiers.iter_mut().for_each(|tier| tier.ingress.retain(|key| seen.insert(key.clone())));
+        let cluster = book.cluster(&tiers);
+        let mut bits = (0..64).map(|bit| chosen >> bit & 1 == 1).cycle();
+        tiers.iter_mut().for_each(|tier| tier.ingress.retain(|_| bits.next() == Some(true)));
+        let membership = cluster.membership(&tiers).unwrap();
+        let list = book.apart(&tiers, &[]);
+        let (classifier, mut vectors) = (book.classifier(), Vectors::default());
+        for facts in &packets {
+            let (of, to) = (&membership, Direction::Ingress);
+            let decision = cluster.decide(&classifier, of, &mut vectors, to, facts);
+            prop_assert_eq!(decision, classifier.decide(&list, to, facts), "{:?}", facts);
+        }
     }
 }
