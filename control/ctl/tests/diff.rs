@@ -139,3 +139,23 @@ fn a_dataplane_that_is_not_there_is_told_and_does_no_harm() {
     let why = report["flows"]["notCompared"].as_str().unwrap();
     assert!(why.contains("/nowhere/margayd.sock"), "{why}");
 }
+
+#[test]
+fn what_changes_for_a_host_endpoint_is_told_too() {
+    let host = "---\napiVersion: projectcalico.org/v3\nkind: HostEndpoint\n\
+        metadata: {name: edge, labels: {role: edge}}\n\
+        spec: {node: m, interfaceName: eth0, expectedIPs: [192.168.9.1]}\n";
+    let store = Store::with(&format!("{}{host}", three_by_three()));
+    let policy = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\n\
+        metadata: {name: edge}\nspec:\n  selector: role == 'edge'\n  ingress:\n\
+        \x20 - {action: Allow, protocol: TCP, destination: {ports: [22, 443]}}\n";
+    let (code, report) = diff(&store, "", policy);
+    let pairs = report["pairs"].as_array().unwrap();
+    assert_eq!(code, 1);
+    let edge = |pair: &&Value| pair["to"] == "host endpoint edge" && pair["from"] != "(outside)";
+    let changes: Vec<_> = pairs.iter().filter(edge).collect();
+    assert_eq!(changes.len(), 1, "{report}");
+    // Port 22 is open in any case: it is one of the failsafe ports.
+    assert_eq!(changes[0]["what"], "TCP 443");
+    assert_eq!(turns(changes[0]), "deny - -> allow GlobalNetworkPolicy//edge");
+}

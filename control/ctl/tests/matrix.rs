@@ -156,3 +156,71 @@ fn pods_of_two_families_meet_in_the_one_they_share() {
     assert_eq!(mixed["verdict"], "partly");
     assert_eq!(mixed["parts"][0]["what"], "IPv4 everything");
 }
+
+const HOSTS: &str = r#"
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: edge, labels: {role: edge}}
+spec: {node: m, interfaceName: eth0, expectedIPs: [192.168.9.1]}
+---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: open}
+spec: {node: m, interfaceName: eth1, expectedIPs: [192.168.9.2], profiles: [projectcalico-default-allow]}
+---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: nowhere}
+spec: {node: m, interfaceName: eth2}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: edge}
+spec:
+  selector: role == 'edge'
+  ingress: [{action: Allow, protocol: TCP, source: {selector: pod == 'a'}, destination: {ports: [443]}}]
+---
+apiVersion: projectcalico.org/v3
+kind: FelixConfiguration
+metadata: {name: default}
+spec:
+  failsafeInboundHostPorts: [{protocol: tcp, port: 22}, {protocol: tcp, port: 179, net: 10.9.0.0/16}]
+  failsafeOutboundHostPorts: [{protocol: udp, port: 53}]
+"#;
+
+#[test]
+fn host_endpoints_have_rows_and_columns_with_their_failsafe_ports() {
+    let store = Store::with(&format!("{}{POLICIES}---{HOSTS}", three_by_three()));
+    let report = store.json("policy matrix");
+    let groups = report["groups"].as_array().unwrap();
+    let place = |host: &str| {
+        groups.iter().position(|g| g["hostEndpoints"].as_array().unwrap().contains(&json!(host)))
+    };
+    let (edge, open) = (place("edge").unwrap(), place("open").unwrap());
+    assert_eq!(groups[edge]["name"], "host endpoint edge");
+    assert_eq!(place("nowhere"), None, "an endpoint without addresses has no traffic of its own");
+    let parts = |from: usize, to: usize| -> Vec<String> {
+        let outcome = &report["outcomes"][report["matrix"][from][to].as_u64().unwrap() as usize];
+        let parts = outcome["parts"].as_array().unwrap().iter();
+        parts
+            .map(|p| format!("{} {}", p["verdict"].as_str().unwrap(), p["what"].as_str().unwrap()))
+            .collect()
+    };
+    let pod = |pod: &str| {
+        groups.iter().position(|g| g["pods"].as_array().unwrap().contains(&json!(pod))).unwrap()
+    };
+    let allowed = |from, to| {
+        parts(from, to).into_iter().filter(|p| p.starts_with("allow")).collect::<Vec<_>>()
+    };
+    assert_eq!(allowed(pod("x/b"), edge), ["allow TCP 22"]);
+    assert_eq!(allowed(pod("z/a"), edge), ["allow TCP 22", "allow TCP 443"]);
+    assert_eq!(allowed(pod("x/b"), open), ["allow TCP 22", "allow everything else"]);
+    // Without policy for egress and without profile a host sends what is failsafe and no more.
+    assert_eq!(allowed(edge, pod("z/a")), ["allow UDP 53"]);
+    assert_eq!(allowed(open, pod("z/a")), ["allow UDP 53", "allow everything else"]);
+    let text = store.good("policy matrix", "");
+    assert!(text.starts_with("9 pods and 2 host endpoints in "), "{text}");
+    let only = store.json("policy matrix -n x");
+    let hosts = |group: &Value| group["hostEndpoints"].as_array().unwrap().len();
+    assert_eq!(only["groups"].as_array().unwrap().iter().map(hosts).sum::<usize>(), 0);
+}

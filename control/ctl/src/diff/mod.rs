@@ -1,7 +1,7 @@
 //! `margayctl policy diff`: what documents would change if they were applied.
 //!
 //! - [`edit`]: the datastore's content with the documents applied or removed;
-//! - [`flows`]: connections seen lately, before and after; pairs of pods are
+//! - [`flows`]: connections seen lately, before and after; pairs of endpoints are
 //!   [`crate::reach`]'s;
 //! - [`report`]: what changes, and how it is told.
 
@@ -31,7 +31,7 @@ const FAILED: u8 = 2;
 /// Arguments of `policy diff`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit status: 0 if no verdict changes, 1 if some do, 2 if that cannot be \
-    told.\n\nCompared are all pairs of pods on all ports, and the connections that margayd has seen \
+    told.\n\nCompared are all pairs of pods and host endpoints on all ports, and the connections that margayd has seen \
     lately, where it can be reached (--dataplane). Documents that name no namespace and live in one \
     are of the namespace default.")]
 pub(crate) struct Args {
@@ -105,17 +105,17 @@ fn compare(options: &Options, args: &Args) -> Result<bool, DiffError> {
     let today = objects::read(options.datastore()?, court::KINDS)?;
     let edited = edit::edited(&today, documents, args.delete);
     let (before, after) = (court::compile(today), court::compile(edited));
-    let mut pods = args.choice.pods(&before);
-    let others = class::pods(&after);
-    pods.retain(|pod| {
-        let found = others.binary_search_by(|other| other.key.cmp(&pod.key));
+    let mut members = args.choice.members(&before);
+    let others = class::members(&after);
+    members.retain(|member| {
+        let found = others.binary_search_by(|other| other.key.cmp(&member.key));
         let other = found.ok().and_then(|at| others.get(at));
-        other.is_some_and(|other| other.addresses == pod.addresses)
+        other.is_some_and(|other| other.addresses == member.addresses)
     });
     let clusters = [&before, &after];
-    let survey = Survey::new(&pods, &clusters, args.choice.port(), args.choice.limit)?;
+    let survey = Survey::new(&members, &clusters, args.choice.port(), args.choice.limit)?;
     let flows = if args.no_flows { None } else { Some(flows::compare(options, clusters)) };
-    let report = Report::new(&survey, &pods, flows);
+    let report = Report::new(&survey, &members, flows);
     match tell(form, &report) {
         // Whoever read the output has seen enough, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::flows::{FlowChange, FlowChanges};
 use crate::court::verdict::{Fate, Side};
 use crate::output::Table;
-use crate::reach::class::Pod;
+use crate::reach::class::Member;
 use crate::reach::group::{Group, groups};
 use crate::reach::outcome::{Part, Said};
 use crate::reach::survey::Survey;
@@ -42,14 +42,14 @@ struct PairChange {
 
 impl Report {
     /// Puts a survey of the cluster before and after together with the connections.
-    pub(super) fn new(survey: &Survey<'_>, pods: &[Pod], flows: Option<FlowChanges>) -> Self {
+    pub(super) fn new(survey: &Survey<'_>, members: &[Member], flows: Option<FlowChanges>) -> Self {
         let changes: Vec<Vec<&Part>> = survey.outcomes.iter().map(|o| o.changed()).collect();
         // Groups are to differ in what changes, not in what stays.
         let mut same: HashMap<&[&Part], usize> = HashMap::new();
         let same: Vec<usize> = (changes.iter().enumerate())
             .map(|(at, parts)| *same.entry(parts).or_insert(at))
             .collect();
-        let all = groups(survey, pods, |outcome| same.get(outcome).copied().unwrap_or(outcome));
+        let all = groups(survey, members, |outcome| same.get(outcome).copied().unwrap_or(outcome));
         let mut pairs = Vec::new();
         let mut named = vec![false; all.len()];
         for (i, from) in all.iter().enumerate() {

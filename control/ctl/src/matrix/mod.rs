@@ -19,18 +19,18 @@ use crate::objects::{self, ReadError};
 use crate::options::{Form, NoDatastore, Options};
 use crate::output;
 use crate::ports::{PortArg, PortName};
-use crate::reach::class::{self, Pod};
+use crate::reach::class::{self, Member};
 use crate::reach::probe::Probe;
 use crate::reach::survey::{Survey, TooMany};
 use report::Report;
 
 /// Arguments of `policy matrix`.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Rows send, columns receive; a group is all pods that policies treat alike. \
-    Where a group meets itself, two of its pods talk to each other (a pod may always talk to \
-    itself). \"(outside)\" is an address of nobody, that as few rules as possible name."
-)]
+#[command(after_help = "Rows send, columns receive; a group is all pods, or all host endpoints, \
+    that policies treat alike. Where a group meets itself, two of its members talk to each other (a \
+    pod may always talk to itself). Host endpoints are looked at from other nodes: a node may always \
+    talk to its own pods, and what its pods send to it is judged by their egress policies and \
+    defaultEndpointToHostAction. Untracked and pre-DNAT policies are left out. \"(outside)\" is an address of nobody, that as few rules as possible name.")]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) choice: Choice,
@@ -39,13 +39,13 @@ pub(crate) struct Args {
     html: Option<PathBuf>,
 }
 
-/// Which pods and ports are looked at.
+/// Which endpoints and ports are looked at.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Choice {
     /// Pods of this namespace; may be given more than once
     #[arg(long, short = 'n')]
     namespace: Vec<String>,
-    /// Pods with these labels, in Calico's language, e.g. "app == 'web'"
+    /// Pods and host endpoints with these labels, in Calico's language, e.g. "app == 'web'"
     #[arg(long, short = 'l', value_parser = Selector::parse)]
     selector: Option<Selector>,
     /// One port instead of all, e.g. 80, 53/udp or icmp
@@ -67,7 +67,7 @@ pub(crate) enum MatrixError {
     Datastore(#[from] ReadError),
     /// Nobody to look at.
     #[error("no pod with an address of its own is in that choice; margayctl get pods shows them")]
-    NoPods,
+    NoMembers,
     /// Too much to look at.
     #[error(transparent)]
     TooMany(#[from] TooMany),
@@ -95,12 +95,12 @@ pub(crate) fn run(options: &Options, args: &Args) -> Result<(), MatrixError> {
         return Err(MatrixError::Form);
     }
     let compiler = court::compile(objects::read(options.datastore()?, court::KINDS)?);
-    let pods = args.choice.pods(&compiler);
-    if pods.is_empty() {
-        return Err(MatrixError::NoPods);
+    let members = args.choice.members(&compiler);
+    if members.is_empty() {
+        return Err(MatrixError::NoMembers);
     }
-    let survey = Survey::new(&pods, &[&compiler], args.choice.port, args.choice.limit)?;
-    let report = Report::new(&survey, &pods, args.choice.port);
+    let survey = Survey::new(&members, &[&compiler], args.choice.port, args.choice.limit)?;
+    let report = Report::new(&survey, &members, args.choice.port);
     if let Some(path) = &args.html {
         let write = |source| MatrixError::Page { path: path.clone(), source };
         fs::write(path, page::page(&report)).map_err(write)?;
@@ -136,14 +136,15 @@ fn probe(text: &str) -> Result<Probe, String> {
 // === impl Choice ===
 
 impl Choice {
-    /// The pods that are chosen.
-    pub(crate) fn pods(&self, compiler: &Compiler) -> Vec<Pod> {
-        let mut pods = class::pods(compiler);
-        pods.retain(|pod| {
-            (self.namespace.is_empty() || self.namespace.contains(&pod.namespace))
-                && self.selector.as_ref().is_none_or(|selector| selector.matches(&pod.labels))
+    /// The pods and host endpoints that are chosen.
+    pub(crate) fn members(&self, compiler: &Compiler) -> Vec<Member> {
+        let mut members = class::members(compiler);
+        members.retain(|member| {
+            let namespace = member.namespace.as_ref();
+            (self.namespace.is_empty() || namespace.is_some_and(|n| self.namespace.contains(n)))
+                && self.selector.as_ref().is_none_or(|selector| selector.matches(&member.labels))
         });
-        pods
+        members
     }
 
     /// The port that is chosen; all without one.

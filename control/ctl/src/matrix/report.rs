@@ -1,10 +1,10 @@
-//! Groups of pods, and the outcome of each pair.
+//! Groups of endpoints, and the outcome of each pair.
 
 use hashbrown::HashMap;
 use serde::Serialize;
 
 use crate::court::verdict::{Fate, Side};
-use crate::reach::class::Pod;
+use crate::reach::class::Member;
 use crate::reach::group::{Group, groups};
 use crate::reach::outcome::{Glance, Part};
 use crate::reach::probe::{self, Probe};
@@ -46,8 +46,8 @@ pub(super) struct CellPart {
 
 impl Report {
     /// Puts a survey together.
-    pub(super) fn new(survey: &Survey<'_>, pods: &[Pod], port: Option<Probe>) -> Self {
-        let groups = groups(survey, pods, |outcome| outcome);
+    pub(super) fn new(survey: &Survey<'_>, members: &[Member], port: Option<Probe>) -> Self {
+        let groups = groups(survey, members, |outcome| outcome);
         let mut places: HashMap<usize, usize> = HashMap::new();
         let mut outcomes = Vec::new();
         let row = |from: &Group, places: &mut HashMap<usize, usize>, all: &mut Vec<Cell>| {

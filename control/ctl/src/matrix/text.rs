@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::report::Report;
+use crate::reach::group::Group;
 use crate::reach::outcome::Glance;
 
 /// Longer names are cut.
@@ -10,10 +11,16 @@ const NAME: usize = 60;
 
 /// Writes a row for each group; what sends is on the left, what receives above.
 pub(super) fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
-    let pods: usize = report.groups.iter().map(|group| group.pods.len()).sum();
+    let sum = |count: fn(&Group) -> usize| report.groups.iter().map(count).sum::<usize>();
+    let mut members = format!("{} pods", sum(|group| group.pods.len()));
+    match sum(|group| group.host_endpoints.len()) {
+        0 => {}
+        1 => members += " and 1 host endpoint",
+        hosts => members += &format!(" and {hosts} host endpoints"),
+    }
     let port = report.port.as_deref().unwrap_or("any port");
     let count = report.groups.iter().filter(|group| !group.outside).count();
-    writeln!(out, "{pods} pods in {count} groups that policies treat alike; {port}")?;
+    writeln!(out, "{members} in {count} groups that policies treat alike; {port}")?;
     writeln!(
         out,
         "rows send, columns receive: + allowed, ~ partly, . denied, ' ' no common family"
@@ -29,8 +36,8 @@ pub(super) fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
     for (n, (group, row)) in report.groups.iter().zip(&report.matrix).enumerate() {
         let signs: Vec<_> =
             row.iter().map(|cell| format!("{:>width$}", sign(report, *cell))).collect();
-        let (name, pods) = (names.get(n).map_or("", String::as_str), group.pods.len());
-        let line = format!("{:>width$}  {name:longest$}  {pods:>5}  {}", n + 1, signs.join(" "));
+        let (name, count) = (names.get(n).map_or("", String::as_str), group.members().count());
+        let line = format!("{:>width$}  {name:longest$}  {count:>5}  {}", n + 1, signs.join(" "));
         writeln!(out, "{}", line.trim_end())?;
     }
     Ok(())

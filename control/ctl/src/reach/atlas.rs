@@ -29,8 +29,8 @@ pub(super) struct Marks(Box<[u64]>);
 // === impl Atlas ===
 
 impl Atlas {
-    /// Numbers everything that rules of a state name.
-    pub(super) fn new(state: &State) -> Self {
+    /// Numbers everything that rules of a state name, and more networks that matter.
+    pub(super) fn new(state: &State, more: impl Iterator<Item = IpNet>) -> Self {
         let mut atlas = Self {
             sets: HashMap::new(),
             nets: HashMap::new(),
@@ -45,9 +45,9 @@ impl Atlas {
         let rules = state.policies.values().flat_map(|p| p.ingress.iter().chain(&p.egress));
         let nets = rules.flat_map(|rule: &Rule| {
             let ends = [&rule.src, &rule.dst].into_iter();
-            ends.flat_map(|end: &EntityMatch| end.nets.iter().chain(&end.not_nets))
+            ends.flat_map(|end: &EntityMatch| end.nets.iter().chain(&end.not_nets).copied())
         });
-        for net in nets {
+        for net in nets.chain(more) {
             let (net, next) = (net.trunc(), (atlas.sets.len() + atlas.nets.len()) as Mark);
             if !atlas.nets.contains_key(&net) {
                 atlas.nets.insert(net, next);

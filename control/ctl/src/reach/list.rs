@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use ipnet::IpNet;
 use margay_model::{
     Action, DefaultAction, Endpoint, EntityMatch, IpVersion, PolicyKey, Rule, SetId, State,
 };
@@ -111,9 +112,9 @@ pub(super) fn generic(key: &PolicyKey) -> Arc<str> {
 // === impl Library ===
 
 impl<'c> Library<'c> {
-    /// The rules of a state.
-    pub(super) fn new(state: &'c State) -> Self {
-        let atlas = Atlas::new(state);
+    /// The rules of a state; `nets` are told apart even where no rule names them.
+    pub(super) fn new(state: &'c State, nets: impl Iterator<Item = IpNet>) -> Self {
+        let atlas = Atlas::new(state, nets);
         Self {
             atlas,
             state,

@@ -61,10 +61,15 @@ impl Probe {
     }
 }
 
-/// Everything that the rules tell apart, in the order of protocols and ports.
-pub(super) fn probes(rules: &[Resolved<'_>], v4: bool) -> Vec<Probe> {
+/// Everything that the rules tell apart, and destination ports about which none is asked, in the
+/// order of protocols and ports.
+pub(super) fn probes(rules: &[Resolved<'_>], open: &[(u8, u16)], v4: bool) -> Vec<Probe> {
     let mut named: BTreeSet<u8> = BTreeSet::new();
     let mut cuts: BTreeMap<u8, Cuts> = BTreeMap::new();
+    for (protocol, port) in open {
+        named.insert(*protocol);
+        cut(&mut cuts.entry(*protocol).or_default().dst, PortRange::single(*port));
+    }
     for Resolved { rule, src, dst } in rules {
         named.extend(rule.protocol.into_iter().chain(rule.not_protocol));
         let ranges = |ports: &[PortRange], not: &[PortRange]| [ports, not].concat();
@@ -231,7 +236,7 @@ mod tests {
     #[test]
     fn ports_are_cut_where_a_rule_begins_or_ends_and_nowhere_else() {
         let rules = [rule(6, &[(80, 80), (8000, 65535)]), rule(17, &[])];
-        let probes = probes(&resolved(&rules), true);
+        let probes = probes(&resolved(&rules), &[], true);
         let words: Vec<_> = probes.iter().map(word).collect();
         assert_eq!(
             words,
@@ -243,7 +248,7 @@ mod tests {
     #[test]
     fn parts_are_named_as_short_as_can_be() {
         let rules = [rule(6, &[(80, 80), (81, 90)]), rule(17, &[(53, 53)])];
-        let all = probes(&resolved(&rules), true);
+        let all = probes(&resolved(&rules), &[], true);
         let indices: Vec<_> = (0..all.len()).collect();
         assert_eq!(words(&indices, &all), "everything");
         assert_eq!(words(&[1, 2], &all), "TCP 80-90");
@@ -258,7 +263,7 @@ mod tests {
             Rule { protocol: Some(1), icmp, ..Rule::any(Action::Allow) }
         };
         let rules = [icmp(8, None), icmp(3, Some(4))];
-        let all: Vec<_> = probes(&resolved(&rules), true).iter().map(word).collect();
+        let all: Vec<_> = probes(&resolved(&rules), &[], true).iter().map(word).collect();
         assert_eq!(
             all,
             [

@@ -1,25 +1,26 @@
-//! Every pair of classes of pods, in one cluster or in two that are compared.
+//! Every pair of classes of endpoints, in one cluster or in two that are compared.
+
+use std::collections::BTreeSet;
 
 use hashbrown::HashMap;
 use margay_compile::Compiler;
-use margay_tables::classifier::{Direction, PacketFacts};
 
-use super::class::{Class, Pod, classes};
+use super::ask::{Asked, asked, open};
+use super::class::{Class, Member, classes};
+use super::failsafe::{Failsafes, OpenPort};
 use super::list::{Address, END, Library, List, Token, generic};
 use super::outcome::{Outcome, Part, Said};
 use super::probe::{self, Probe, Resolved};
-use crate::court::jury::{Jury, Question};
+use crate::court::jury::Jury;
 use crate::court::verdict::{Fate, Side};
 
 /// So many questions are asked at once, about.
 const BATCH: usize = 1 << 17;
-/// A port that clients use, where rules do not care.
-const CLIENT: u16 = 40_000;
 
 /// More classes than can be surveyed.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the pods make {found} groups that policies tell apart, more than {limit}: narrow them with \
+    "the endpoints make {found} groups that policies tell apart, more than {limit}: narrow them with \
      --namespace or --selector, or raise --limit"
 )]
 pub(crate) struct TooMany {
@@ -60,16 +61,21 @@ struct Surveyor<'s, 'c> {
 // === impl Survey ===
 
 impl<'c> Survey<'c> {
-    /// Surveys the pods, which have to be there in every cluster, and what is outside; all ports or
-    /// one of them.
+    /// Surveys the members, which have to be there in every cluster, and what is outside; all ports
+    /// or one of them. A host endpoint is looked at from other nodes than its own.
     pub(crate) fn new(
-        pods: &[Pod],
+        members: &[Member],
         clusters: &[&'c Compiler],
         port: Option<Probe>,
         limit: usize,
     ) -> Result<Self, TooMany> {
-        let mut libraries: Vec<_> = clusters.iter().map(|c| Library::new(c.state())).collect();
-        let classes = classes(pods, clusters, &mut libraries);
+        let library = |cluster: &&'c Compiler| {
+            let failsafes = members.iter().filter_map(|m| Failsafes::of(cluster, &m.key));
+            let nets: BTreeSet<_> = failsafes.flat_map(|f| f.nets().collect::<Vec<_>>()).collect();
+            Library::new(cluster.state(), nets.into_iter())
+        };
+        let mut libraries: Vec<_> = clusters.iter().map(library).collect();
+        let classes = classes(members, clusters, &mut libraries);
         if classes.len() > limit {
             return Err(TooMany { found: classes.len(), limit });
         }
@@ -127,7 +133,7 @@ impl<'c> Surveyor<'_, 'c> {
         for case in &cases {
             let probes = match self.port {
                 Some(port) => vec![port],
-                None => probe::probes(&self.resolved(case, v4), v4),
+                None => probe::probes(&self.resolved(case, v4), &self.open(case, v4), v4),
             };
             size += probes.len() * 2;
             batch.push((case, probes));
@@ -200,9 +206,16 @@ impl<'c> Surveyor<'_, 'c> {
                     let view = self.classes.get(class).and_then(|c| c.views.get(at));
                     view.is_some_and(|view| view.endpoint.is_some())
                 };
-                tokens.push(Token::from(polices(src)));
+                let begin = |class, other, is_ingress, tokens: &mut Vec<Token>| {
+                    tokens.push(Token::from(polices(class)));
+                    let open = open(self.classes, (class, other), at, is_ingress, v4);
+                    tokens.extend(open.into_iter().map(named_port));
+                    tokens.push(END);
+                };
+                begin(src, dst, false, tokens);
                 library.sign(egress, &target, false, tokens, &mut rules);
-                tokens.extend([END, Token::from(polices(dst))]);
+                tokens.push(END);
+                begin(dst, src, true, tokens);
                 library.sign(ingress, &source, true, tokens, &mut rules);
                 tokens.push(END);
                 // Names of ports mean what they mean to these two.
@@ -233,19 +246,30 @@ impl<'c> Surveyor<'_, 'c> {
         resolved
     }
 
+    /// The ports that one of the two leaves open in any of the clusters.
+    fn open(&self, case: &Case, v4: bool) -> Vec<OpenPort> {
+        let ends = [((case.src, case.dst), false), ((case.dst, case.src), true)];
+        let all = (0..self.libraries.len()).flat_map(|at| {
+            ends.into_iter()
+                .flat_map(move |(pair, ingress)| open(self.classes, pair, at, ingress, v4))
+        });
+        all.collect()
+    }
+
     /// Asks the juries about cases, and appends their outcomes.
     fn ask(&mut self, batch: &[(&Case, Vec<Probe>)], v4: bool, outcomes: &mut Vec<Outcome>) {
         let mut said: Vec<Vec<Said>> = Vec::new();
         for (at, jury) in self.juries.iter_mut().enumerate() {
             let mut questions = Vec::new();
             for (case, probes) in batch {
-                questions.extend(asked(self.classes, case, at, probes, v4));
+                questions.extend(asked(self.classes, (case.src, case.dst), at, probes, v4));
             }
-            let flat: Vec<_> = questions.iter().flatten().copied().collect();
+            let flat: Vec<_> = questions.iter().filter_map(Asked::question).collect();
             let mut answers = jury.decide(&flat).into_iter();
-            let mut side = |question: &Option<Question<'_>>| match question {
-                Some(_) => shared(answers.next().unwrap_or(Side::without_policy(Fate::Deny))),
-                None => Side::NONE,
+            let mut side = |asked: &Asked<'_>| match asked {
+                Asked::Of(_) => shared(answers.next().unwrap_or(Side::without_policy(Fate::Deny))),
+                Asked::Nobody => Side::NONE,
+                Asked::Open => Side::without_policy(Fate::Allow),
             };
             let pairs = questions.chunks(2).map(|pair| match pair {
                 [egress, ingress] => Said::new(side(egress), side(ingress)),
@@ -276,51 +300,13 @@ fn named(sets: &[Token], who: &Address<'_>, tokens: &mut Vec<Token>) {
         return;
     }
     for (set, protocol, port) in who.ports.iter().filter(|(set, ..)| sets.contains(set)) {
-        tokens.extend([*set, u32::from(*protocol) << 16 | u32::from(*port)]);
+        tokens.extend([*set, named_port((*protocol, *port))]);
     }
     tokens.push(END);
 }
 
-/// The questions of a case: egress and ingress of each probe.
-fn asked<'c>(
-    classes: &[Class<'c>],
-    case: &Case,
-    cluster: usize,
-    probes: &[Probe],
-    v4: bool,
-) -> Vec<Option<Question<'c>>> {
-    let of = |class: usize| {
-        let class = classes.get(class)?;
-        let address = class.addresses.get(usize::from(!v4)).copied().flatten()?;
-        Some((address, class.views.get(cluster)?.endpoint))
-    };
-    let (Some((src, from)), Some((dst, to))) = (of(case.src), of(case.dst)) else {
-        return vec![None; probes.len() * 2];
-    };
-    let mut questions = Vec::with_capacity(probes.len() * 2);
-    for probe in probes {
-        let facts = PacketFacts {
-            src: src.into(),
-            dst: dst.into(),
-            src_port: probe.ports.map(|ports| representative(ports.src)),
-            dst_port: probe.ports.map(|ports| ports.dst.first),
-            protocol: probe.protocol,
-            icmp: probe.icmp.map(icmp),
-        };
-        let question = |endpoint, direction| Question { endpoint, direction, facts };
-        questions.push(from.map(|endpoint| question(endpoint, Direction::Egress)));
-        questions.push(to.map(|endpoint| question(endpoint, Direction::Ingress)));
-    }
-    questions
-}
-
-fn representative(range: margay_model::PortRange) -> u16 {
-    if range.contains(CLIENT) { CLIENT } else { range.first }
-}
-
-/// A type and code for those that no rule names: the last ones, which nobody uses.
-fn icmp((kind, code): (Option<u8>, Option<u8>)) -> (u8, Option<u8>) {
-    (kind.unwrap_or(u8::MAX), Some(code.unwrap_or(u8::MAX)))
+fn named_port((protocol, port): OpenPort) -> Token {
+    u32::from(protocol) << 16 | u32::from(port)
 }
 
 /// What the profile of one namespace says is what that of another says.

@@ -1,13 +1,15 @@
-//! On generated clusters, every cell says what `policy simulate` says of any two of its pods.
+//! On generated clusters, every cell says what `policy simulate` says of any two of its
+//! members.
 
 use std::net::IpAddr;
 
 use fastrand::Rng;
+use margay_compile::Compiler;
 use margay_resources::Resource;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::class::{Pod, pods};
+use super::class::{Member, members};
 use super::probe::Probe;
 use super::survey::Survey;
 use crate::court::flow::Flow;
@@ -15,13 +17,22 @@ use crate::court::verdict::Fate;
 use crate::court::{self, Court, generate};
 
 /// The class of each pod.
-fn class_of(survey: &Survey<'_>, pods: &[Pod]) -> Vec<usize> {
-    let class = |pod| survey.classes.iter().position(|class| class.pods.contains(&pod)).unwrap();
-    (0..pods.len()).map(class).collect()
+fn class_of(survey: &Survey<'_>, members: &[Member]) -> Vec<usize> {
+    let class =
+        |member| survey.classes.iter().position(|class| class.members.contains(&member)).unwrap();
+    (0..members.len()).map(class).collect()
 }
 
-fn v4(pod: &Pod) -> IpAddr {
-    pod.addresses[0]
+fn v4(member: &Member) -> IpAddr {
+    member.addresses[0]
+}
+
+/// Whether the two are such as a cell speaks of: not the same one, and no host with a pod of its
+/// own node.
+fn strangers(compiler: &Compiler, from: &Member, to: &Member) -> bool {
+    let pods = from.namespace.is_some() && to.namespace.is_some();
+    let node = |member: &Member| compiler.node_of(&member.key);
+    v4(from) != v4(to) && (pods || node(from) != node(to))
 }
 
 proptest! {
@@ -31,14 +42,14 @@ proptest! {
     fn one_port_of_every_pair_is_judged_as_simulate_judges_it(seed in any::<u64>()) {
         let mut rng = Rng::with_seed(seed);
         let compiler = court::compile(generate::cluster(&mut rng));
-        let pods = pods(&compiler);
+        let all = members(&compiler);
         let mut court = Court::small(&compiler);
-        for (protocol, port) in [(6, 80), (17, 53), (6, 8080), (132, 85)] {
+        for (protocol, port) in [(6, 80), (17, 53), (6, 22), (6, 8080), (132, 85)] {
             let probe = Probe::of_port(protocol, port);
-            let survey = Survey::new(&pods, &[&compiler], Some(probe), usize::MAX).unwrap();
-            let classes = class_of(&survey, &pods);
-            for (from, src) in pods.iter().zip(&classes) {
-                for (to, dst) in pods.iter().zip(&classes).filter(|(to, _)| v4(to) != v4(from)) {
+            let survey = Survey::new(&all, &[&compiler], Some(probe), usize::MAX).unwrap();
+            let classes = class_of(&survey, &all);
+            for (from, src) in all.iter().zip(&classes) {
+                for (to, dst) in all.iter().zip(&classes).filter(|(to, _)| strangers(&compiler, from, to)) {
                     let flow = Flow { src: v4(from), dst: v4(to), protocol,
                         src_port: Some(40_000), dst_port: Some(port), icmp: None };
                     let case = court.hear(&flow);
@@ -56,12 +67,12 @@ proptest! {
         use super::outcome::Glance;
         let mut rng = Rng::with_seed(seed);
         let compiler = court::compile(generate::cluster(&mut rng));
-        let pods = pods(&compiler);
+        let all = members(&compiler);
         let mut court = Court::small(&compiler);
-        let survey = Survey::new(&pods, &[&compiler], None, usize::MAX).unwrap();
-        let classes = class_of(&survey, &pods);
-        for (from, src) in pods.iter().zip(&classes) {
-            for (to, dst) in pods.iter().zip(&classes).filter(|(to, _)| v4(to) != v4(from)) {
+        let survey = Survey::new(&all, &[&compiler], None, usize::MAX).unwrap();
+        let classes = class_of(&survey, &all);
+        for (from, src) in all.iter().zip(&classes) {
+            for (to, dst) in all.iter().zip(&classes).filter(|(to, _)| strangers(&compiler, from, to)) {
                 let outcome = survey.outcome(*src, *dst).unwrap();
                 let glance = outcome.glance(0);
                 for _ in 0..20 {
@@ -92,14 +103,16 @@ proptest! {
         let before = generate::cluster(&mut rng);
         let after = court::compile(generate::edited(&mut rng, &before));
         let before = court::compile(before);
-        let pods = pods(&before);
+        let there = members(&after);
+        let mut all = members(&before);
+        all.retain(|member| there.iter().any(|other| other.key == member.key));
         let mut courts = [Court::small(&before), Court::small(&after)];
-        let whole = Survey::new(&pods, &[&before, &after], None, usize::MAX).unwrap();
+        let whole = Survey::new(&all, &[&before, &after], None, usize::MAX).unwrap();
         let probe = Probe::of_port(6, 80);
-        let one = Survey::new(&pods, &[&before, &after], Some(probe), usize::MAX).unwrap();
-        let (classes, of_whole) = (class_of(&one, &pods), class_of(&whole, &pods));
-        for (i, from) in pods.iter().enumerate() {
-            for (j, to) in pods.iter().enumerate().filter(|(_, to)| v4(to) != v4(from)) {
+        let one = Survey::new(&all, &[&before, &after], Some(probe), usize::MAX).unwrap();
+        let (classes, of_whole) = (class_of(&one, &all), class_of(&whole, &all));
+        for (i, from) in all.iter().enumerate() {
+            for (j, to) in all.iter().enumerate().filter(|(_, to)| strangers(&before, from, to)) {
                 let flow = Flow { src: v4(from), dst: v4(to), protocol: 6,
                     src_port: Some(40_000), dst_port: Some(80), icmp: None };
                 let verdicts = courts.each_mut().map(|court| {
@@ -149,10 +162,10 @@ fn what_passes_before_a_rule_denies_all_the_rest_is_judged_by_the_next_tier() {
         ]
         .map(|object| Resource::from_value(&object).unwrap()),
     );
-    let pods = pods(&compiler);
-    let survey = Survey::new(&pods, &[&compiler], Some(Probe::of_port(6, 80)), usize::MAX).unwrap();
-    let classes = class_of(&survey, &pods);
-    let class = |name: &str| classes[pods.iter().position(|pod| pod.name == name).unwrap()];
+    let all = members(&compiler);
+    let survey = Survey::new(&all, &[&compiler], Some(Probe::of_port(6, 80)), usize::MAX).unwrap();
+    let classes = class_of(&survey, &all);
+    let class = |name: &str| classes[all.iter().position(|member| member.name == name).unwrap()];
     let verdict = |to| survey.outcome(class("client"), class(to)).unwrap().parts[0].said[0].verdict;
     assert_eq!([verdict("open"), verdict("shut")], [Fate::Allow, Fate::Deny]);
 }

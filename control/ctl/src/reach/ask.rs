@@ -1,0 +1,97 @@
+//! Who is asked about the traffic of a pair.
+
+use margay_tables::classifier::{Direction, PacketFacts};
+
+use super::class::Class;
+use super::failsafe::OpenPort;
+use super::probe::Probe;
+use crate::court::jury::Question;
+
+/// A port that clients use, where rules do not care.
+const CLIENT: u16 = 40_000;
+
+/// What a class, being hosts, leaves open from or to another one whatever policies say.
+pub(super) fn open(
+    classes: &[Class<'_>],
+    (class, other): (usize, usize),
+    cluster: usize,
+    ingress: bool,
+    v4: bool,
+) -> Vec<OpenPort> {
+    let view = classes.get(class).and_then(|class| class.views.get(cluster));
+    let failsafes = view.and_then(|view| view.failsafes.as_ref());
+    let far = classes.get(other).and_then(|other| *other.addresses.get(usize::from(!v4))?);
+    match (failsafes, far) {
+        (Some(failsafes), Some(far)) => failsafes.open(ingress, far).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Who is asked about a probe at one end.
+#[derive(Clone, Copy)]
+pub(super) enum Asked<'c> {
+    /// No endpoint is there.
+    Nobody,
+    /// It is one of the ports that keep a host reachable.
+    Open,
+    /// An endpoint's policies.
+    Of(Question<'c>),
+}
+
+impl<'c> Asked<'c> {
+    pub(super) fn question(&self) -> Option<Question<'c>> {
+        match self {
+            Self::Of(question) => Some(*question),
+            Self::Nobody | Self::Open => None,
+        }
+    }
+}
+
+/// The questions about a pair of classes: egress and ingress of each probe.
+pub(super) fn asked<'c>(
+    classes: &[Class<'c>],
+    (source, target): (usize, usize),
+    cluster: usize,
+    probes: &[Probe],
+    v4: bool,
+) -> Vec<Asked<'c>> {
+    let of = |class: usize| {
+        let class = classes.get(class)?;
+        let address = class.addresses.get(usize::from(!v4)).copied().flatten()?;
+        Some((address, class.views.get(cluster)?.endpoint))
+    };
+    let (Some((src, from)), Some((dst, to))) = (of(source), of(target)) else {
+        return vec![Asked::Nobody; probes.len() * 2];
+    };
+    let open_from = open(classes, (source, target), cluster, false, v4);
+    let open_to = open(classes, (target, source), cluster, true, v4);
+    let mut questions = Vec::with_capacity(probes.len() * 2);
+    for probe in probes {
+        let facts = PacketFacts {
+            src: src.into(),
+            dst: dst.into(),
+            src_port: probe.ports.map(|ports| representative(ports.src)),
+            dst_port: probe.ports.map(|ports| ports.dst.first),
+            protocol: probe.protocol,
+            icmp: probe.icmp.map(icmp),
+        };
+        let port = probe.ports.map(|ports| (probe.protocol, ports.dst.first));
+        let ask = |endpoint, direction, open: &[OpenPort]| match endpoint {
+            None => Asked::Nobody,
+            Some(_) if port.is_some_and(|port| open.contains(&port)) => Asked::Open,
+            Some(endpoint) => Asked::Of(Question { endpoint, direction, facts }),
+        };
+        questions.push(ask(from, Direction::Egress, &open_from));
+        questions.push(ask(to, Direction::Ingress, &open_to));
+    }
+    questions
+}
+
+fn representative(range: margay_model::PortRange) -> u16 {
+    if range.contains(CLIENT) { CLIENT } else { range.first }
+}
+
+/// A type and code for those that no rule names: the last ones, which nobody uses.
+fn icmp((kind, code): (Option<u8>, Option<u8>)) -> (u8, Option<u8>) {
+    (kind.unwrap_or(u8::MAX), Some(code.unwrap_or(u8::MAX)))
+}
