@@ -10,9 +10,9 @@ INIT, INIT_ACK, COOKIE = 1, 2, 7
 TAG = 0x4D41524A
 
 
-def sctp_packet(source, target, tag, kind, cookie=b""):
-    """A packet of one INIT or INIT ACK chunk, with its CRC-32C."""
-    body = struct.pack("!IIHHI", TAG, 65535, 1, 1, 1)
+def sctp_packet(source, target, tag, kind, cookie=b"", first=1):
+    """A packet of one INIT or INIT ACK chunk, with its CRC-32C; `first` is its initial TSN."""
+    body = struct.pack("!IIHHI", TAG, 65535, 1, 1, first)
     if cookie:
         padding = bytes(-len(cookie) % 4)
         body += struct.pack("!HH", COOKIE, 4 + len(cookie)) + cookie + padding
