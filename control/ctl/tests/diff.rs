@@ -159,3 +159,23 @@ fn what_changes_for_a_host_endpoint_is_told_too() {
     assert_eq!(changes[0]["what"], "TCP 443");
     assert_eq!(turns(changes[0]), "deny - -> allow GlobalNetworkPolicy//edge");
 }
+
+#[test]
+fn what_changes_for_clients_of_a_service_is_told_if_it_is_asked_for() {
+    let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: x}\n\
+        spec: {clusterIP: 10.96.0.1, selector: {pod: a}, ports: [{port: 8080, targetPort: 81}]}\n";
+    let store = Store::with(&format!("{}{GUARD}{service}", three_by_three()));
+    let (_, without) = diff(&store, "", WIDER);
+    assert_eq!(without["pairs"].as_array().unwrap().len(), 1);
+    let (code, report) = diff(&store, "--services", WIDER);
+    let pairs = report["pairs"].as_array().unwrap();
+    let served: Vec<_> = pairs.iter().filter(|pair| pair["to"] == "service x/web").collect();
+    assert_eq!((code, served.len()), (1, 1), "{report}");
+    assert_eq!(json!([served[0]["from"], served[0]["what"]]), json!(["x/b", "TCP 8080"]));
+    assert_eq!(turns(served[0]), "deny default -> allow KubernetesNetworkPolicy/x/guard");
+    // A service that loses its last backend refuses everybody.
+    let elsewhere = service.replace("pod: a", "pod: nobody").replace("---\n", "");
+    let (_, report) = diff(&store, "--services", &elsewhere);
+    let pairs = report["pairs"].as_array().unwrap();
+    assert!(pairs.iter().all(|pair| pair["to"] == "service x/web"), "{report}");
+}

@@ -224,3 +224,44 @@ fn host_endpoints_have_rows_and_columns_with_their_failsafe_ports() {
     let hosts = |group: &Value| group["hostEndpoints"].as_array().unwrap().len();
     assert_eq!(only["groups"].as_array().unwrap().iter().map(hosts).sum::<usize>(), 0);
 }
+
+const WEB: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: x}
+spec:
+  clusterIP: 10.96.0.1
+  selector: {pod: a}
+  ports: [{name: http, port: 8080, targetPort: 80}, {name: admin, port: 9090, targetPort: 81}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: all, namespace: y}
+spec: {clusterIP: 10.96.0.2, selector: {ns: y}, ports: [{port: 80}]}
+"#;
+
+#[test]
+fn services_are_columns_that_tell_what_their_backends_say() {
+    let store = Store::with(&format!("{}{POLICIES}---{WEB}", three_by_three()));
+    let report = store.json("policy matrix --services");
+    assert_eq!(report["services"], json!(["x/web", "y/all"]));
+    let groups = report["groups"].as_array().unwrap();
+    let cell = |pod: &str| {
+        let has = |g: &Value| g["pods"].as_array().unwrap().contains(&json!(pod));
+        let from = groups.iter().position(has).unwrap();
+        let outcome = report["serviceMatrix"][from][0].as_u64().unwrap() as usize;
+        report["outcomes"][outcome].clone()
+    };
+    let partly = cell("x/b");
+    assert_eq!(partly["verdict"], "partly");
+    let parts = partly["parts"].as_array().unwrap().iter();
+    let words: Vec<_> = parts.map(|p| json!([p["verdict"], p["what"]])).collect();
+    assert_eq!(words, [json!(["allow", "TCP 8080"]), json!(["deny", "TCP 9090"])]);
+    assert_eq!(cell("z/a")["verdict"], "denied");
+    assert_eq!(cell("y/a")["verdict"], "allowed");
+    let text = store.good("policy matrix --services", "");
+    assert!(text.ends_with("6  service x/web\n7  service y/all\n"), "{text}");
+    let only = store.json("policy matrix --services -n x --port 9090");
+    assert_eq!(only["services"], json!(["x/web"]));
+    assert_eq!(store.json("policy matrix")["services"], json!([]));
+}

@@ -113,9 +113,11 @@ fn compare(options: &Options, args: &Args) -> Result<bool, DiffError> {
         other.is_some_and(|other| other.addresses == member.addresses)
     });
     let clusters = [&before, &after];
-    let survey = Survey::new(&members, &clusters, args.choice.port(), args.choice.limit)?;
+    let services = args.choice.services(&clusters);
+    let scope = args.choice.scope(&members, &services);
+    let survey = Survey::new(&clusters, &scope)?;
     let flows = if args.no_flows { None } else { Some(flows::compare(options, clusters)) };
-    let report = Report::new(&survey, &members, flows);
+    let report = Report::new(&survey, &scope, flows);
     match tell(form, &report) {
         // Whoever read the output has seen enough, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}

@@ -9,10 +9,9 @@ use serde::Serialize;
 use super::flows::{FlowChange, FlowChanges};
 use crate::court::verdict::{Fate, Side};
 use crate::output::Table;
-use crate::reach::class::Member;
 use crate::reach::group::{Group, groups};
 use crate::reach::outcome::{Part, Said};
-use crate::reach::survey::Survey;
+use crate::reach::survey::{Scope, Survey};
 
 /// Everything that changes.
 #[derive(Debug, Serialize)]
@@ -42,14 +41,15 @@ struct PairChange {
 
 impl Report {
     /// Puts a survey of the cluster before and after together with the connections.
-    pub(super) fn new(survey: &Survey<'_>, members: &[Member], flows: Option<FlowChanges>) -> Self {
+    pub(super) fn new(survey: &Survey<'_>, scope: &Scope<'_>, flows: Option<FlowChanges>) -> Self {
         let changes: Vec<Vec<&Part>> = survey.outcomes.iter().map(|o| o.changed()).collect();
         // Groups are to differ in what changes, not in what stays.
         let mut same: HashMap<&[&Part], usize> = HashMap::new();
         let same: Vec<usize> = (changes.iter().enumerate())
             .map(|(at, parts)| *same.entry(parts).or_insert(at))
             .collect();
-        let all = groups(survey, members, |outcome| same.get(outcome).copied().unwrap_or(outcome));
+        let all =
+            groups(survey, scope.members, |outcome| same.get(outcome).copied().unwrap_or(outcome));
         let mut pairs = Vec::new();
         let mut named = vec![false; all.len()];
         for (i, from) in all.iter().enumerate() {
@@ -57,11 +57,21 @@ impl Report {
                 let cell = survey.cells.get(from.class).and_then(|row| row.get(to.class));
                 let parts = cell.and_then(|cell| changes.get(*cell)).into_iter().flatten();
                 let before = pairs.len();
-                pairs.extend(parts.filter_map(|part| PairChange::new(from, to, part)));
+                pairs.extend(parts.filter_map(|part| PairChange::new(from, &to.name, part)));
                 for at in [i, j].into_iter().filter(|_| pairs.len() > before) {
                     if let Some(named) = named.get_mut(at) {
                         *named = true;
                     }
+                }
+            }
+            for (service, target) in scope.services.iter().enumerate() {
+                let cell = survey.cell(from.class, service);
+                let parts = cell.and_then(|cell| changes.get(cell)).into_iter().flatten();
+                let to = format!("service {}", target.name);
+                let before = pairs.len();
+                pairs.extend(parts.filter_map(|part| PairChange::new(from, &to, part)));
+                if let Some(named) = named.get_mut(i).filter(|_| pairs.len() > before) {
+                    *named = true;
                 }
             }
         }
@@ -105,11 +115,11 @@ impl Report {
 // === impl PairChange ===
 
 impl PairChange {
-    fn new(from: &Group, to: &Group, part: &Part) -> Option<Self> {
+    fn new(from: &Group, to: &str, part: &Part) -> Option<Self> {
         let [old, new] = &part.said[..] else { return None };
         Some(Self {
             from: from.name.clone(),
-            to: to.name.clone(),
+            to: to.to_owned(),
             what: part.what.clone(),
             old: old.clone(),
             new: new.clone(),

@@ -21,7 +21,8 @@ use crate::output;
 use crate::ports::{PortArg, PortName};
 use crate::reach::class::{self, Member};
 use crate::reach::probe::Probe;
-use crate::reach::survey::{Survey, TooMany};
+use crate::reach::service::{self, Target};
+use crate::reach::survey::{Scope, Survey, TooMany};
 use report::Report;
 
 /// Arguments of `policy matrix`.
@@ -42,18 +43,21 @@ pub(crate) struct Args {
 /// Which endpoints and ports are looked at.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Choice {
-    /// Pods of this namespace; may be given more than once
+    /// Pods (and services) of this namespace; may be given more than once
     #[arg(long, short = 'n')]
     namespace: Vec<String>,
     /// Pods and host endpoints with these labels, in Calico's language, e.g. "app == 'web'"
     #[arg(long, short = 'l', value_parser = Selector::parse)]
     selector: Option<Selector>,
+    /// Services too, as receivers: what is said to a client of theirs at their backends
+    #[arg(long)]
+    services: bool,
     /// One port instead of all, e.g. 80, 53/udp or icmp
     #[arg(long, value_name = "PORT", value_parser = probe)]
     port: Option<Probe>,
     /// Refuse to look at more groups than so many
     #[arg(long, value_name = "N", default_value_t = 2_000)]
-    pub(crate) limit: usize,
+    limit: usize,
 }
 
 /// There is no matrix.
@@ -99,8 +103,10 @@ pub(crate) fn run(options: &Options, args: &Args) -> Result<(), MatrixError> {
     if members.is_empty() {
         return Err(MatrixError::NoMembers);
     }
-    let survey = Survey::new(&members, &[&compiler], args.choice.port, args.choice.limit)?;
-    let report = Report::new(&survey, &members, args.choice.port);
+    let services = args.choice.services(&[&compiler]);
+    let scope = args.choice.scope(&members, &services);
+    let survey = Survey::new(&[&compiler], &scope)?;
+    let report = Report::new(&survey, &scope);
     if let Some(path) = &args.html {
         let write = |source| MatrixError::Page { path: path.clone(), source };
         fs::write(path, page::page(&report)).map_err(write)?;
@@ -147,8 +153,19 @@ impl Choice {
         members
     }
 
-    /// The port that is chosen; all without one.
-    pub(crate) fn port(&self) -> Option<Probe> {
-        self.port
+    /// The services that are chosen.
+    pub(crate) fn services(&self, clusters: &[&Compiler]) -> Vec<Target> {
+        if !self.services {
+            return Vec::new();
+        }
+        let chosen = |namespace: &str| {
+            self.namespace.is_empty() || self.namespace.iter().any(|chosen| chosen == namespace)
+        };
+        service::targets(clusters, chosen, self.port)
+    }
+
+    /// What is to be surveyed.
+    pub(crate) fn scope<'a>(&self, members: &'a [Member], services: &'a [Target]) -> Scope<'a> {
+        Scope { members, services, port: self.port, limit: self.limit }
     }
 }

@@ -4,11 +4,10 @@ use hashbrown::HashMap;
 use serde::Serialize;
 
 use crate::court::verdict::{Fate, Side};
-use crate::reach::class::Member;
 use crate::reach::group::{Group, groups};
 use crate::reach::outcome::{Glance, Part};
-use crate::reach::probe::{self, Probe};
-use crate::reach::survey::Survey;
+use crate::reach::probe;
+use crate::reach::survey::{Scope, Survey};
 
 /// The matrix.
 #[derive(Debug, Serialize)]
@@ -21,6 +20,10 @@ pub(super) struct Report {
     pub(super) outcomes: Vec<Cell>,
     /// For each group that sends, the place in `outcomes` for each group that receives.
     pub(super) matrix: Vec<Vec<usize>>,
+    /// Services that were asked about, as `NAMESPACE/NAME`.
+    pub(super) services: Vec<String>,
+    /// For each group that sends, the place in `outcomes` for each service.
+    pub(super) service_matrix: Vec<Vec<usize>>,
 }
 
 /// What becomes of a pair.
@@ -46,26 +49,30 @@ pub(super) struct CellPart {
 
 impl Report {
     /// Puts a survey together.
-    pub(super) fn new(survey: &Survey<'_>, members: &[Member], port: Option<Probe>) -> Self {
-        let groups = groups(survey, members, |outcome| outcome);
+    pub(super) fn new(survey: &Survey<'_>, scope: &Scope<'_>) -> Self {
+        let groups = groups(survey, scope.members, |outcome| outcome);
         let mut places: HashMap<usize, usize> = HashMap::new();
         let mut outcomes = Vec::new();
-        let row = |from: &Group, places: &mut HashMap<usize, usize>, all: &mut Vec<Cell>| {
-            let cells = survey.cells.get(from.class);
-            let cell = |to: &Group| -> usize {
-                let outcome = cells.and_then(|row| row.get(to.class)).copied().unwrap_or(0);
-                *places.entry(outcome).or_insert_with(|| {
-                    all.extend(survey.outcomes.get(outcome).map(|outcome| Cell {
-                        verdict: outcome.glance(0),
-                        parts: outcome.parts.iter().filter_map(CellPart::new).collect(),
-                    }));
-                    all.len() - 1
-                })
-            };
-            groups.iter().map(cell).collect::<Vec<_>>()
+        let mut cell = |outcome: Option<usize>| -> usize {
+            let outcome = outcome.unwrap_or(0);
+            *places.entry(outcome).or_insert_with(|| {
+                outcomes.extend(survey.outcomes.get(outcome).map(|outcome| Cell {
+                    verdict: outcome.glance(0),
+                    parts: outcome.parts.iter().filter_map(CellPart::new).collect(),
+                }));
+                outcomes.len() - 1
+            })
         };
-        let matrix = groups.iter().map(|from| row(from, &mut places, &mut outcomes)).collect();
-        Self { port: port.map(|port| probe::word(&port)), groups, outcomes, matrix }
+        let (mut matrix, mut service_matrix) = (Vec::new(), Vec::new());
+        for from in &groups {
+            let to = |to: &Group| survey.cells.get(from.class)?.get(to.class).copied();
+            matrix.push(groups.iter().map(|group| cell(to(group))).collect());
+            let services = 0..scope.services.len();
+            service_matrix.push(services.map(|s| cell(survey.cell(from.class, s))).collect());
+        }
+        let services = scope.services.iter().map(|service| service.name.clone()).collect();
+        let port = scope.port.map(|port| probe::word(&port));
+        Self { port, groups, outcomes, matrix, services, service_matrix }
     }
 }
 

@@ -26,19 +26,24 @@ pub(super) fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
         "rows send, columns receive: + allowed, ~ partly, . denied, ' ' no common family"
     )?;
     writeln!(out)?;
-    let width = report.groups.len().to_string().len();
+    let columns = report.groups.len() + report.services.len();
+    let width = columns.to_string().len();
     let names: Vec<String> = report.groups.iter().map(|group| cut(&group.name)).collect();
     let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(5);
-    let header: Vec<_> = (1..=report.groups.len()).map(|n| format!("{n:>width$}")).collect();
+    let header: Vec<_> = (1..=columns).map(|n| format!("{n:>width$}")).collect();
     let line =
         format!("{:>width$}  {:longest$}  {:>5}  {}", "#", "GROUP", "PODS", header.join(" "));
     writeln!(out, "{}", line.trim_end())?;
-    for (n, (group, row)) in report.groups.iter().zip(&report.matrix).enumerate() {
-        let signs: Vec<_> =
-            row.iter().map(|cell| format!("{:>width$}", sign(report, *cell))).collect();
+    let rows = report.groups.iter().zip(report.matrix.iter().zip(&report.service_matrix));
+    for (n, (group, (row, services))) in rows.enumerate() {
+        let cells = row.iter().chain(services);
+        let signs: Vec<_> = cells.map(|cell| format!("{:>width$}", sign(report, *cell))).collect();
         let (name, count) = (names.get(n).map_or("", String::as_str), group.members().count());
         let line = format!("{:>width$}  {name:longest$}  {count:>5}  {}", n + 1, signs.join(" "));
         writeln!(out, "{}", line.trim_end())?;
+    }
+    for (n, service) in (report.groups.len() + 1..).zip(&report.services) {
+        writeln!(out, "{n:>width$}  service {}", cut(service))?;
     }
     Ok(())
 }

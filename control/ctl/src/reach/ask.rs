@@ -1,11 +1,16 @@
 //! Who is asked about the traffic of a pair.
 
+use std::net::{IpAddr, SocketAddr};
+
+use margay_model::Endpoint;
 use margay_tables::classifier::{Direction, PacketFacts};
 
 use super::class::Class;
 use super::failsafe::OpenPort;
+use super::list::generic;
 use super::probe::Probe;
 use crate::court::jury::Question;
+use crate::court::verdict::{Fate, Side};
 
 /// A port that clients use, where rules do not care.
 const CLIENT: u16 = 40_000;
@@ -20,7 +25,7 @@ pub(super) fn open(
 ) -> Vec<OpenPort> {
     let view = classes.get(class).and_then(|class| class.views.get(cluster));
     let failsafes = view.and_then(|view| view.failsafes.as_ref());
-    let far = classes.get(other).and_then(|other| *other.addresses.get(usize::from(!v4))?);
+    let far = classes.get(other).and_then(|other| other.address(v4));
     match (failsafes, far) {
         (Some(failsafes), Some(far)) => failsafes.open(ingress, far).collect(),
         _ => Vec::new(),
@@ -45,6 +50,20 @@ impl<'c> Asked<'c> {
             Self::Nobody | Self::Open => None,
         }
     }
+
+    /// What is said; if somebody is asked, by the next answer.
+    pub(super) fn side(&self, answers: &mut impl Iterator<Item = Side>) -> Side {
+        match self {
+            Self::Of(_) => {
+                // There is an answer to each question; without one nothing is allowed.
+                let side = answers.next().unwrap_or(Side::without_policy(Fate::Deny));
+                // What the profile of one namespace says is what that of another says.
+                Side { policy: side.policy.as_ref().map(generic), ..side }
+            }
+            Self::Nobody => Side::NONE,
+            Self::Open => Side::without_policy(Fate::Allow),
+        }
+    }
 }
 
 /// The questions about a pair of classes: egress and ingress of each probe.
@@ -57,7 +76,7 @@ pub(super) fn asked<'c>(
 ) -> Vec<Asked<'c>> {
     let of = |class: usize| {
         let class = classes.get(class)?;
-        let address = class.addresses.get(usize::from(!v4)).copied().flatten()?;
+        let address = class.address(v4)?;
         Some((address, class.views.get(cluster)?.endpoint))
     };
     let (Some((src, from)), Some((dst, to))) = (of(source), of(target)) else {
@@ -65,8 +84,7 @@ pub(super) fn asked<'c>(
     };
     let open_from = open(classes, (source, target), cluster, false, v4);
     let open_to = open(classes, (target, source), cluster, true, v4);
-    let mut questions = Vec::with_capacity(probes.len() * 2);
-    for probe in probes {
+    let of_probe = |probe: &Probe| {
         let facts = PacketFacts {
             src: src.into(),
             dst: dst.into(),
@@ -76,15 +94,36 @@ pub(super) fn asked<'c>(
             icmp: probe.icmp.map(icmp),
         };
         let port = probe.ports.map(|ports| (probe.protocol, ports.dst.first));
-        let ask = |endpoint, direction, open: &[OpenPort]| match endpoint {
-            None => Asked::Nobody,
-            Some(_) if port.is_some_and(|port| open.contains(&port)) => Asked::Open,
-            Some(endpoint) => Asked::Of(Question { endpoint, direction, facts }),
-        };
-        questions.push(ask(from, Direction::Egress, &open_from));
-        questions.push(ask(to, Direction::Ingress, &open_to));
+        let is_in = |open: &[OpenPort]| port.is_some_and(|port| open.contains(&port));
+        ask([from, to], [is_in(&open_from), is_in(&open_to)], facts)
+    };
+    probes.iter().flat_map(of_probe).collect()
+}
+
+/// The questions about a packet: to the source about egress, to the destination about ingress.
+pub(super) fn ask<'c>(
+    [from, to]: [Option<&'c Endpoint>; 2],
+    [open_from, open_to]: [bool; 2],
+    facts: PacketFacts,
+) -> [Asked<'c>; 2] {
+    let ask = |endpoint, direction, open| match endpoint {
+        None => Asked::Nobody,
+        Some(_) if open => Asked::Open,
+        Some(endpoint) => Asked::Of(Question { endpoint, direction, facts }),
+    };
+    [ask(from, Direction::Egress, open_from), ask(to, Direction::Ingress, open_to)]
+}
+
+/// A client's packet to a backend.
+pub(super) fn client_facts(src: IpAddr, backend: SocketAddr, protocol: u8) -> PacketFacts {
+    PacketFacts {
+        src: src.into(),
+        dst: backend.ip().into(),
+        src_port: Some(CLIENT),
+        dst_port: Some(backend.port()),
+        protocol,
+        icmp: None,
     }
-    questions
 }
 
 fn representative(range: margay_model::PortRange) -> u16 {

@@ -161,6 +161,11 @@ impl End {
 // === impl Class ===
 
 impl<'c> Class<'c> {
+    /// An address of one of them, of IPv4 or of IPv6.
+    pub(super) fn address(&self, v4: bool) -> Option<IpAddr> {
+        *self.addresses.get(usize::from(!v4))?
+    }
+
     fn new(
         endpoints: &[Seen<'c>],
         addresses: [Option<IpAddr>; 2],

@@ -11,6 +11,7 @@
 //! - [`class`]: endpoints that are alike;
 //! - [`probe`]: the ports that rules tell apart, and their words;
 //! - [`ask`]: who is asked; [`outcome`]: what becomes of the traffic of a pair;
+//! - [`service`]: services as receivers;
 //! - [`survey`]: all of it, for one cluster or for two that are compared;
 //! - [`group`]: classes with the same outcomes, and what people call them.
 
@@ -21,6 +22,7 @@ pub(crate) mod class;
 pub(crate) mod probe;
 mod ask;
 pub(crate) mod outcome;
+pub(crate) mod service;
 pub(crate) mod survey;
 pub(crate) mod group;
 

@@ -55,6 +55,11 @@ impl Probe {
         Self { protocol, ports: Some(ports), icmp: None, rest: false }
     }
 
+    /// Whether it stands for packets to a port.
+    pub(crate) fn is_to(&self, protocol: u8, port: u16) -> bool {
+        self.protocol == protocol && self.ports.is_some_and(|ports| ports.dst.contains(port))
+    }
+
     /// One protocol without ports that is asked about.
     pub(crate) fn of_protocol(protocol: u8) -> Self {
         Self { protocol, ports: None, icmp: None, rest: false }

@@ -8,11 +8,12 @@ use margay_compile::Compiler;
 use super::ask::{Asked, asked, open};
 use super::class::{Class, Member, classes};
 use super::failsafe::{Failsafes, OpenPort};
-use super::list::{Address, END, Library, List, Token, generic};
+use super::list::{Address, END, Library, List, Token};
 use super::outcome::{Outcome, Part, Said};
 use super::probe::{self, Probe, Resolved};
+use super::service::{self, Target};
 use crate::court::jury::Jury;
-use crate::court::verdict::{Fate, Side};
+use crate::court::verdict::Side;
 
 /// So many questions are asked at once, about.
 const BATCH: usize = 1 << 17;
@@ -32,8 +33,21 @@ pub(crate) struct TooMany {
 pub(crate) struct Survey<'c> {
     pub(crate) classes: Vec<Class<'c>>,
     pub(crate) outcomes: Vec<Outcome>,
-    /// The outcome of each pair of classes: rows send, columns receive.
+    /// The outcome of each pair of classes: rows send, columns receive. Behind the classes come the
+    /// services.
     pub(crate) cells: Vec<Vec<usize>>,
+}
+
+/// What is surveyed.
+pub(crate) struct Scope<'a> {
+    /// They have to be there in every cluster.
+    pub(crate) members: &'a [Member],
+    /// Services, which only receive.
+    pub(crate) services: &'a [Target],
+    /// One port; all without one.
+    pub(crate) port: Option<Probe>,
+    /// More classes are refused.
+    pub(crate) limit: usize,
 }
 
 /// Two classes whose relevant rules are like those of other pairs.
@@ -61,14 +75,10 @@ struct Surveyor<'s, 'c> {
 // === impl Survey ===
 
 impl<'c> Survey<'c> {
-    /// Surveys the members, which have to be there in every cluster, and what is outside; all ports
-    /// or one of them. A host endpoint is looked at from other nodes than its own.
-    pub(crate) fn new(
-        members: &[Member],
-        clusters: &[&'c Compiler],
-        port: Option<Probe>,
-        limit: usize,
-    ) -> Result<Self, TooMany> {
+    /// Surveys members, services and what is outside, in one cluster or in several that are
+    /// compared. A host endpoint is looked at from other nodes than its own.
+    pub(crate) fn new(clusters: &[&'c Compiler], scope: &Scope<'_>) -> Result<Self, TooMany> {
+        let Scope { members, services, port, limit } = *scope;
         let library = |cluster: &&'c Compiler| {
             let failsafes = members.iter().filter_map(|m| Failsafes::of(cluster, &m.key));
             let nets: BTreeSet<_> = failsafes.flat_map(|f| f.nets().collect::<Vec<_>>()).collect();
@@ -84,7 +94,30 @@ impl<'c> Survey<'c> {
             Surveyor { classes: &classes, libraries: &libraries, juries: &mut juries, port };
         let families = [true, false].map(|v4| surveyor.family(v4));
         let (outcomes, cells) = joined(classes.len(), &families);
-        Ok(Self { classes, outcomes, cells })
+        let mut survey = Self { classes, outcomes, cells };
+        let columns = service::outcomes(&survey.classes, members, clusters, &mut juries, services);
+        survey.append(columns);
+        Ok(survey)
+    }
+
+    /// Appends columns.
+    fn append(&mut self, columns: Vec<Vec<Outcome>>) {
+        let known = self.outcomes.iter().cloned().zip(0..);
+        let mut places: HashMap<Outcome, usize> = known.collect();
+        for (row, columns) in self.cells.iter_mut().zip(columns) {
+            row.extend(columns.into_iter().map(|outcome| {
+                let next = self.outcomes.len();
+                *places.entry(outcome).or_insert_with_key(|outcome| {
+                    self.outcomes.push(outcome.clone());
+                    next
+                })
+            }));
+        }
+    }
+
+    /// The outcome of a class and a service.
+    pub(crate) fn cell(&self, class: usize, service: usize) -> Option<usize> {
+        self.cells.get(class)?.get(self.classes.len() + service).copied()
     }
 
     /// The outcome between two classes.
@@ -266,13 +299,11 @@ impl<'c> Surveyor<'_, 'c> {
             }
             let flat: Vec<_> = questions.iter().filter_map(Asked::question).collect();
             let mut answers = jury.decide(&flat).into_iter();
-            let mut side = |asked: &Asked<'_>| match asked {
-                Asked::Of(_) => shared(answers.next().unwrap_or(Side::without_policy(Fate::Deny))),
-                Asked::Nobody => Side::NONE,
-                Asked::Open => Side::without_policy(Fate::Allow),
-            };
             let pairs = questions.chunks(2).map(|pair| match pair {
-                [egress, ingress] => Said::new(side(egress), side(ingress)),
+                [egress, ingress] => {
+                    let egress = egress.side(&mut answers);
+                    Said::new(egress, ingress.side(&mut answers))
+                }
                 _ => Said::new(Side::NONE, Side::NONE),
             });
             said.push(pairs.collect());
@@ -307,11 +338,6 @@ fn named(sets: &[Token], who: &Address<'_>, tokens: &mut Vec<Token>) {
 
 fn named_port((protocol, port): OpenPort) -> Token {
     u32::from(protocol) << 16 | u32::from(port)
-}
-
-/// What the profile of one namespace says is what that of another says.
-fn shared(side: Side) -> Side {
-    Side { policy: side.policy.as_ref().map(generic), ..side }
 }
 
 /// Probes of which all clusters say the same are one part.

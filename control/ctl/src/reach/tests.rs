@@ -11,7 +11,8 @@ use serde_json::json;
 
 use super::class::{Member, members};
 use super::probe::Probe;
-use super::survey::Survey;
+use super::service::targets;
+use super::survey::{Scope, Survey};
 use crate::court::flow::Flow;
 use crate::court::verdict::Fate;
 use crate::court::{self, Court, generate};
@@ -25,6 +26,12 @@ fn class_of(survey: &Survey<'_>, members: &[Member]) -> Vec<usize> {
 
 fn v4(member: &Member) -> IpAddr {
     member.addresses[0]
+}
+
+fn surveyed<'c>(members: &[Member], clusters: &[&'c Compiler], port: Option<Probe>) -> Survey<'c> {
+    let services = targets(clusters, |_| true, port);
+    let scope = Scope { members, services: &services, port, limit: usize::MAX };
+    Survey::new(clusters, &scope).unwrap()
 }
 
 /// Whether the two are such as a cell speaks of: not the same one, and no host with a pod of its
@@ -46,7 +53,7 @@ proptest! {
         let mut court = Court::small(&compiler);
         for (protocol, port) in [(6, 80), (17, 53), (6, 22), (6, 8080), (132, 85)] {
             let probe = Probe::of_port(protocol, port);
-            let survey = Survey::new(&all, &[&compiler], Some(probe), usize::MAX).unwrap();
+            let survey = surveyed(&all, &[&compiler], Some(probe));
             let classes = class_of(&survey, &all);
             for (from, src) in all.iter().zip(&classes) {
                 for (to, dst) in all.iter().zip(&classes).filter(|(to, _)| strangers(&compiler, from, to)) {
@@ -69,7 +76,7 @@ proptest! {
         let compiler = court::compile(generate::cluster(&mut rng));
         let all = members(&compiler);
         let mut court = Court::small(&compiler);
-        let survey = Survey::new(&all, &[&compiler], None, usize::MAX).unwrap();
+        let survey = surveyed(&all, &[&compiler], None);
         let classes = class_of(&survey, &all);
         for (from, src) in all.iter().zip(&classes) {
             for (to, dst) in all.iter().zip(&classes).filter(|(to, _)| strangers(&compiler, from, to)) {
@@ -98,6 +105,38 @@ proptest! {
     }
 
     #[test]
+    fn a_service_is_what_simulate_says_of_its_backends(seed in any::<u64>()) {
+        let mut rng = Rng::with_seed(seed);
+        let compiler = court::compile(generate::cluster(&mut rng));
+        let all = members(&compiler);
+        let survey = surveyed(&all, &[&compiler], None);
+        let classes = class_of(&survey, &all);
+        let mut court = Court::small(&compiler);
+        let key = compiler.state().services.keys().next().unwrap();
+        let backends = compiler.usable_backends(key, None).unwrap_or_default().cluster;
+        for (from, class) in all.iter().zip(classes) {
+            let flow = Flow { src: v4(from), dst: "10.96.0.1".parse().unwrap(), protocol: 6,
+                src_port: Some(40_000), dst_port: Some(80), icmp: None };
+            let owner = |address| all.iter().find(|member| v4(member) == address).unwrap();
+            if !backends.iter().all(|b| strangers(&compiler, from, owner(b.addr))) {
+                continue;
+            }
+            let mut expected: Vec<_> = backends.iter().map(|backend| {
+                let case = court.hear_at(&flow, (backend.addr, backend.port).into());
+                court.decide(case).verdict
+            }).collect();
+            if expected.is_empty() {
+                expected.push(Fate::Deny);
+            }
+            let outcome = &survey.outcomes[survey.cell(class, 0).unwrap()];
+            for verdict in [Fate::Allow, Fate::Deny] {
+                let said = outcome.parts.iter().any(|part| part.said[0].verdict == verdict);
+                prop_assert_eq!(said, expected.contains(&verdict), "{:?} {:?}", from, outcome);
+            }
+        }
+    }
+
+    #[test]
     fn of_two_clusters_each_says_what_it_says_alone(seed in any::<u64>()) {
         let mut rng = Rng::with_seed(seed);
         let before = generate::cluster(&mut rng);
@@ -107,9 +146,9 @@ proptest! {
         let mut all = members(&before);
         all.retain(|member| there.iter().any(|other| other.key == member.key));
         let mut courts = [Court::small(&before), Court::small(&after)];
-        let whole = Survey::new(&all, &[&before, &after], None, usize::MAX).unwrap();
+        let whole = surveyed(&all, &[&before, &after], None);
         let probe = Probe::of_port(6, 80);
-        let one = Survey::new(&all, &[&before, &after], Some(probe), usize::MAX).unwrap();
+        let one = surveyed(&all, &[&before, &after], Some(probe));
         let (classes, of_whole) = (class_of(&one, &all), class_of(&whole, &all));
         for (i, from) in all.iter().enumerate() {
             for (j, to) in all.iter().enumerate().filter(|(_, to)| strangers(&before, from, to)) {
@@ -163,7 +202,7 @@ fn what_passes_before_a_rule_denies_all_the_rest_is_judged_by_the_next_tier() {
         .map(|object| Resource::from_value(&object).unwrap()),
     );
     let all = members(&compiler);
-    let survey = Survey::new(&all, &[&compiler], Some(Probe::of_port(6, 80)), usize::MAX).unwrap();
+    let survey = surveyed(&all, &[&compiler], Some(Probe::of_port(6, 80)));
     let classes = class_of(&survey, &all);
     let class = |name: &str| classes[all.iter().position(|member| member.name == name).unwrap()];
     let verdict = |to| survey.outcome(class("client"), class(to)).unwrap().parts[0].said[0].verdict;
