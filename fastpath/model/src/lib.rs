@@ -6,7 +6,7 @@
 //! In the order of use:
 //! - [`node`]: the node itself, its peers, the address pools and the settings;
 //! - [`rule`], [`policy`]: what decides a packet; [`set`]: the address sets that rules name;
-//! - [`endpoint`]: whom policy applies to; [`route`]: where addresses live; [`service`]: what is
+//! - [`endpoint`], [`host`]: whom policy applies to; [`route`]: where addresses live; [`service`]: what is
 //!   translated;
 //! - [`state`]: all of the above at once, and the deltas ([`state::Update`]) between two states;
 //! - [`reason`]: why a packet was dropped or punted, one table with name, sentence and counter;
@@ -19,6 +19,7 @@ pub mod set;
 pub mod policy;
 
 pub mod endpoint;
+pub mod host;
 pub mod route;
 pub mod service;
 
@@ -28,6 +29,7 @@ pub mod flow;
 pub mod reason;
 
 pub use endpoint::{Endpoint, EndpointKey};
+pub use host::{Failsafe, HostEndpoint, HostInterface, HostKey};
 pub use node::{Encap, LocalNode, Mac, Pool, RemoteNode, Settings};
 pub use policy::{DefaultAction, Policy, PolicyKey, TierPolicies};
 pub use reason::{DropReason, PuntReason};

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::host::Failsafe;
+
 /// An Ethernet address in transmission order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);
@@ -150,6 +152,10 @@ pub struct Settings {
     pub allow_ipip_from_workloads: bool,
     /// ICMP errors a second that each port may cause, at most.
     pub icmp_errors_per_second: u32,
+    /// Ports of this node that no host endpoint's policy can close.
+    pub failsafe_inbound: Vec<Failsafe>,
+    /// Ports elsewhere that no host endpoint's policy can close to this node.
+    pub failsafe_outbound: Vec<Failsafe>,
     /// How long an idle connection is remembered.
     pub timeouts: Timeouts,
 }
@@ -178,7 +184,8 @@ pub struct Timeouts {
 // === impl Settings ===
 
 impl Default for Settings {
-    /// Calico's defaults, but `endpoint_to_host` is Accept as its manifests set it.
+    /// Calico's defaults, but `endpoint_to_host` is Accept as its manifests set it, and failsafe
+    /// ports are none: the control plane names them.
     fn default() -> Self {
         Self {
             vxlan_port: 4789,
@@ -191,6 +198,8 @@ impl Default for Settings {
             allow_vxlan_from_workloads: false,
             allow_ipip_from_workloads: false,
             icmp_errors_per_second: 100,
+            failsafe_inbound: Vec::new(),
+            failsafe_outbound: Vec::new(),
             timeouts: Timeouts::default(),
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::endpoint::{Endpoint, EndpointKey};
+use crate::host::{HostEndpoint, HostKey};
 use crate::node::{LocalNode, Pool, RemoteNode};
 use crate::policy::{Policy, PolicyKey};
 use crate::route::{Route, RouteTarget};
@@ -27,6 +28,8 @@ pub struct State {
     pub policies: BTreeMap<PolicyKey, Arc<Policy>>,
     /// Endpoints of this node.
     pub endpoints: BTreeMap<EndpointKey, Arc<Endpoint>>,
+    /// Host endpoints of this node.
+    pub hosts: BTreeMap<HostKey, Arc<HostEndpoint>>,
     /// Routes by destination.
     pub routes: BTreeMap<IpNet, RouteTarget>,
     /// Services.
@@ -67,6 +70,10 @@ pub enum Update {
     Endpoint(Arc<Endpoint>),
     /// Removes an endpoint.
     EndpointGone(EndpointKey),
+    /// Adds or replaces a host endpoint.
+    Host(Arc<HostEndpoint>),
+    /// Removes a host endpoint.
+    HostGone(HostKey),
     /// Adds or replaces a route.
     Route(Route),
     /// Removes a route.
@@ -122,6 +129,12 @@ impl State {
             Update::EndpointGone(key) => {
                 self.endpoints.remove(&key);
             }
+            Update::Host(host) => {
+                self.hosts.insert(host.key.clone(), host);
+            }
+            Update::HostGone(key) => {
+                self.hosts.remove(&key);
+            }
             Update::Route(route) => {
                 self.routes.insert(route.dst, route.target);
             }
@@ -138,7 +151,7 @@ impl State {
     }
 
     /// The changes that lead from `self` to `new`, in an order in which nothing refers to what is
-    /// not there yet: node, peers, pools, sets, policies, endpoints, routes, services come in this
+    /// not there yet: node, peers, pools, sets, policies, endpoints, host endpoints, routes, services come in this
     /// order, removals leave in the reverse.
     pub fn diff(&self, new: &Self) -> Vec<Update> {
         let mut out = Vec::new();
@@ -150,6 +163,7 @@ impl State {
         changed(&self.sets, &new.sets, |k, v| out.push(set_change(k, self.sets.get(k), v)));
         changed(&self.policies, &new.policies, |_, v| out.push(Update::Policy(v.clone())));
         changed(&self.endpoints, &new.endpoints, |_, v| out.push(Update::Endpoint(v.clone())));
+        changed(&self.hosts, &new.hosts, |_, v| out.push(Update::Host(v.clone())));
         changed(&self.routes, &new.routes, |k, v| {
             out.push(Update::Route(Route { dst: *k, target: v.clone() }));
         });
@@ -157,6 +171,7 @@ impl State {
 
         gone(&self.services, &new.services, |k| out.push(Update::ServiceGone(k.clone())));
         gone(&self.routes, &new.routes, |k| out.push(Update::RouteGone(*k)));
+        gone(&self.hosts, &new.hosts, |k| out.push(Update::HostGone(k.clone())));
         gone(&self.endpoints, &new.endpoints, |k| out.push(Update::EndpointGone(k.clone())));
         gone(&self.policies, &new.policies, |k| out.push(Update::PolicyGone(k.clone())));
         gone(&self.sets, &new.sets, |k| out.push(Update::SetGone(k.clone())));

@@ -11,6 +11,7 @@ mod policy;
 mod rule;
 
 mod endpoint;
+mod host;
 mod route;
 mod service;
 

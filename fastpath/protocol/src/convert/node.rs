@@ -158,6 +158,8 @@ impl From<&Settings> for proto::Settings {
             allow_ipip_from_workloads: settings.allow_ipip_from_workloads,
             icmp_errors_per_second: settings.icmp_errors_per_second,
             timeouts: Some((&settings.timeouts).into()),
+            failsafe_inbound: messages(&settings.failsafe_inbound),
+            failsafe_outbound: messages(&settings.failsafe_outbound),
         }
     }
 }
@@ -180,6 +182,8 @@ impl TryFrom<proto::Settings> for Settings {
             allow_ipip_from_workloads: settings.allow_ipip_from_workloads,
             icmp_errors_per_second: settings.icmp_errors_per_second,
             timeouts: needed(settings.timeouts, "timeouts")?.into(),
+            failsafe_inbound: each(settings.failsafe_inbound, "failsafe_inbound")?,
+            failsafe_outbound: each(settings.failsafe_outbound, "failsafe_outbound")?,
         })
     }
 }

@@ -29,6 +29,8 @@ pub(crate) fn update() -> impl Strategy<Value = Update> {
         name().prop_map(Update::PolicyGone),
         policy::endpoint().prop_map(|e| Update::Endpoint(Arc::new(e))),
         name().prop_map(Update::EndpointGone),
+        policy::host().prop_map(|h| Update::Host(Arc::new(h))),
+        name().prop_map(Update::HostGone),
         topology::route().prop_map(Update::Route),
         net().prop_map(Update::RouteGone),
         topology::service().prop_map(|s| Update::Service(Arc::new(s))),

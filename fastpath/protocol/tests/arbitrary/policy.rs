@@ -1,10 +1,10 @@
-//! Sets, rules, policies, endpoints.
+//! Sets, rules, policies, endpoints, host endpoints.
 
 use std::net::IpAddr;
 
 use margay_model::{
-    Action, AddressSet, DefaultAction, Endpoint, EntityMatch, IcmpMatch, IpVersion, Member, Policy,
-    Rule, TierPolicies,
+    Action, AddressSet, DefaultAction, Endpoint, EntityMatch, HostEndpoint, HostInterface,
+    IcmpMatch, IpVersion, Member, Policy, Rule, TierPolicies,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -104,4 +104,24 @@ pub(crate) fn endpoint() -> impl Strategy<Value = Endpoint> {
                 priority,
             }
         })
+}
+
+pub(crate) fn host() -> impl Strategy<Value = HostEndpoint> {
+    let interface = prop_oneof![
+        Just(HostInterface::All),
+        name().prop_map(HostInterface::Named),
+        vec(any::<IpAddr>(), 0..3).prop_map(HostInterface::With),
+    ];
+    let tiers = || vec(tier(), 0..2);
+    (name(), interface, (tiers(), tiers(), tiers(), tiers()), names()).prop_map(
+        |(key, interface, (untracked, pre_dnat, forward, tiers), profiles)| HostEndpoint {
+            key,
+            interface,
+            untracked: untracked.into(),
+            pre_dnat: pre_dnat.into(),
+            forward: forward.into(),
+            tiers: tiers.into(),
+            profiles: profiles.into(),
+        },
+    )
 }

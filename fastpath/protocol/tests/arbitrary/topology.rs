@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use margay_model::node::{EndpointToHost, Timeouts, TunnelAddress};
 use margay_model::{
-    Backend, Encap, LocalNode, Pool, RemoteNode, Route, RouteTarget, Selection, Service, Settings,
-    TrafficPolicy,
+    Backend, Encap, Failsafe, LocalNode, Pool, RemoteNode, Route, RouteTarget, Selection, Service,
+    Settings, TrafficPolicy,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -44,11 +44,12 @@ fn settings() -> impl Strategy<Value = Settings> {
         (any::<u16>(), 0..1u32 << 24, port_range(), to_host),
         (vec(net(), 0..3), vec(net(), 0..3)),
         any::<[bool; 3]>(),
-        (any::<u32>(), timeouts()),
+        (any::<u32>(), timeouts(), vec(failsafe(), 0..3), vec(failsafe(), 0..3)),
     )
-        .prop_map(|(vxlan, nets, [cut, allow_vxlan, allow_ipip], (errors, timeouts))| {
+        .prop_map(|(vxlan, nets, [cut, allow_vxlan, allow_ipip], rest)| {
             let (vxlan_port, vxlan_vni, ports, endpoint_to_host) = vxlan;
             let (service_ranges, node_port_addresses) = nets;
+            let (errors, timeouts, failsafe_inbound, failsafe_outbound) = rest;
             Settings {
                 vxlan_port,
                 vxlan_vni,
@@ -60,9 +61,19 @@ fn settings() -> impl Strategy<Value = Settings> {
                 allow_vxlan_from_workloads: allow_vxlan,
                 allow_ipip_from_workloads: allow_ipip,
                 icmp_errors_per_second: errors,
+                failsafe_inbound,
+                failsafe_outbound,
                 timeouts,
             }
         })
+}
+
+fn failsafe() -> impl Strategy<Value = Failsafe> {
+    (any::<u8>(), any::<u16>(), option::of(net())).prop_map(|(protocol, port, net)| Failsafe {
+        protocol,
+        port,
+        net,
+    })
 }
 
 fn timeouts() -> impl Strategy<Value = Timeouts> {

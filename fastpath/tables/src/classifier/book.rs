@@ -6,7 +6,10 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use margay_model::{Endpoint, EndpointKey, Policy, PolicyKey, Rule, State, TierPolicies, Update};
+use margay_model::{
+    Endpoint, EndpointKey, HostEndpoint, HostKey, Policy, PolicyKey, Rule, State, TierPolicies,
+    Update,
+};
 
 use super::Classifier;
 use super::cluster::ClusterPolicies;
@@ -40,6 +43,19 @@ pub struct Work {
     pub policies: u64,
     /// Lists of endpoints built.
     pub lists: u64,
+}
+
+/// The compiled policies of a host endpoint; see [`HostEndpoint`] for when each is asked.
+#[derive(Clone, Debug, Default)]
+pub struct HostLists {
+    /// For each packet.
+    pub untracked: EndpointPolicy,
+    /// Before services are translated.
+    pub pre_dnat: EndpointPolicy,
+    /// For connections that pass through the node.
+    pub forward: EndpointPolicy,
+    /// For the node's own connections: the only list with profiles.
+    pub own: EndpointPolicy,
 }
 
 type ListId = usize;
@@ -98,10 +114,9 @@ impl PolicyBook {
             Update::SetGone(id) => self.sets.remove(sets, id),
             Update::Policy(policy) => self.set_policy(policy),
             Update::PolicyGone(key) => self.remove_policy(key),
-            Update::EndpointGone(key) => {
-                if let Some(known) = self.endpoints.remove(key) {
-                    self.release(known.list);
-                }
+            Update::EndpointGone(key) => self.forget(key),
+            Update::HostGone(key) => {
+                HostLists::keys(key).iter().for_each(|key| self.forget(key));
             }
             _ => {}
         }
@@ -110,15 +125,41 @@ impl PolicyBook {
     /// The endpoint's policies as they are now, compiled as far as they have changed. To be asked
     /// again for every snapshot after a change.
     pub fn endpoint(&mut self, endpoint: &Endpoint) -> EndpointPolicy {
-        let known = self.endpoints.get(&endpoint.key).filter(|known| {
-            Arc::ptr_eq(&known.tiers, &endpoint.tiers)
-                && Arc::ptr_eq(&known.profiles, &endpoint.profiles)
+        self.lists_of(&endpoint.key, &endpoint.tiers, &endpoint.profiles)
+    }
+
+    /// The same of a host endpoint.
+    pub fn host(&mut self, host: &HostEndpoint) -> HostLists {
+        let none = Arc::default();
+        let [untracked, pre_dnat, forward, own] = HostLists::keys(&host.key);
+        HostLists {
+            untracked: self.lists_of(&untracked, &host.untracked, &none),
+            pre_dnat: self.lists_of(&pre_dnat, &host.pre_dnat, &none),
+            forward: self.lists_of(&forward, &host.forward, &none),
+            own: self.lists_of(&own, &host.tiers, &host.profiles),
+        }
+    }
+
+    fn lists_of(
+        &mut self,
+        key: &EndpointKey,
+        tiers: &Arc<[TierPolicies]>,
+        profiles: &Arc<[PolicyKey]>,
+    ) -> EndpointPolicy {
+        let known = self.endpoints.get(key).filter(|known| {
+            Arc::ptr_eq(&known.tiers, tiers) && Arc::ptr_eq(&known.profiles, profiles)
         });
         let list = match known {
             Some(known) => known.list,
-            None => self.learn(endpoint),
+            None => self.learn(key, tiers.clone(), profiles.clone()),
         };
         self.policy_of(list)
+    }
+
+    fn forget(&mut self, key: &EndpointKey) {
+        if let Some(known) = self.endpoints.remove(key) {
+            self.release(known.list);
+        }
     }
 
     /// Tiers and profiles compiled for themselves: the book does not remember who has them. For who
@@ -190,11 +231,15 @@ impl PolicyBook {
 
     /// Gives an endpoint its list. The new one is taken before the old one is given back, so that
     /// a list in use is not torn down and built again.
-    fn learn(&mut self, endpoint: &Endpoint) -> ListId {
-        let (tiers, profiles) = (endpoint.tiers.clone(), endpoint.profiles.clone());
+    fn learn(
+        &mut self,
+        key: &EndpointKey,
+        tiers: Arc<[TierPolicies]>,
+        profiles: Arc<[PolicyKey]>,
+    ) -> ListId {
         let list = self.intern(&tiers, &profiles);
         let known = Known { tiers, profiles, list };
-        if let Some(old) = self.endpoints.insert(endpoint.key.clone(), known) {
+        if let Some(old) = self.endpoints.insert(key.clone(), known) {
             self.release(old.list);
         }
         list
@@ -289,6 +334,15 @@ impl PolicyBook {
             (Some(policy), Direction::Egress) => &policy.egress,
         };
         rules.iter().cloned().map(Step::Rule).collect()
+    }
+}
+
+// === impl HostLists ===
+
+impl HostLists {
+    /// What the lists of a host endpoint are known by: no pod's endpoint has an empty namespace.
+    fn keys(host: &HostKey) -> [EndpointKey; 4] {
+        ["untracked", "prednat", "forward", "own"].map(|list| format!("/{host}/{list}").into())
     }
 }
 

@@ -28,7 +28,7 @@ mod cluster;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-pub use book::{PolicyBook, Work};
+pub use book::{HostLists, PolicyBook, Work};
 pub use cluster::{ClusterPolicies, Membership, Vectors};
 pub use facts::{Cause, Decision, Direction, PacketFacts, Verdict};
 pub use list::EndpointPolicy;
