@@ -172,6 +172,10 @@ pub struct Packet {
     pub kind: Kind,
     /// Whether it came out of a tunnel.
     pub tunneled: bool,
+    /// The uplink that the kernel had sent it out of, if it is one of the node's own.
+    pub departs: Option<PortId>,
+    /// Whether an untracked policy has allowed it.
+    pub accepted: bool,
     /// Length of the IP packet in bytes.
     pub ip_len: u16,
     /// Offset of the transport header from the IP header in bytes.
@@ -199,6 +203,8 @@ impl Packet {
         side: Side::Wire,
         kind: Kind::Tracked,
         tunneled: false,
+        departs: None,
+        accepted: false,
         ip_len: 0,
         transport: 0,
         ttl: 0,

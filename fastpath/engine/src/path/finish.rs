@@ -21,6 +21,14 @@ pub(crate) fn finish(frame: &mut Frame<'_>, hop: &Adjacency, v4: bool, hash: u64
     let own = if v4 { ethertype::IPV4 } else { ethertype::IPV6 };
     let outermost = match hop.outer {
         Outer::None => own,
+        Outer::Arrival => {
+            let dst = Ethernet(at(frame.bytes(), 0)?).dst();
+            return emit_ethernet(frame, dst, hop.src_mac, own);
+        }
+        Outer::Departure => {
+            let neighbour = Ethernet(at(frame.bytes(), 0)?).src();
+            return emit_ethernet(frame, neighbour, hop.src_mac, own);
+        }
         Outer::Ipip { src, dst } => {
             ipip(frame, src, dst, hash)?;
             ethertype::IPV4

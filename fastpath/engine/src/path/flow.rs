@@ -12,6 +12,7 @@ use std::ops::ControlFlow::{self, Continue};
 use ipnet::IpNet;
 use margay_model::DropReason;
 use margay_tables::addr::{Addr, Tuple};
+use margay_tables::classifier::Direction;
 use margay_tables::flow::{Dir, FlowId, FlowRef, Stamped};
 use margay_wire::protocol;
 
@@ -119,12 +120,9 @@ fn again(
     engine.counters.stale.add(1);
     let mut way = Way { to: rewritten(flow, &packet.tuple), ..Way::new(packet) };
     miss::route(snapshot, packet, &mut way)?;
-    let verdict = match judged(snapshot, packet, flow, way.src_pod) {
+    let verdict = match judged(snapshot, packet, flow, &way) {
         Err(reason) if snapshot.settings.cut_flows_on_policy_change => Verdict::Drop(reason),
-        _ => {
-            let keep_ttl = way.to_host || packet.side == Side::Host;
-            Verdict::Forward { hop: way.hop, keep_ttl }
-        }
+        _ => Verdict::Forward { hop: way.hop, keep_ttl: way.keeps_ttl(packet) },
     };
     let decision = Decision { side: packet.side, verdict };
     flow.set_decision(Stamped { generation: snapshot.generation, action: decision.pack() });
@@ -132,18 +130,24 @@ fn again(
 }
 
 /// Whether the connection is allowed: as the other direction was told by this very generation, or
-/// judged now. `sender` is the pod that the packet at hand came from.
+/// judged now. `at_hand` is the way of the packet at hand.
 fn judged(
     snapshot: &Snapshot,
     packet: &Packet,
     flow: FlowRef<'_>,
-    sender: Option<u32>,
+    at_hand: &Way,
 ) -> Result<(), DropReason> {
     let Stamped { generation, action } = flow.peer().decision();
     // The other direction knew the first one's pod by its address only.
+    let sender = at_hand.src_pod;
     let lent = flow.dir() == Dir::Orig && sender != owner(snapshot, packet.tuple.src);
+    // What the kernel forwards comes by twice, and each time another host endpoint is asked.
+    let own = flow.decision();
+    let moved =
+        own.generation == snapshot.generation && Decision::side(own.action) != Some(packet.side);
     if generation == snapshot.generation
         && !lent
+        && !moved
         && let Some(decision) = Decision::unpack(action)
     {
         return match decision.verdict {
@@ -151,7 +155,7 @@ fn judged(
             Verdict::Forward { .. } => Ok(()),
         };
     }
-    judge(snapshot, packet, flow, sender)
+    judge(snapshot, packet, flow, at_hand)
 }
 
 /// Judges the connection as its first packet was: its source as it came, its destination
@@ -160,29 +164,42 @@ fn judge(
     snapshot: &Snapshot,
     packet: &Packet,
     flow: FlowRef<'_>,
-    sender: Option<u32>,
+    at_hand: &Way,
 ) -> Result<(), DropReason> {
     let (orig, reply) = match flow.dir() {
         Dir::Orig => (packet.tuple, flow.peer().tuple()),
         Dir::Reply => (flow.peer().tuple(), packet.tuple),
     };
     let tuple = Tuple { dst: reply.src, dst_port: reply.src_port, ..orig };
-    let mut way = Way { to: tuple, ..Way::new(packet) };
+    let icmp = if flow.dir() == Dir::Orig { packet.icmp } else { (icmp::kind(flow.marks()), 0) };
+    let (here, there) = (miss::arrival(snapshot, packet), miss::departure(snapshot, at_hand.hop));
+    let (arrives, leaves) = match flow.dir() {
+        Dir::Orig => (here, there),
+        Dir::Reply => (there, here),
+    };
+    let mut way = Way { to: tuple, asked: orig, arrives, leaves, ..Way::new(packet) };
+    way.accepted = match flow.dir() {
+        Dir::Orig => packet.accepted,
+        Dir::Reply => {
+            miss::is_untracked(snapshot, arrives, Direction::Ingress, &orig, icmp) == Ok(true)
+        }
+    };
     way.src_pod = match flow.dir() {
-        Dir::Orig => sender,
+        Dir::Orig => at_hand.src_pod,
         Dir::Reply => owner(snapshot, orig.src).or_else(|| borrower(snapshot, orig.src)),
     };
     let side = match way.src_pod {
         Some(_) => Side::Pod,
-        None if snapshot.is_own(orig.src) => Side::Host,
+        None if miss::is_nodes(snapshot, &orig) => Side::Host,
         None => Side::Wire,
     };
     match snapshot.place(tuple.dst) {
         Some(Place::Pod(index)) => way.dst_pod = Some(*index),
         Some(Place::Host) => way.to_host = true,
-        _ => {}
+        // What the kernel takes without being addressed: a group's packets, say.
+        _ => way.to_host = flow.dir() == Dir::Orig && at_hand.to_host,
     }
-    let icmp = if flow.dir() == Dir::Orig { packet.icmp } else { (icmp::kind(flow.marks()), 0) };
+    way.accepted |= miss::judge_pre_dnat(snapshot, icmp, &way)?;
     miss::judge(snapshot, side, &tuple, icmp, &way).map(|_| ())
 }
 

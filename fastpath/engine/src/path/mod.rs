@@ -4,6 +4,7 @@ pub(crate) mod parse;
 mod decap;
 mod offload;
 
+mod untracked;
 mod flow;
 pub(crate) mod miss;
 
@@ -26,7 +27,7 @@ use crate::batch::{Batch, Fate, Frame, Ingress, Packet, Punt, Why};
 use crate::conntrack::{self, tcp};
 use crate::decision::{Decision, Verdict};
 use crate::shortcut;
-use crate::snapshot::{Adjacency, AdjacencyId, HopState, PortId, Snapshot};
+use crate::snapshot::{Adjacency, AdjacencyId, HopKey, HopState, Outer, PortId, Snapshot};
 use crate::trace::Seen;
 
 /// Runs a batch: afterwards every frame has a fate.
@@ -109,6 +110,20 @@ fn one(
     frame: &mut Frame<'_>,
     packet: &Packet,
 ) -> ControlFlow<Fate, PortId> {
+    if snapshot.untracked {
+        return untracked::untracked(engine, snapshot, frame, packet);
+    }
+    tracked(engine, snapshot, frame, packet)
+}
+
+/// The same by the connection that it belongs to.
+#[inline(always)]
+fn tracked(
+    engine: &mut Engine<'_>,
+    snapshot: &Snapshot,
+    frame: &mut Frame<'_>,
+    packet: &Packet,
+) -> ControlFlow<Fate, PortId> {
     // The flow's decision; made now if there is none, or an old one.
     let id = flow::decide(engine, snapshot, packet)?;
     let Some(flow) = engine.flow(id) else { return Break(NO_FATE) };
@@ -120,7 +135,10 @@ fn one(
         }
         None => return Break(NO_FATE),
     };
-    let hop = hop_for(snapshot, hop, packet)?;
+    let hop = match hop_for(snapshot, hop, packet)? {
+        hop if is_this_way(hop, packet) => hop,
+        _ => kernels_way(snapshot, packet, flow)?,
+    };
     // Errors quote the packet as it came: they are found before anything is written.
     let too_big = checks(hop, frame, packet, keep_ttl)?;
     advance(engine, flow, hop, packet);
@@ -142,6 +160,29 @@ fn hop_for<'s>(
         }
         _ => parse::dropped(DropReason::NoRoute),
     }
+}
+
+/// Whether the packet goes where the flow's last one went: the kernel, not the flow, chooses the
+/// uplink of its packets.
+#[inline(always)]
+fn is_this_way(hop: &Adjacency, packet: &Packet) -> bool {
+    match hop.outer {
+        Outer::Arrival => hop.key == HopKey::Arrival(packet.port),
+        Outer::Departure => packet.departs == Some(hop.port),
+        _ => true,
+    }
+}
+
+/// The way of a packet whose flow was last seen on another uplink.
+#[cold]
+fn kernels_way<'s>(
+    snapshot: &'s Snapshot,
+    packet: &Packet,
+    flow: FlowRef<'_>,
+) -> ControlFlow<Fate, &'s Adjacency> {
+    let mut way = miss::Way { to: flow::rewritten(flow, &packet.tuple), ..miss::Way::new(packet) };
+    miss::find(snapshot, packet, &mut way)?;
+    hop_for(snapshot, way.hop, packet)
 }
 
 /// TTL (RFC 1812 §5.3.1) and size (RFC 1191, RFC 8201); whether the packet must be cut.

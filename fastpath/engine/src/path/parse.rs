@@ -31,17 +31,21 @@ pub(crate) fn parse(
     packet.port = port?;
     let Some(port) = snapshot.port(packet.port) else { return dropped(DropReason::UnknownPort) };
     packet.side = match port.kind {
-        PortKind::Host => Side::Host,
+        PortKind::Host => {
+            packet.departs = departure(snapshot, frame);
+            Side::Host
+        }
         PortKind::Uplink => Side::Wire,
         PortKind::Pod(_) => Side::Pod,
         PortKind::Orphan => return dropped(DropReason::UnknownPort),
     };
     packet.tunneled = matches!(frame.ingress, Ingress::Tunnel(_));
     // What a switch floods is for another host, and what is for all of them is not to be forwarded
-    // by each (RFC 1812 §5.3.4).
+    // by each (RFC 1812 §5.3.4). Behind a host endpoint it is for the kernel.
     if packet.side == Side::Wire
         && !packet.tunneled
-        && at::<6>(frame.bytes(), 0).is_some_and(|dst| *dst != port.mac)
+        && at::<6>(frame.bytes(), 0)
+            .is_some_and(|dst| *dst != port.mac && (port.guard.is_none() || dst[0] & 1 == 0))
     {
         return dropped(DropReason::NotForUs);
     }
@@ -61,10 +65,20 @@ pub(super) fn port_of(snapshot: &Snapshot, frame: &Frame<'_>) -> ControlFlow<Fat
     let Some(mac) = at::<6>(frame.bytes(), 0) else { return dropped(DropReason::Malformed) };
     let port = match trunk_index(mac) {
         Some(0) => Some(PortId::HOST),
-        Some(ifindex) => snapshot.trunk.get(&ifindex).copied(),
+        Some(ifindex) => match snapshot.trunk.get(&ifindex).copied() {
+            // The kernel had sent it out of that uplink: it is the host's.
+            Some(port) if snapshot.is_uplink(port) => Some(PortId::HOST),
+            port => port,
+        },
         None => None,
     };
     port.map_or(dropped(DropReason::UnknownPort), Continue)
+}
+
+/// The uplink that the kernel had sent a frame of the host's out of.
+fn departure(snapshot: &Snapshot, frame: &Frame<'_>) -> Option<PortId> {
+    let ifindex = trunk_index(at::<6>(frame.bytes(), 0)?).filter(|ifindex| *ifindex != 0)?;
+    snapshot.trunk.get(&ifindex).copied().filter(|port| snapshot.is_uplink(*port))
 }
 
 /// Parses from the Ethernet header on. A tunnel packet is taken out of its tunnel and parsed once
@@ -244,7 +258,7 @@ fn sources(snapshot: &Snapshot, packet: &mut Packet) -> ControlFlow<Fate> {
         return dropped(if mumbles { DropReason::LinkLocal } else { DropReason::Spoof });
     }
     let hairpin = packet.side == Side::Host && is_hairpin(dst);
-    if is_martian(src) || (is_martian(dst) && !hairpin) {
+    if (is_martian(src) || (is_martian(dst) && !hairpin)) && !is_kernels(snapshot, packet) {
         return dropped(DropReason::Martian);
     }
     if packet.side == Side::Pod && tunnels_itself(snapshot, &packet.tuple) {
@@ -255,6 +269,14 @@ fn sources(snapshot: &Snapshot, packet: &mut Packet) -> ControlFlow<Fate> {
         Kind::IcmpError => punt(packet, Why::IcmpError),
         Kind::Tracked => Continue(()),
     }
+}
+
+/// Whether a packet is the kernel's whatever its addresses are: it comes by an uplink with a host
+/// endpoint, or was to leave by an uplink.
+fn is_kernels(snapshot: &Snapshot, packet: &Packet) -> bool {
+    let guarded = |port: PortId| snapshot.port(port).is_some_and(|port| port.guard.is_some());
+    packet.departs.is_some()
+        || (packet.side == Side::Wire && !packet.tunneled && guarded(packet.port))
 }
 
 /// Whether an address is one that the pod behind a port may send from.

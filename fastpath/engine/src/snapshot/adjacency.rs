@@ -27,6 +27,11 @@ pub enum HopKey {
     /// Whoever the packet is addressed to, on an uplink's own network: never reachable itself, but
     /// asking for the neighbour makes it one.
     Link(PortId),
+    /// The node's own stack, as though the packet had just come in by an uplink: with a host
+    /// endpoint on it, what passes its policy is the kernel's.
+    Arrival(PortId),
+    /// Out of an uplink, to the neighbour that the kernel has chosen for the packet.
+    Departure(PortId),
     /// An IPIP tunnel to the named node.
     Ipip(Arc<str>),
     /// A VXLAN tunnel to the named node; whether the underlay is IPv6.
@@ -49,6 +54,11 @@ pub enum State {
 pub enum Outer {
     /// None: routed as it is.
     None,
+    /// None, and the Ethernet destination stays what it was: it may be a group's.
+    Arrival,
+    /// None, and the Ethernet source is the neighbour: the kernel's choice was put there when its
+    /// frame was taken from the uplink.
+    Departure,
     /// RFC 2003.
     Ipip {
         /// Outer source.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
-use margay_model::{Encap, Pool, RemoteNode, RouteTarget, State, Update};
+use margay_model::{Encap, HostEndpoint, Pool, RemoteNode, RouteTarget, State, Update};
 use margay_tables::addr::{Addr, Prefix};
 use margay_tables::classifier::PolicyBook;
 use margay_tables::flow::BackendId;
@@ -17,6 +17,7 @@ use margay_tables::service::ServiceTable;
 
 use super::adjacency::{Adjacency, AdjacencyId, HopKey, Outer, State as HopState};
 use super::bound::BoundPorts;
+use super::guard::{Guard, everywhere, guarded, host_endpoint};
 use super::port::{DeviceId, POD_GATEWAY_MAC, Port, PortId, PortKind, trunk_mac};
 use super::resolve::{Inputs, on_link, resolve, underlay_hop, underlay_v6};
 use super::underlay::{KernelRoute, NextHop, Underlay};
@@ -91,21 +92,27 @@ impl Assembler {
         let inputs = Inputs::new(state, underlay);
         let workloads = self.workloads(&inputs);
         let (places, routes) = self.routes(&inputs, &workloads);
+        let guards = self.guards(&inputs);
+        let ports = self.ports(&inputs, &workloads, &guards);
         let snapshot = Snapshot {
             generation: self.generation,
             ready: self.ready,
-            ports: ports(&inputs, &workloads),
+            ports,
             trunk: trunk(underlay),
             places: places.into(),
             routes: Arc::new(routes),
             pools: Arc::new(pools(state)),
             endpoints: workloads.into(),
+            everywhere: guard_index(&guards, everywhere(state)),
+            untracked: guards.iter().any(Guard::is_untracked),
+            guards: guards.into(),
             classifier: self.policies.classifier(),
             services: self.services.clone(),
             tunnel_peers: Arc::new(tunnel_peers(state)),
             tunnel_ends: own_underlay(state).collect(),
             node_v4: state.node.v4.map(|(a, _)| a.into()),
             node_v6: state.node.v6.map(|(a, _)| a.into()),
+            broadcasts: underlay.broadcasts.iter().copied().map(Addr::from).collect(),
             settings: state.node.settings.clone(),
             bound: self.bound.clone(),
             adjacencies: Arc::default(),
@@ -158,6 +165,37 @@ impl Assembler {
             });
         }
         out
+    }
+
+    /// Host endpoints that an interface has.
+    fn guards(&mut self, inputs: &Inputs<'_>) -> Vec<Guard> {
+        let mut guards: Vec<Guard> = Vec::new();
+        let of_uplinks = guarded(inputs.state, inputs.underlay).map(|(_, host)| host);
+        for host in of_uplinks.chain(everywhere(inputs.state)) {
+            if guard_index(&guards, Some(host)).is_none() {
+                let lists = self.policies.host(host);
+                guards.push(Guard { endpoint: host.clone(), lists });
+            }
+        }
+        guards
+    }
+
+    /// Every port; a pod's interface without endpoint is an orphan.
+    fn ports(
+        &mut self,
+        inputs: &Inputs<'_>,
+        workloads: &[Workload],
+        guards: &[Guard],
+    ) -> Vec<Option<Port>> {
+        let mut ports = ports(inputs, workloads);
+        for info in inputs.underlay.ports.iter().filter(|info| info.uplink) {
+            if let Some(Some(port)) = ports.get_mut(usize::from(info.id.0)) {
+                port.guard = guard_index(guards, host_endpoint(inputs.state, info));
+                port.kernel =
+                    [HopKey::Arrival(info.id), HopKey::Departure(info.id)].map(|k| self.number(k));
+            }
+        }
+        ports
     }
 
     /// All places and the way to them. Of equal prefixes the node's own address wins, then a pod,
@@ -250,7 +288,7 @@ impl Assembler {
     }
 }
 
-/// Every port; a pod's interface without endpoint is an orphan.
+/// Every port as it is without host endpoints.
 fn ports(inputs: &Inputs<'_>, workloads: &[Workload]) -> Vec<Option<Port>> {
     let count = inputs.underlay.ports.iter().map(|p| usize::from(p.id.0) + 1).max().unwrap_or(1);
     let mut ports = vec![None; count];
@@ -262,6 +300,8 @@ fn ports(inputs: &Inputs<'_>, workloads: &[Workload]) -> Vec<Option<Port>> {
         mac: trunk_mac(0),
         sources: Default::default(),
         mtu: inputs.underlay.trunk_mtu,
+        guard: None,
+        kernel: [AdjacencyId::HOST; 2],
     });
     for info in &inputs.underlay.ports {
         let workload = workloads.iter().position(|w| w.port == info.id);
@@ -277,9 +317,16 @@ fn ports(inputs: &Inputs<'_>, workloads: &[Workload]) -> Vec<Option<Port>> {
         };
         let Some(slot) = ports.get_mut(usize::from(info.id.0)) else { continue };
         let (id, name, device, mtu) = (info.id, info.name.clone(), info.device, info.mtu);
-        *slot = Some(Port { id, name, kind, device, mac, sources, mtu });
+        let (guard, kernel) = (None, [AdjacencyId::HOST; 2]);
+        *slot = Some(Port { id, name, kind, device, mac, sources, mtu, guard, kernel });
     }
     ports
+}
+
+/// Where a host endpoint is among the guards.
+fn guard_index(guards: &[Guard], host: Option<&Arc<HostEndpoint>>) -> Option<u32> {
+    let at = guards.iter().position(|guard| Some(&guard.endpoint.key) == host.map(|h| &h.key))?;
+    u32::try_from(at).ok()
 }
 
 /// The addresses that most of a pod's packets come from: its first of either family.
@@ -291,10 +338,11 @@ fn sources(workload: &Workload) -> [Addr; 2] {
     [first(true), first(false)]
 }
 
-/// Pods on the trunk by the index of their interface.
+/// Pods on the trunk by the index of their interface; and the uplinks, by which the kernel's own
+/// frames are known that were to leave by them.
 fn trunk(underlay: &Underlay) -> HashMap<u32, PortId> {
-    let pods = underlay.ports.iter().filter(|p| !p.uplink && p.device == DeviceId::TRUNK);
-    pods.map(|p| (p.ifindex, p.id)).collect()
+    let ports = underlay.ports.iter().filter(|p| p.uplink || p.device == DeviceId::TRUNK);
+    ports.map(|p| (p.ifindex, p.id)).collect()
 }
 
 /// Who has each address: of several pods the one with the highest priority, then the first name.

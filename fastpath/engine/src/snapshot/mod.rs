@@ -9,6 +9,7 @@
 mod adjacency;
 mod assemble;
 mod bound;
+mod guard;
 mod port;
 mod resolve;
 mod underlay;
@@ -16,9 +17,11 @@ mod underlay;
 pub use adjacency::{Adjacency, AdjacencyId, HopKey, Outer, State as HopState};
 pub use assemble::Assembler;
 pub use bound::BoundPorts;
+pub(crate) use guard::is_failsafe;
+pub use guard::{Guard, host_endpoint};
 pub use port::{
-    DeviceId, HAIRPIN_V4, HAIRPIN_V6, POD_GATEWAY_MAC, Port, PortId, PortKind, TRUNK_MAC_PREFIX,
-    trunk_index, trunk_mac,
+    ARRIVAL_MAC_PREFIX, DeviceId, HAIRPIN_V4, HAIRPIN_V6, POD_GATEWAY_MAC, Port, PortId, PortKind,
+    TRUNK_MAC_PREFIX, arrival_mac, trunk_index, trunk_mac,
 };
 pub use underlay::{KernelRoute, NextHop, PortInfo, Underlay};
 
@@ -84,7 +87,7 @@ pub struct Snapshot {
     pub ready: bool,
     /// Ports by number.
     pub ports: Vec<Option<Port>>,
-    /// Ports of the trunk by the index of the pod's interface.
+    /// Ports whose frames come by the trunk, by the index of their interface.
     pub trunk: HashMap<u32, PortId>,
     /// Places by number: what [`Self::routes`] leads to.
     pub places: Arc<[Place]>,
@@ -96,6 +99,12 @@ pub struct Snapshot {
     pub adjacencies: Arc<[Adjacency]>,
     /// Pods of this node.
     pub endpoints: Arc<[Workload]>,
+    /// Host endpoints that an interface has.
+    pub guards: Arc<[Guard]>,
+    /// The host endpoint for all interfaces; index into [`Self::guards`].
+    pub everywhere: Option<u32>,
+    /// Whether any of them looks at every single packet.
+    pub untracked: bool,
     /// Policies.
     pub classifier: Classifier,
     /// Services.
@@ -108,6 +117,8 @@ pub struct Snapshot {
     pub node_v4: Option<Addr>,
     /// The node's own IPv6 address.
     pub node_v6: Option<Addr>,
+    /// Addresses that the node has in common with others.
+    pub broadcasts: Arc<[Addr]>,
     /// Settings.
     pub settings: Settings,
     /// Ports of the node's own processes.
@@ -138,6 +149,11 @@ impl Snapshot {
         self.ports.get(usize::from(id.0))?.as_ref()
     }
 
+    /// Whether a port is an uplink.
+    pub fn is_uplink(&self, id: PortId) -> bool {
+        self.port(id).is_some_and(|port| port.kind == PortKind::Uplink)
+    }
+
     /// The next hop with this number.
     pub fn adjacency(&self, id: AdjacencyId) -> Option<&Adjacency> {
         self.adjacencies.get(id.0 as usize)
@@ -146,6 +162,11 @@ impl Snapshot {
     /// The pod with this index.
     pub fn workload(&self, index: u32) -> Option<&Workload> {
         self.endpoints.get(index as usize)
+    }
+
+    /// The host endpoint with this index.
+    pub fn guard(&self, index: u32) -> Option<&Guard> {
+        self.guards.get(index as usize)
     }
 
     /// The node's own address of the family of `peer`.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use margay_tables::addr::Addr;
 
+use super::adjacency::AdjacencyId;
+
 /// First two bytes of an Ethernet address on the trunk; the index of a pod's interface follows.
 pub const TRUNK_MAC_PREFIX: [u8; 2] = [0x02, 0x4d];
 
@@ -67,7 +69,15 @@ pub struct Port {
     pub sources: [Addr; 2],
     /// Largest IP packet that leaves through it, in bytes.
     pub mtu: u16,
+    /// An uplink's host endpoint; index into the snapshot's guards.
+    pub guard: Option<u32>,
+    /// The ways into the node's own stack and out of it by the kernel's choice, of an uplink.
+    pub kernel: [AdjacencyId; 2],
 }
+
+/// First two bytes of an Ethernet source by which a frame of the trunk is handed to the node as
+/// though it had come in by the uplink whose index the rest is.
+pub const ARRIVAL_MAC_PREFIX: [u8; 2] = [0x02, 0x4e];
 
 /// The index in an Ethernet address of the trunk's.
 pub const fn trunk_index(mac: &[u8; 6]) -> Option<u32> {
@@ -83,4 +93,10 @@ pub const fn trunk_index(mac: &[u8; 6]) -> Option<u32> {
 pub const fn trunk_mac(ifindex: u32) -> [u8; 6] {
     let [a, b, c, d] = ifindex.to_be_bytes();
     [TRUNK_MAC_PREFIX[0], TRUNK_MAC_PREFIX[1], a, b, c, d]
+}
+
+/// The Ethernet source of frames that arrive at the node by the uplink with this index.
+pub const fn arrival_mac(ifindex: u32) -> [u8; 6] {
+    let [a, b, c, d] = ifindex.to_be_bytes();
+    [ARRIVAL_MAC_PREFIX[0], ARRIVAL_MAC_PREFIX[1], a, b, c, d]
 }

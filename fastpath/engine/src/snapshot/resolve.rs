@@ -9,7 +9,7 @@ use margay_tables::addr::{Addr, Prefix};
 use margay_tables::lpm::Lpm;
 
 use super::adjacency::{Adjacency, HopKey, Outer, State as HopState};
-use super::port::{DeviceId, POD_GATEWAY_MAC, PortId, trunk_mac};
+use super::port::{DeviceId, POD_GATEWAY_MAC, PortId, arrival_mac, trunk_mac};
 use super::underlay::{PortInfo, Underlay};
 
 /// What all parts of an assembly look at.
@@ -99,6 +99,21 @@ pub(super) fn resolve(inputs: &Inputs<'_>, key: HopKey) -> Adjacency {
         HopKey::Link(port) => inputs.numbers.get(port).map(|info| Adjacency {
             port: *port,
             state: HopState::Unresolved,
+            mtu: info.mtu,
+            ..gone.clone()
+        }),
+        HopKey::Arrival(port) => inputs.numbers.get(port).map(|info| Adjacency {
+            state: HopState::Reachable,
+            src_mac: arrival_mac(info.ifindex),
+            outer: Outer::Arrival,
+            mtu: info.mtu,
+            ..gone.clone()
+        }),
+        HopKey::Departure(port) => inputs.numbers.get(port).map(|info| Adjacency {
+            port: *port,
+            state: HopState::Reachable,
+            src_mac: info.mac.0,
+            outer: Outer::Departure,
             mtu: info.mtu,
             ..gone.clone()
         }),

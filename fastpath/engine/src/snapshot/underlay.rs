@@ -27,6 +27,8 @@ pub struct PortInfo {
     pub device: DeviceId,
     /// Whether it is an uplink; otherwise it is a pod's.
     pub uplink: bool,
+    /// Addresses that the node has on it, link-local ones too.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// One of the ways of a route.
@@ -56,6 +58,9 @@ pub struct Underlay {
     pub ports: Vec<PortInfo>,
     /// Every address of the node, on any interface.
     pub addresses: Vec<IpAddr>,
+    /// Addresses that the node has in common with others on its networks: IPv4 broadcasts, and the
+    /// routers' anycast address of IPv6 (RFC 4291 §2.6.1).
+    pub broadcasts: Vec<IpAddr>,
     /// Routes that leave by uplinks.
     pub routes: Vec<KernelRoute>,
     /// Neighbours whose Ethernet address is known.

@@ -13,6 +13,7 @@ mod affinity;
 mod outgoing;
 mod policy;
 mod host;
+mod guards;
 mod pressure;
 mod properties;
 mod verdict;

@@ -314,6 +314,7 @@ fn underlay() -> Underlay {
     Underlay {
         ports: uplink.into_iter().chain(pods).collect(),
         addresses: vec![ip("192.0.2.1"), ip("2001:db8:1::1"), ip("203.0.113.1")],
+        broadcasts: vec![ip("192.0.2.255"), ip("192.0.2.0"), ip("2001:db8:1::")],
         routes: vec![
             route("192.0.2.0/24", None),
             route("0.0.0.0/0", Some("192.0.2.254")),
@@ -328,7 +329,8 @@ fn underlay() -> Underlay {
 
 fn port(id: PortId, name: &str, mac: [u8; 6], device: DeviceId, uplink: bool) -> PortInfo {
     let (name, mac) = (name.into(), Mac(mac));
-    PortInfo { id, name, ifindex: ifindex(id), mac, mtu: 1500, device, uplink }
+    let addresses = if uplink { vec![ip("192.0.2.1"), ip("2001:db8:1::1")] } else { vec![] };
+    PortInfo { id, name, ifindex: ifindex(id), mac, mtu: 1500, device, uplink, addresses }
 }
 
 fn base_state() -> State {

@@ -14,7 +14,7 @@ use margay_wire::{protocol, transport};
 
 use super::Way;
 use crate::Engine;
-use crate::batch::{Fate, Packet, Side};
+use crate::batch::{Fate, Packet};
 use crate::conntrack::{icmp, tcp};
 use crate::decision::{Decision, Verdict};
 use crate::path::parse::dropped;
@@ -40,7 +40,7 @@ pub(super) fn compile<'t>(
     if packet.tcp.is_some_and(|facts| !tcp::may_pick_up(&facts)) {
         return dropped(DropReason::InvalidState);
     }
-    let keep_ttl = way.to_host || packet.side == Side::Host;
+    let keep_ttl = way.keeps_ttl(packet);
     let verdict = Verdict::Forward { hop: way.hop, keep_ttl };
     let decision = Decision { side: packet.side, verdict };
     let stamped = Stamped { generation: snapshot.generation, action: decision.pack() };

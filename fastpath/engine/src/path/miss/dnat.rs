@@ -45,6 +45,10 @@ pub(super) fn dnat(
     packet: &Packet,
     way: &mut Way,
 ) -> ControlFlow<Fate> {
+    if packet.departs.is_some() {
+        // The kernel has chosen an uplink for it: services are behind the host port.
+        return Continue(());
+    }
     let Some(frontend) = find(snapshot, packet) else {
         // The wrong port on a live address is refused; what no service has, the route decides.
         let live = snapshot.services.has_address(packet.tuple.dst);
@@ -113,6 +117,11 @@ fn connection(entry: &ServiceEntry, packet: &Packet) -> u64 {
     }
     let Tuple { src, src_port, protocol, .. } = packet.tuple;
     Tuple { src, src_port, protocol, ..Tuple::default() }.hash(entry.hash)
+}
+
+/// Whether a packet is addressed to a service.
+pub(crate) fn is_service(snapshot: &Snapshot, packet: &Packet) -> bool {
+    packet.departs.is_none() && find(snapshot, packet).is_some()
 }
 
 /// The service that a packet is for: by its address and port, or by its port on one of the node's

@@ -1,6 +1,7 @@
 //! Arrives: a packet that no flow knows. Leaves: its flow, with the decision for every further
 //! packet. The order is the design's; each stage is one file.
 
+mod host;
 mod dnat;
 mod route;
 mod policy;
@@ -19,6 +20,8 @@ use crate::path::parse::{dropped, is_hairpin, punt};
 use crate::snapshot::{AdjacencyId, Snapshot};
 
 pub(crate) use compile::compile_denial;
+pub(crate) use dnat::is_service;
+pub(crate) use host::{arrival, departure, is_nodes, is_untracked, judge_pre_dnat};
 pub(crate) use policy::judge;
 pub(crate) use route::{find, route};
 
@@ -41,11 +44,21 @@ pub(crate) struct Way {
     pub(crate) dst_pod: Option<u32>,
     /// Whether it goes to the node itself.
     pub(crate) to_host: bool,
+    /// The tuple as its sender made it.
+    pub(crate) asked: Tuple,
+    /// Whether it goes between the kernel and an uplink, and the dataplane only judges it.
+    pub(crate) is_kernels: bool,
+    /// The host endpoint that it came in by.
+    pub(crate) arrives: Option<u32>,
+    /// Whether that one has allowed it before its other lists were asked.
+    pub(crate) accepted: bool,
+    /// The host endpoint that it leaves by.
+    pub(crate) leaves: Option<u32>,
     /// The next hop.
     pub(crate) hop: AdjacencyId,
     /// The address that the node's own and masqueraded packets carry on this way.
     pub(crate) source: Option<Addr>,
-    /// The rules that decided, at the source's and the destination's pod.
+    /// The rules that decided, at the source's and the destination's end.
     pub(crate) rules: [u32; 2],
 }
 
@@ -64,10 +77,13 @@ pub(crate) fn miss<'t>(
         return dropped(DropReason::InvalidState);
     }
     let mut way = Way::new(packet);
+    // A host endpoint may say what is asked of services at all.
+    host::pre_dnat(engine, snapshot, packet, &mut way)?;
     // Services first: everything behind judges what the packet is really meant for.
     dnat::dnat(engine, snapshot, packet, &mut way)?;
     // The route finds the pods at both ends.
     route(snapshot, packet, &mut way)?;
+    way.leaves = departure(snapshot, way.hop);
     // Both ends' policies, on the translated destination and the source as it was.
     policy::policy(engine, snapshot, packet, &mut way)?;
     // The source last: policy has seen who is really asking.
@@ -85,6 +101,11 @@ pub(crate) fn miss<'t>(
 }
 
 impl Way {
+    /// Whether the TTL stays: the node is an end, or its kernel lowers it.
+    pub(crate) fn keeps_ttl(&self, packet: &Packet) -> bool {
+        self.to_host || self.is_kernels || packet.side == Side::Host
+    }
+
     pub(crate) fn new(packet: &Packet) -> Self {
         Self {
             to: packet.tuple,
@@ -95,6 +116,11 @@ impl Way {
             src_pod: None,
             dst_pod: None,
             to_host: false,
+            asked: packet.tuple,
+            is_kernels: false,
+            arrives: None,
+            accepted: false,
+            leaves: None,
             hop: AdjacencyId::default(),
             source: None,
             rules: [0; 2],

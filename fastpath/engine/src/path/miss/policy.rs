@@ -1,4 +1,5 @@
-//! Arrives: a packet whose ends are known. Leaves: allowed, with the rules that said so.
+//! Arrives: a packet whose ends are known. Leaves: allowed by the pods at both ends and by the host
+//! endpoints between them, with the rules that said so.
 //!
 //! Drops: policy, policy_missing, endpoint_to_host. A denial is remembered for a moment, so that a
 //! denied flood does not walk the whole order for each packet.
@@ -11,7 +12,7 @@ use margay_tables::addr::Tuple;
 use margay_tables::classifier::{Direction, PacketFacts};
 use margay_wire::protocol;
 
-use super::{Way, compile_denial};
+use super::{Way, compile_denial, host};
 use crate::Engine;
 use crate::batch::{Fate, Packet, Side};
 use crate::path::parse::dropped;
@@ -54,6 +55,7 @@ pub(crate) fn judge(
     if let Some(index) = way.src_pod {
         rules[0] = decide(snapshot, index, Direction::Egress, &facts)?;
     }
+    let [leaving, arriving] = host::judge(snapshot, side, tuple, &facts, way)?;
     if way.to_host && side == Side::Pod {
         let action = snapshot.settings.endpoint_to_host;
         if action == EndpointToHost::Drop {
@@ -67,7 +69,9 @@ pub(crate) fn judge(
     {
         rules[1] = decide(snapshot, index, Direction::Ingress, &facts)?;
     }
-    Ok(rules)
+    // Where a pod is an end, its policy is what is shown.
+    let shown = |pod, host| if pod == 0 { host } else { pod };
+    Ok([shown(rules[0], leaving), shown(rules[1], arriving)])
 }
 
 fn decide(
@@ -81,7 +85,8 @@ fn decide(
     if decision.allowed() { Ok(decision.rule_id()) } else { Err(decision.drop_reason()) }
 }
 
-fn facts(tuple: &Tuple, icmp: (u8, u8)) -> PacketFacts {
+/// What policies look at of a packet.
+pub(crate) fn facts(tuple: &Tuple, icmp: (u8, u8)) -> PacketFacts {
     let has_ports = margay_wire::transport::has_ports(tuple.protocol);
     let is_icmp = matches!(tuple.protocol, protocol::ICMP | protocol::ICMPV6);
     PacketFacts {

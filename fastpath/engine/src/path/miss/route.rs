@@ -8,8 +8,8 @@ use margay_model::DropReason;
 
 use super::Way;
 use crate::batch::{Fate, Packet, Side, Why};
-use crate::path::parse::{dropped, punt};
-use crate::snapshot::{AdjacencyId, Place, PortKind, Snapshot};
+use crate::path::parse::{dropped, is_martian, punt};
+use crate::snapshot::{AdjacencyId, Place, Port, PortKind, Snapshot};
 
 /// Finds where the packet goes and whom it concerns.
 pub(crate) fn route(snapshot: &Snapshot, packet: &Packet, way: &mut Way) -> ControlFlow<Fate> {
@@ -19,6 +19,9 @@ pub(crate) fn route(snapshot: &Snapshot, packet: &Packet, way: &mut Way) -> Cont
 
 /// Finds where the packet goes, whoever sent it.
 pub(crate) fn find(snapshot: &Snapshot, packet: &Packet, way: &mut Way) -> ControlFlow<Fate> {
+    if kernels(snapshot, packet, way) {
+        return Continue(());
+    }
     match snapshot.place(way.to.dst) {
         Some(Place::Host) => {
             way.to_host = true;
@@ -44,6 +47,35 @@ pub(crate) fn find(snapshot: &Snapshot, packet: &Packet, way: &mut Way) -> Contr
         None => return punt(packet, Why::Unreachable { host: false }),
     }
     Continue(())
+}
+
+/// Whether the packet is the kernel's and the dataplane only judges it: what the kernel had sent out
+/// of an uplink, and what comes by an uplink with a host endpoint and is neither for a pod or service
+/// nor from one. Without the host endpoint the dataplane would not see it.
+fn kernels(snapshot: &Snapshot, packet: &Packet, way: &mut Way) -> bool {
+    let port = packet.departs.unwrap_or(packet.port);
+    let Some(Port { guard, kernel: [arrival, departure], .. }) = snapshot.port(port) else {
+        return false;
+    };
+    if packet.departs.is_some() {
+        (way.hop, way.is_kernels) = (*departure, true);
+        return true;
+    }
+    if guard.is_none() || packet.side != Side::Wire || packet.tunneled {
+        return false;
+    }
+    let dst = way.to.dst;
+    let translated = dst != packet.tuple.dst;
+    way.to_host = match snapshot.place(dst) {
+        Some(Place::Host) => true,
+        _ if translated => return false,
+        _ if is_martian(dst) || is_martian(packet.tuple.src) => true,
+        _ if snapshot.pool(dst).pooled || snapshot.pool(packet.tuple.src).pooled => return false,
+        Some(Place::Pod(_) | Place::Unused | Place::ServiceRange) => return false,
+        Some(Place::Hops { .. }) | None => snapshot.broadcasts.contains(&dst),
+    };
+    (way.hop, way.is_kernels) = (*arrival, true);
+    true
 }
 
 /// The local pod that sent the packet. What comes from elsewhere and carries a local pod's address

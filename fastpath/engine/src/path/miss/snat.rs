@@ -11,6 +11,10 @@ use crate::snapshot::{HAIRPIN_V4, HAIRPIN_V6, Snapshot};
 
 /// Chooses the source address.
 pub(super) fn snat(snapshot: &Snapshot, packet: &Packet, way: &mut Way) {
+    if way.is_kernels {
+        // It has the source that the kernel, or its sender, gave it.
+        return;
+    }
     // What ends at the node comes back through the host port whoever sent it, unless the node
     // itself did: then it needs a source that is not the node's.
     let own = packet.side == Side::Host && snapshot.is_own(way.to.src);

@@ -1,0 +1,345 @@
+//! Host endpoints: the node's own traffic through an uplink, and what passes through the node.
+
+use std::sync::Arc;
+
+use margay_engine::Ingress;
+use margay_engine::snapshot::{arrival_mac, trunk_mac};
+use margay_model::{
+    DefaultAction, DropReason, Failsafe, HostEndpoint, HostInterface, Rule, State, TierPolicies,
+    Update,
+};
+
+use crate::support::*;
+
+const NODE: &str = "192.0.2.1";
+const CLIENT: &str = "192.0.2.100";
+
+/// A host endpoint of the uplink without policies.
+fn eth0() -> HostEndpoint {
+    HostEndpoint {
+        key: "eth0".into(),
+        interface: HostInterface::Named("eth0".into()),
+        untracked: Arc::new([]),
+        pre_dnat: Arc::new([]),
+        forward: Arc::new([]),
+        tiers: Arc::new([]),
+        profiles: Arc::new([]),
+    }
+}
+
+fn guard(node: &mut Node, edit: impl FnOnce(&mut State, &mut HostEndpoint)) {
+    node.change(|state| {
+        let mut host = eth0();
+        edit(state, &mut host);
+        state.apply(Update::Host(Arc::new(host)));
+    });
+}
+
+/// One policy in a tier.
+fn list(
+    state: &mut State,
+    name: &str,
+    end: DefaultAction,
+    ingress: Option<Vec<Rule>>,
+    egress: Option<Vec<Rule>>,
+) -> Arc<[TierPolicies]> {
+    let (has_in, has_out) = (ingress.is_some(), egress.is_some());
+    let key = policy(state, name, ingress.unwrap_or_default(), egress.unwrap_or_default());
+    let keys = [&key];
+    let part = |has: bool| if has { &keys[..] } else { &[] };
+    Arc::new([tier("default", end, part(has_in), part(has_out))])
+}
+
+const END: DefaultAction = DefaultAction::Deny;
+/// What the control plane gives untracked and pre-DNAT tiers.
+const OPEN: DefaultAction = DefaultAction::Pass;
+
+/// A frame that the kernel had sent out of the uplink to a neighbour.
+fn departs(node: &mut Node, neighbour: [u8; 6], packet: &Ip) -> Out {
+    let frame = packet.frame(trunk_mac(ifindex(WIRE)), neighbour);
+    let (outs, _) = node.batch(vec![(Ingress::Trunk, frame)]);
+    outs.into_iter().next().unwrap()
+}
+
+/// What the node's kernel is handed.
+fn arrived(packet: &Ip) -> Vec<u8> {
+    packet.frame(UPLINK_MAC, arrival_mac(ifindex(WIRE)))
+}
+
+#[test]
+fn without_a_host_endpoint_nothing_is_as_the_kernels_own() {
+    let mut node = Node::default();
+    let ask = udp(&at(CLIENT, 7), &at(NODE, 61_000));
+    assert_eq!(node.send(WIRE, &ask).by(HOST), to_host(&ask));
+    // A frame that was on its way when the host endpoint went is not lost.
+    let own = udp(&at(NODE, 9), &at(CLIENT, 9));
+    assert_eq!(departs(&mut node, CLIENT_MAC, &own).by(WIRE), to_wire(CLIENT_MAC, &own));
+}
+
+#[test]
+fn without_policy_or_profile_a_host_endpoint_closes_the_node_and_lets_others_pass() {
+    for v4 in [true, false] {
+        let mut node = Node::default();
+        guard(&mut node, |_, _| {});
+        let (own, far) = if v4 { (NODE, CLIENT) } else { ("2001:db8:1::1", "2001:db8:1::2") };
+        node.send(WIRE, &tcp(&at(far, 5), &at(own, 80), SYN)).dropped(DropReason::Policy);
+        departs(&mut node, CLIENT_MAC, &udp(&at(own, 5), &at(far, 53))).dropped(DropReason::Policy);
+        let through = udp(&at(far, 5), &at(pods(v4)[0], 80));
+        node.send(WIRE, &through).by(A);
+        // And the node reaches its pods, and they reach it.
+        node.send(HOST, &udp(&at(own, 5), &at(pods(v4)[0], 81))).by(A);
+        node.send(A, &udp(&at(pods(v4)[0], 5), &at(own, 82))).by(HOST);
+    }
+}
+
+#[test]
+fn what_is_allowed_goes_between_kernel_and_wire_untouched_and_answers_follow() {
+    for v4 in [true, false] {
+        let mut node = Node::default();
+        guard(&mut node, |state, host| {
+            let rules = || Some(vec![allow_ports(6, 80, 80)]);
+            host.tiers = list(state, "web", END, rules(), rules());
+        });
+        let (own, far) = if v4 { (NODE, CLIENT) } else { ("2001:db8:1::1", "2001:db8:1::2") };
+        let ask = tcp(&at(far, 5), &at(own, 80), SYN);
+        assert_eq!(node.send(WIRE, &ask).by(HOST), arrived(&ask));
+        let answer = ask.clone().answer();
+        // The neighbour is the kernel's choice, whatever the routes say.
+        assert_eq!(departs(&mut node, [9; 6], &answer).by(WIRE), to_wire([9; 6], &answer));
+        let own_ask = tcp(&at(own, 5), &at(far, 80), SYN);
+        let out = departs(&mut node, CLIENT_MAC, &own_ask).by(WIRE);
+        assert_eq!(out, to_wire(CLIENT_MAC, &own_ask));
+        let answer = own_ask.answer();
+        assert_eq!(node.send(WIRE, &answer).by(HOST), arrived(&answer));
+        node.send(WIRE, &tcp(&at(far, 6), &at(own, 81), SYN)).dropped(DropReason::Policy);
+        departs(&mut node, CLIENT_MAC, &tcp(&at(own, 6), &at(far, 81), SYN))
+            .dropped(DropReason::Policy);
+    }
+}
+
+#[test]
+fn an_edit_cuts_what_it_forbids() {
+    let mut node = Node::default();
+    let rules = |state: &mut State, port| {
+        list(state, "web", END, Some(vec![allow_ports(17, port, port)]), None)
+    };
+    guard(&mut node, |state, host| host.tiers = rules(state, 80));
+    let ask = udp(&at(CLIENT, 5), &at(NODE, 80));
+    node.send(WIRE, &ask).by(HOST);
+    departs(&mut node, CLIENT_MAC, &ask.clone().answer()).by(WIRE);
+    guard(&mut node, |state, host| host.tiers = rules(state, 81));
+    departs(&mut node, CLIENT_MAC, &ask.clone().answer()).dropped(DropReason::Policy);
+    node.send(WIRE, &ask).dropped(DropReason::Policy);
+    node.change(|state| state.apply(Update::HostGone("eth0".into())));
+    assert_eq!(node.send(WIRE, &ask).by(HOST), to_host(&ask));
+}
+
+#[test]
+fn failsafe_ports_are_open_for_the_node_and_not_for_others() {
+    let mut node = Node::default();
+    guard(&mut node, |state, host| {
+        let none = || Some(vec![deny()]);
+        host.tiers = list(state, "none", END, none(), none());
+        host.forward = host.tiers.clone();
+        host.pre_dnat = list(state, "no-nat", OPEN, Some(vec![]), None);
+        let settings = &mut Arc::make_mut(&mut state.node).settings;
+        let open = |port, net: Option<&str>| Failsafe {
+            protocol: 6,
+            port,
+            net: net.map(|net| net.parse().unwrap()),
+        };
+        settings.failsafe_inbound = vec![open(22, None), open(23, Some("198.51.100.0/24"))];
+        settings.failsafe_outbound = vec![open(6443, None)];
+    });
+    node.send(WIRE, &tcp(&at(CLIENT, 5), &at(NODE, 22), SYN)).by(HOST);
+    node.send(WIRE, &tcp(&at(CLIENT, 5), &at(NODE, 23), SYN)).dropped(DropReason::Policy);
+    node.send(WIRE, &tcp(&at("198.51.100.9", 5), &at(NODE, 23), SYN)).by(HOST);
+    node.send(WIRE, &udp(&at(CLIENT, 5), &at(NODE, 22))).dropped(DropReason::Policy);
+    node.send(WIRE, &tcp(&at(CLIENT, 5), "10.65.0.2:22", SYN)).dropped(DropReason::Policy);
+    departs(&mut node, CLIENT_MAC, &tcp(&at(NODE, 5), &at(CLIENT, 6443), SYN)).by(WIRE);
+    departs(&mut node, CLIENT_MAC, &tcp(&at(NODE, 5), &at(CLIENT, 22), SYN))
+        .dropped(DropReason::Policy);
+}
+
+#[test]
+fn what_passes_through_is_judged_by_forward_policy_where_it_comes_in_and_where_it_leaves() {
+    let mut node = Node::default();
+    guard(&mut node, |state, host| {
+        let rules = || Some(vec![allow_ports(17, 80, 80)]);
+        host.forward = list(state, "through", END, rules(), rules());
+    });
+    let inward = |port| udp(&at(CLIENT, 5), &at("10.65.0.2", port));
+    node.send(WIRE, &inward(81)).dropped(DropReason::Policy);
+    node.send(WIRE, &inward(80)).by(A);
+    node.send(A, &inward(80).answer()).by(WIRE);
+    let outward = |port| udp("10.65.0.2:5", &at("10.65.1.5", port));
+    node.send(A, &outward(81)).dropped(DropReason::Policy);
+    node.send(A, &outward(80)).by(WIRE);
+    node.send(WIRE, &outward(80).answer()).by(A);
+    // A tunnel is no packet of the uplink's.
+    node.send(A, &udp("10.65.0.2:5", "10.65.3.5:81")).by(WIRE);
+    // Nor is what goes from pod to pod.
+    node.send(A, &udp("10.65.0.2:5", "10.65.0.3:81")).by(B);
+}
+
+#[test]
+fn one_for_all_interfaces_stands_for_tunnels_and_for_uplinks_without_their_own() {
+    let mut node = Node::default();
+    guard(&mut node, |state, host| {
+        (host.key, host.interface) = ("all".into(), HostInterface::All);
+        host.forward = list(state, "through", END, None, Some(vec![allow_ports(17, 80, 80)]));
+    });
+    for dst in ["10.65.1.5", "10.65.3.5", "10.65.2.5"] {
+        node.send(A, &udp("10.65.0.2:5", &at(dst, 81))).dropped(DropReason::Policy);
+        node.send(A, &udp("10.65.0.2:5", &at(dst, 80))).by(WIRE);
+        // The node's own is judged by the other list, which is empty: closed.
+        node.send(HOST, &udp("192.0.2.1:5", &at(dst, 80))).dropped(DropReason::Policy);
+    }
+    // The uplink has one of its own now; tunnels have not.
+    node.change(|state| {
+        state.apply(Update::Host(Arc::new(eth0())));
+    });
+    node.send(A, &udp("10.65.0.2:6", "10.65.1.5:81")).by(WIRE);
+    node.send(A, &udp("10.65.0.2:6", "10.65.3.5:81")).dropped(DropReason::Policy);
+}
+
+#[test]
+fn of_several_that_fit_an_interface_the_first_by_name_counts() {
+    let mut node = Node::default();
+    node.change(|state| {
+        let open = list(state, "open", END, Some(vec![allow()]), None);
+        let host = |key: &str, interface, open: &Arc<[TierPolicies]>| HostEndpoint {
+            key: key.into(),
+            interface,
+            tiers: open.clone(),
+            ..eth0()
+        };
+        let none = Arc::default();
+        state.apply(Update::Host(Arc::new(host("a", HostInterface::All, &none))));
+        state.apply(Update::Host(Arc::new(host("b", HostInterface::Named("eth1".into()), &none))));
+        let with = HostInterface::With(vec![ip("203.0.113.9"), ip(NODE)]);
+        state.apply(Update::Host(Arc::new(host("c", with, &open))));
+        state.apply(Update::Host(Arc::new(host("d", HostInterface::Named("eth0".into()), &none))));
+    });
+    node.send(WIRE, &udp(&at(CLIENT, 5), &at(NODE, 80))).by(HOST);
+}
+
+#[test]
+fn pre_dnat_policy_sees_what_was_asked_for_and_its_allow_is_enough() {
+    let mut node = Node::default();
+    node.change(|state| {
+        let mut web = service("web", 17, "10.96.0.1:80", &["10.65.0.2:8080"]);
+        web.node_port = Some(30_080);
+        serve(state, web);
+    });
+    guard(&mut node, |state, host| {
+        let from = |net: &str, rule: Rule| {
+            let src = margay_model::EntityMatch {
+                nets: vec![net.parse().unwrap()],
+                ..Default::default()
+            };
+            Rule { ip_version: Some(margay_model::IpVersion::V4), src, ..rule }
+        };
+        let rules = vec![
+            from("192.0.2.0/24", allow_ports(17, 30_080, 30_080)),
+            from(
+                "198.51.100.0/25",
+                Rule { action: deny().action, ..allow_ports(17, 30_080, 30_080) },
+            ),
+        ];
+        host.pre_dnat = list(state, "node-ports", OPEN, Some(rules), None);
+        // Nothing may pass through but what pre-DNAT policy has let in.
+        host.forward = list(state, "none", END, Some(vec![]), None);
+    });
+    let ask = |src: &str| udp(&at(src, 5), &at(NODE, 30_080));
+    node.send(WIRE, &ask(CLIENT)).by(A);
+    node.send(WIRE, &ask("198.51.100.9")).dropped(DropReason::Policy);
+    node.send(WIRE, &ask("198.51.100.200")).dropped(DropReason::Policy);
+    // What it does not decide goes on to the other lists: the node is closed.
+    node.send(WIRE, &udp(&at(CLIENT, 5), &at(NODE, 80))).dropped(DropReason::Policy);
+    // The decision is made again from the very same facts.
+    node.change(|_| {});
+    node.send(WIRE, &ask(CLIENT)).by(A);
+}
+
+#[test]
+fn untracked_policy_judges_each_packet_and_keeps_no_connection() {
+    let mut node = Node::default();
+    guard(&mut node, |state, host| {
+        let mut back = allow();
+        back.protocol = Some(17);
+        back.src.ports = vec![margay_model::PortRange::single(53)];
+        host.untracked =
+            list(state, "dns", OPEN, Some(vec![allow_ports(17, 53, 53)]), Some(vec![back]));
+    });
+    let before = node.connections();
+    let ask = udp(&at(CLIENT, 5), &at(NODE, 53));
+    assert_eq!(node.send(WIRE, &ask).by(HOST), arrived(&ask));
+    let answer = ask.answer();
+    assert_eq!(departs(&mut node, [9; 6], &answer).by(WIRE), to_wire([9; 6], &answer));
+    assert_eq!(node.connections(), before);
+    // What it does not decide is judged as ever.
+    node.send(WIRE, &udp(&at(CLIENT, 5), &at(NODE, 54))).dropped(DropReason::Policy);
+    // Without the way back, there is none.
+    guard(&mut node, |state, host| {
+        let none = Some(vec![deny()]);
+        host.untracked = list(state, "dns", OPEN, Some(vec![allow_ports(17, 53, 53)]), none);
+    });
+    let ask = udp(&at(CLIENT, 5), &at(NODE, 53));
+    node.send(WIRE, &ask).by(HOST);
+    departs(&mut node, CLIENT_MAC, &ask.answer()).dropped(DropReason::Policy);
+}
+
+#[test]
+fn untracked_allow_leaves_services_and_pods_connected() {
+    let mut node = Node::default();
+    guard(&mut node, |state, host| {
+        host.untracked = list(state, "all", OPEN, Some(vec![allow()]), None);
+        host.forward = list(state, "none", END, Some(vec![]), None);
+        let mut web = service("web", 17, "10.96.0.1:80", &["10.65.0.2:8080"]);
+        web.node_port = Some(30_080);
+        serve(state, web);
+    });
+    node.send(WIRE, &udp(&at(CLIENT, 5), &at(NODE, 30_080))).by(A);
+    // A masqueraded answer finds its pod.
+    let ask = udp("10.65.0.2:5", "198.51.100.9:53");
+    let frame = node.send(A, &ask).by(WIRE);
+    let port = u16::from_be_bytes([frame[34], frame[35]]);
+    node.send(WIRE, &udp("198.51.100.9:53", &at(NODE, port))).by(A);
+}
+
+#[test]
+fn the_links_own_words_reach_the_kernel_if_policy_allows() {
+    let mut node = Node::default();
+    guard(&mut node, |state, host| {
+        host.tiers = list(state, "some", END, Some(vec![allow_ports(17, 5353, 5353)]), None);
+        host.profiles = Arc::new([PROFILE.into()]);
+    });
+    let said = |port| udp(&at("192.0.2.2", 5353), &at("224.0.0.251", port));
+    let frame = |port| said(port).frame([1, 0, 0x5e, 0, 0, 0xfb], NEAR_MAC);
+    let expected = said(5353).frame([1, 0, 0x5e, 0, 0, 0xfb], arrival_mac(ifindex(WIRE)));
+    assert_eq!(node.frame(WIRE, frame(5353)).by(HOST), expected);
+    node.frame(WIRE, frame(5354)).dropped(DropReason::Policy);
+    // A network's broadcast is for the node too.
+    node.send(WIRE, &udp(&at(CLIENT, 5), "192.0.2.255:9")).dropped(DropReason::Policy);
+    // The node says the like: the profile allows it.
+    let own = udp(&at(NODE, 5353), "224.0.0.251:5353");
+    let group = [1, 0, 0x5e, 0, 0, 0xfb];
+    assert_eq!(departs(&mut node, group, &own).by(WIRE), to_wire(group, &own));
+    // What a switch floods is for nobody here.
+    let other = udp(&at(CLIENT, 5), &at(NODE, 5353)).frame([4; 6], CLIENT_MAC);
+    node.frame(WIRE, other).dropped(DropReason::NotForUs);
+}
+
+#[test]
+fn what_the_kernel_forwards_meets_forward_policy_and_keeps_its_ttl() {
+    let mut node = Node::default();
+    guard(&mut node, |state, host| {
+        host.tiers = list(state, "some", END, Some(vec![allow_ports(17, 80, 80)]), Some(vec![]));
+    });
+    node.send(WIRE, &udp(&at(CLIENT, 5), &at(NODE, 81))).dropped(DropReason::Policy);
+    let through = udp(&at(CLIENT, 5), "172.31.0.1:81").ttl(1);
+    assert_eq!(node.send(WIRE, &through).by(HOST), arrived(&through));
+    let answer = through.answer();
+    assert_eq!(departs(&mut node, CLIENT_MAC, &answer).by(WIRE), to_wire(CLIENT_MAC, &answer));
+}
