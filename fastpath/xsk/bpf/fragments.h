@@ -7,6 +7,7 @@
 #define MARGAY_FRAGMENTS_H
 
 #include "margay.h"
+#include "parse.h"
 
 /* One datagram (RFC 791, RFC 8200 4.5). IPv4 addresses as ::ffff:a.b.c.d. */
 struct datagram {
@@ -23,6 +24,18 @@ struct {
 	__type(key, struct datagram);
 	__type(value, __u32);
 } datagrams SEC(".maps");
+
+static __always_inline struct datagram datagram_of(const struct packet *packet)
+{
+	struct datagram datagram = {
+		.source = packet->source,
+		.destination = packet->destination,
+		.identification = packet->identification,
+		.protocol = packet->protocol,
+	};
+
+	return datagram;
+}
 
 static __always_inline void remember_datagram(const struct datagram *datagram, __u32 note)
 {

@@ -32,4 +32,10 @@
 #define PORT_MAC_0 0x02
 #define PORT_MAC_1 0x4d
 
+/*
+ * The second byte of one that hands a frame to the host as though it had come in by the uplink whose
+ * index the rest is.
+ */
+#define ARRIVAL_MAC_1 0x4e
+
 #endif

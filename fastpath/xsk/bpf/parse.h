@@ -142,6 +142,15 @@ static __always_inline bool parse_ipv6(struct packet *packet, void *at, void *en
 	return false;
 }
 
+/* Whether a frame that cannot be parsed is IP all the same. */
+static __always_inline bool is_ip(void *data, void *end)
+{
+	struct ethhdr *ethernet = data;
+
+	return (void *)(ethernet + 1) <= end && (ethernet->h_proto == bpf_htons(ETH_P_IP) ||
+						 ethernet->h_proto == bpf_htons(ETH_P_IPV6));
+}
+
 /*
  * False for what is not whole, not IP, or odd, and for tagged frames: the kernel's business.
  * `packet` is zeroed by the caller.

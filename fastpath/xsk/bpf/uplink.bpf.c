@@ -6,9 +6,13 @@
  *
  * When no socket is there (the dataplane is dead), what is surely ours is dropped, since an answer
  * of the kernel would end connections that are to survive; what may be the node's is passed.
+ *
+ * With a host endpoint on the uplink all of its IP traffic goes to the dataplane, and is dropped where
+ * that is dead; only what must not depend on it is the kernel's: see guard.h.
  */
 #include "margay.h"
 #include "fragments.h"
+#include "guard.h"
 #include "parse.h"
 
 /* Classes of addresses: bits of the tries' values. */
@@ -18,23 +22,19 @@
 
 #define ENABLE_VXLAN 1
 #define ENABLE_IPIP 2
+#define ENABLE_GUARD 4
 
 #define ICMP_ECHO_REPLY 0
-#define ICMP_UNREACHABLE 3
-#define ICMP_QUENCH 4
-#define ICMP_EXCEEDED 11
-#define ICMP_PARAMETER 12
-#define ICMP6_ERRORS_END 4
 #define ICMP6_ECHO_REPLY 129
-#define ICMP6_ND_FIRST 133
-#define ICMP6_ND_LAST 137
+#define DHCP_CLIENT 68
 
 struct config {
 	__u32 enabled;
 	__be16 vxlan_port;
 	__u16 snat_first; /* host byte order; first > last: none */
 	__u16 snat_last;
-	__u16 reserved;
+	/* Source of frames that have been let in: what generic XDP sees again. */
+	__u8 arrival[ETH_ALEN];
 };
 
 /* The packet's destination port is what is looked up, whoever's address it is. */
@@ -84,23 +84,14 @@ static __always_inline __u32 class_of(const struct packet *packet, const struct 
 	return class ? *class : 0;
 }
 
-static __always_inline bool is_neighbour_discovery(const struct packet *packet)
-{
-	return packet->is_v6 && packet->protocol == IPPROTO_ICMPV6 &&
-	       packet->icmp_type >= ICMP6_ND_FIRST && packet->icmp_type <= ICMP6_ND_LAST;
-}
-
 /* What may answer a translated packet: it belongs to a flow of ours or to the node itself. */
 static __always_inline bool is_icmp_answer(const struct packet *packet)
 {
-	__u8 type = packet->icmp_type;
-
+	if (is_icmp_error(packet))
+		return true;
 	if (packet->is_v6)
-		return packet->protocol == IPPROTO_ICMPV6 &&
-		       ((type >= 1 && type <= ICMP6_ERRORS_END) || type == ICMP6_ECHO_REPLY);
-	return packet->protocol == IPPROTO_ICMP &&
-	       (type == ICMP_ECHO_REPLY || type == ICMP_UNREACHABLE || type == ICMP_QUENCH ||
-		type == ICMP_EXCEEDED || type == ICMP_PARAMETER);
+		return packet->protocol == IPPROTO_ICMPV6 && packet->icmp_type == ICMP6_ECHO_REPLY;
+	return packet->protocol == IPPROTO_ICMP && packet->icmp_type == ICMP_ECHO_REPLY;
 }
 
 static __always_inline bool is_in_snat_range(const struct config *config,
@@ -129,65 +120,118 @@ static __always_inline bool is_our_port(const struct packet *packet)
 
 /* Nothing of a packet to the node is for the dataplane. */
 #define NOT_OURS XDP_ABORTED
+/* What is known of a datagram of a failsafe port. */
+#define SAFE XDP_TX
 
 /*
  * What becomes of a packet to the node that is for the dataplane when that is dead: XDP_DROP of
  * what is surely ours, XDP_PASS of what may be the node's. Otherwise NOT_OURS.
  */
-static __always_inline __u32 fallback_by_header(const struct packet *packet)
+static __always_inline __u32 fallback_by_header(const struct config *config,
+						const struct packet *packet)
 {
-	__u32 zero = 0;
-	const struct config *config = bpf_map_lookup_elem(&configs, &zero);
-
-	if (config && (is_tunnel(config, packet) || is_our_port(packet) ||
-		       is_in_snat_range(config, packet)))
+	if (is_tunnel(config, packet) || is_our_port(packet) || is_in_snat_range(config, packet))
 		return XDP_DROP;
 	return is_icmp_answer(packet) ? XDP_PASS : NOT_OURS;
 }
 
 /* The same for fragments too: later ones go the way of their first. */
-static __always_inline __u32 fallback_at_node(const struct packet *packet)
+static __always_inline __u32 fallback_at_node(const struct config *config,
+					      const struct packet *packet)
 {
-	struct datagram datagram = {
-		.source = packet->source,
-		.destination = packet->destination,
-		.identification = packet->identification,
-		.protocol = packet->protocol,
-	};
+	struct datagram datagram = datagram_of(packet);
 	__u32 fallback;
 
 	if (packet->later_fragment) {
 		const __u32 *note = remembered(&datagram);
 
-		return note ? *note : NOT_OURS;
+		return note && *note != SAFE ? *note : NOT_OURS;
 	}
-	fallback = fallback_by_header(packet);
+	fallback = fallback_by_header(config, packet);
 	if (packet->first_fragment && fallback != NOT_OURS)
 		remember_datagram(&datagram, fallback);
 	return fallback;
 }
 
+/* Whether the packet may ask for a failsafe port: it ends here, or nobody knows yet that it does. */
+static __always_inline bool may_end_here(const struct packet *packet, __u32 class,
+					 const struct ethhdr *ethernet)
+{
+	return (class & CLASS_NODE) || (ethernet->h_dest[0] & 1) ||
+	       (packet->protocol == IPPROTO_UDP &&
+		packet->destination_port == bpf_htons(DHCP_CLIENT));
+}
+
+/* Whether a guarded uplink lets the packet in by itself. */
+static __always_inline bool is_safe(const struct packet *packet, __u32 class,
+				    const struct ethhdr *ethernet)
+{
+	struct datagram datagram = datagram_of(packet);
+
+	if (packet->later_fragment) {
+		const __u32 *note = remembered(&datagram);
+
+		return note && *note == SAFE;
+	}
+	if (is_upkeep(packet) || is_icmp_error(packet))
+		return true;
+	if (!may_end_here(packet, class, ethernet) || !is_failsafe(packet, false))
+		return false;
+	if (packet->first_fragment)
+		remember_datagram(&datagram, SAFE);
+	return true;
+}
+
+/* Whether the frame has been through the dataplane. */
+static __always_inline bool was_let_in(const struct config *config, const struct ethhdr *ethernet)
+{
+	__u8 difference = 0;
+
+	for (int i = 0; i < ETH_ALEN; i++)
+		difference |= config->arrival[i] ^ ethernet->h_source[i];
+	return !difference;
+}
+
 SEC("xdp")
 int uplink(struct xdp_md *ctx)
 {
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 zero = 0;
+	const struct config *config = bpf_map_lookup_elem(&configs, &zero);
+	struct ethhdr *ethernet = data;
 	struct packet packet = {};
+	bool is_guarded;
 	__u32 class;
 
-	if (!parse(&packet, (void *)(long)ctx->data, (void *)(long)ctx->data_end) ||
-	    is_neighbour_discovery(&packet))
+	if (!config || (void *)(ethernet + 1) > end)
+		return XDP_PASS;
+	is_guarded = config->enabled & ENABLE_GUARD;
+	if (is_guarded && was_let_in(config, ethernet))
+		return XDP_PASS;
+	if (!parse(&packet, data, end)) {
+		if (!is_guarded || !is_ip(data, end))
+			return XDP_PASS;
+		return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP);
+	}
+	if (is_neighbour_discovery(&packet))
 		return XDP_PASS;
 
 	class = class_of(&packet, &packet.destination);
 	if (class & (CLASS_POOL | CLASS_SERVICE))
 		return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP);
 	if (class & CLASS_NODE) {
-		__u32 fallback = fallback_at_node(&packet);
+		__u32 fallback = fallback_at_node(config, &packet);
 
+		if (is_guarded && fallback == XDP_PASS && !is_icmp_error(&packet))
+			fallback = XDP_DROP;
 		if (fallback != NOT_OURS)
 			return bpf_redirect_map(&sockets, ctx->rx_queue_index, fallback);
 	}
 	if (class_of(&packet, &packet.source) & CLASS_POOL)
-		return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);
+		return bpf_redirect_map(&sockets, ctx->rx_queue_index,
+					is_guarded ? XDP_DROP : XDP_PASS);
+	if (is_guarded && !is_safe(&packet, class, ethernet))
+		return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP);
 	return XDP_PASS;
 }
 

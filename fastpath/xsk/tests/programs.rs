@@ -37,12 +37,12 @@ fn an_xdp_program_outlives_its_loader_and_gives_way_to_a_successor() {
     drop(first);
     assert_eq!(xdp_id(&node, "port"), Some(first_id), "still in force");
 
-    let second = Uplink::load().unwrap();
+    let second = Uplink::load(&HostFlowProgram::load(1).unwrap()).unwrap();
     node.enter(|| second.attach(index)).unwrap();
     let second_id = xdp_id(&node, "port").expect("attached");
     assert_ne!(second_id, first_id);
 
-    let third = Uplink::load().unwrap();
+    let third = Uplink::load(&HostFlowProgram::load(1).unwrap()).unwrap();
     node.enter(|| {
         third.attach(index).unwrap();
         second.detach(index).unwrap();
@@ -65,7 +65,8 @@ fn a_tc_program_outlives_its_loader_and_gives_way_to_a_successor() {
     assert_eq!(tc_programs(&node, "port", "egress"), 1, "still in force");
 
     let old = PodProgram::load(1).unwrap();
-    let (trunk, hostflow) = (TrunkProgram::load().unwrap(), HostFlowProgram::load(1).unwrap());
+    let (trunk, hostflow) =
+        (TrunkProgram::load([2; 6]).unwrap(), HostFlowProgram::load(1).unwrap());
     node.enter(|| {
         old.attach(index).unwrap();
         trunk.attach(index).unwrap();
@@ -87,7 +88,7 @@ fn detaching_from_an_interface_that_is_gone_is_no_error() {
     let node = Namespace::new();
     node.enter(|| {
         PortProgram::load().unwrap().detach(4711).unwrap();
-        TrunkProgram::load().unwrap().detach(4711).unwrap();
+        TrunkProgram::load([2; 6]).unwrap().detach(4711).unwrap();
     });
 }
 
@@ -96,7 +97,7 @@ fn attaching_to_an_interface_that_is_gone_names_program_and_interface() {
     let node = Namespace::new();
     let errors = node.enter(|| {
         let xdp = PortProgram::load().unwrap().attach(4711).unwrap_err();
-        let tc = TrunkProgram::load().unwrap().attach(4711).unwrap_err();
+        let tc = TrunkProgram::load([2; 6]).unwrap().attach(4711).unwrap_err();
         [xdp.to_string(), tc.to_string()]
     });
     assert_eq!(errors[0], "cannot attach the BPF program port to interface 4711");

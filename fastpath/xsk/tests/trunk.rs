@@ -64,7 +64,7 @@ impl Node {
         let trunk = namespace.ifindex("margay0");
         let far = namespace.ifindex("margay0x");
         let pod_program = PodProgram::load(trunk).unwrap();
-        let trunk_program = TrunkProgram::load().unwrap();
+        let trunk_program = TrunkProgram::load([2; 6]).unwrap();
         namespace.enter(|| trunk_program.attach(trunk)).unwrap();
         let station = namespace.enter(|| {
             Station::open_with(region(4096), "margay0x", far, rig::LARGE_UMEM, rig::LARGE)

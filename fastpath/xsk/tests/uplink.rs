@@ -10,7 +10,7 @@ use std::{
 
 use margay_xsk::{
     Mode, Pool, Socket, Umem,
-    program::{AddressClass, Uplink, UplinkConfig, XdpMode},
+    program::{AddressClass, HostFlowProgram, Uplink, UplinkConfig, XdpMode},
 };
 use rig::{
     Namespace, Station,
@@ -61,7 +61,7 @@ impl Site {
         let (up, end) = (node.ifindex("uplink"), wire.ifindex("wire"));
         let (near_region, far_region) = (region(512), region(512));
         let mut pool = Pool::new(near_region, 256);
-        let mut uplink = Uplink::load().unwrap();
+        let mut uplink = Uplink::load(&HostFlowProgram::load(1).unwrap()).unwrap();
         describe(&mut uplink);
         let socket = node.enter(|| {
             let (umem, queue) = (rig::SMALL_UMEM, 0);
@@ -156,7 +156,9 @@ fn describe(uplink: &mut Uplink) {
     uplink.set_classes(&classes).unwrap();
     uplink.set_ports(&BTreeSet::from([(TCP, 30_080), (UDP, 30_053)])).unwrap();
     let snat_ports = Some(61_000..=65_535);
-    uplink.set_config(&UplinkConfig { vxlan_port: Some(4789), ipip: true, snat_ports }).unwrap();
+    uplink
+        .set_config(&UplinkConfig { vxlan_port: Some(4789), ipip: true, snat_ports, guard: None })
+        .unwrap();
 }
 
 #[test]

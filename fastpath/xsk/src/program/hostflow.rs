@@ -1,17 +1,21 @@
 //! `hostflow.bpf.c`: what the kernel sends out of the uplink and belongs to a flow of ours.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 
 use libbpf_rs::{ErrorKind, MapCore, MapFlags};
 
 use super::{
     ProgramError,
+    guard::{SafePort, set_failsafes},
     object::{Loaded, mapped},
     object_file,
     tc::{self, Way},
 };
 
 const FLOWS: &str = "flows";
+const GUARDED: &str = "guarded";
 
 /// A packet of a flow, as the kernel sends it out of the uplink. Both addresses are of one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,10 +29,14 @@ pub struct HostFlow {
 }
 
 /// The tc program at an uplink's egress: sends packets of registered flows into the trunk, and
-/// leaves all others alone. The kernel keeps the flows that were used last, 65,536 of them.
+/// leaves all others alone. The kernel keeps the flows that were used last, 65,536 of them. Of an
+/// uplink that is guarded it sends everything there but safe ports and what the link itself needs: the
+/// Ethernet destination then holds the uplink's index, the source the neighbour that the kernel had
+/// chosen.
 #[derive(Debug)]
 pub struct HostFlowProgram {
     loaded: Loaded,
+    failsafes: Mutex<BTreeSet<[u8; 24]>>,
 }
 
 // === impl HostFlow ===
@@ -55,7 +63,7 @@ impl HostFlowProgram {
     /// [`ProgramError::Load`].
     pub fn load(trunk: u32) -> Result<Self, ProgramError> {
         Loaded::load_with_trunk("hostflow", object_file!("hostflow"), trunk)
-            .map(|loaded| Self { loaded })
+            .map(|loaded| Self { loaded, failsafes: Mutex::default() })
     }
 
     /// Registers a flow. Takes `&self`: the kernel's map is safe to change from any thread.
@@ -76,6 +84,37 @@ impl HostFlowProgram {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(map_error(error)),
             _ => Ok(()),
         }
+    }
+
+    /// Says whether an uplink is guarded.
+    ///
+    /// # Errors
+    /// [`ProgramError::Map`].
+    pub fn set_guarded(&self, ifindex: u32, guarded: bool) -> Result<(), ProgramError> {
+        let map = self.loaded.map(GUARDED)?;
+        let done = match guarded {
+            true => map.update(&ifindex.to_ne_bytes(), &[1], MapFlags::ANY),
+            false => map.delete(&ifindex.to_ne_bytes()),
+        };
+        match done {
+            Err(source) if guarded || source.kind() != ErrorKind::NotFound => {
+                Err(ProgramError::Map { program: "hostflow", map: GUARDED, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Replaces the ports elsewhere that guarded uplinks let out by themselves.
+    ///
+    /// # Errors
+    /// [`ProgramError::Map`].
+    pub fn set_failsafes(&self, wanted: &BTreeSet<SafePort>) -> Result<(), ProgramError> {
+        let mut known = self.failsafes.lock().unwrap_or_else(PoisonError::into_inner);
+        set_failsafes(&self.loaded, &mut known, wanted)
+    }
+
+    pub(super) fn loaded(&self) -> &Loaded {
+        &self.loaded
     }
 
     /// Attaches it to an uplink, in place of a predecessor.

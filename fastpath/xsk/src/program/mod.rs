@@ -5,7 +5,7 @@
 //! their place in one step. Only `detach` takes them off.
 //!
 //! - [`Uplink`]: of an uplink's traffic, what the dataplane needs; [`HostFlowProgram`]: of what the
-//!   kernel itself sends there;
+//!   kernel itself sends there; [`SafePort`]: what both leave alone whatever policy says;
 //! - [`PortProgram`]: every frame of an interface;
 //! - [`PodProgram`], [`TrunkProgram`]: pods' frames into the trunk, and out of it; [`Shortcut`]: what
 //!   goes past it.
@@ -15,6 +15,7 @@ mod sockets;
 mod tc;
 mod xdp;
 
+mod guard;
 mod uplink;
 mod hostflow;
 mod port;
@@ -22,6 +23,7 @@ mod pod;
 mod shortcut;
 mod trunk;
 
+pub use guard::SafePort;
 pub use hostflow::{HostFlow, HostFlowProgram};
 pub use pod::PodProgram;
 pub use port::PortProgram;

@@ -43,10 +43,36 @@ impl Loaded {
         object_file: &[u8],
         ifindex: u32,
     ) -> Result<Self, ProgramError> {
+        Self::load_with_constant(name, object_file, ".rodata.trunk", &ifindex.to_ne_bytes())
+    }
+
+    /// Loads an object file with a constant, which is alone in a section of its own.
+    pub(super) fn load_with_constant(
+        name: &'static str,
+        object_file: &[u8],
+        section: &str,
+        value: &[u8],
+    ) -> Result<Self, ProgramError> {
         Self::load(name, object_file, |open| {
-            let constant = open.maps_mut().find(|map| map.name() == OsStr::new(".rodata.trunk"));
-            match constant {
-                Some(mut constant) => constant.set_initial_value(&ifindex.to_ne_bytes()),
+            match open.maps_mut().find(|map| map.name() == OsStr::new(section)) {
+                Some(mut constant) => constant.set_initial_value(value),
+                None => Err(io::Error::from_raw_os_error(libc::ENOENT).into()),
+            }
+        })
+    }
+
+    /// Loads an object file that shares a map with a program that is there.
+    pub(super) fn load_sharing(
+        name: &'static str,
+        object_file: &[u8],
+        map: &'static str,
+        with: &Loaded,
+    ) -> Result<Self, ProgramError> {
+        let shared = with.map(map)?;
+        Self::load(name, object_file, |open| {
+            let own = open.maps_mut().find(|own| own.name() == OsStr::new(map));
+            match own {
+                Some(mut own) => own.reuse_fd(shared.as_fd()),
                 None => Err(io::Error::from_raw_os_error(libc::ENOENT).into()),
             }
         })

@@ -17,12 +17,16 @@ pub struct TrunkProgram {
 // === impl TrunkProgram ===
 
 impl TrunkProgram {
-    /// Loads the program.
+    /// Loads the program. `arrival` is the Ethernet source of frames that it hands to the host as
+    /// though they came from an uplink; see [`UplinkConfig::guard`](super::UplinkConfig::guard).
     ///
     /// # Errors
     /// [`ProgramError::Load`].
-    pub fn load() -> Result<Self, ProgramError> {
-        Loaded::load("trunk", object_file!("trunk"), |_| Ok(())).map(|loaded| Self { loaded })
+    pub fn load(arrival: [u8; 6]) -> Result<Self, ProgramError> {
+        let [a, b, c, d, e, f] = arrival;
+        let constant = [a, b, c, d, e, f, 0, 0];
+        Loaded::load_with_constant("trunk", object_file!("trunk"), ".rodata.arrival", &constant)
+            .map(|loaded| Self { loaded })
     }
 
     /// Attaches it to the trunk's kernel end, in place of a predecessor.

@@ -10,7 +10,8 @@ use ipnet::IpNet;
 use libbpf_rs::{MapCore, MapFlags};
 
 use super::{
-    Attached, ProgramError,
+    Attached, HostFlowProgram, ProgramError,
+    guard::{SAFE_FLOWS, SafePort, set_failsafes},
     object::{Loaded, mapped},
     object_file, sockets, xdp,
 };
@@ -34,12 +35,16 @@ pub struct UplinkConfig {
     pub ipip: bool,
     /// Ports that translated connections leave with. Must not hold 0.
     pub snat_ports: Option<RangeInclusive<u16>>,
+    /// Where the uplink is guarded by a host endpoint: the Ethernet source of frames that have been
+    /// let in, which nobody outside may know.
+    pub guard: Option<[u8; 6]>,
 }
 
 /// The XDP program of an uplink. To the dataplane go: packets from or to a pool address, to a
 /// service address, and of those to the node's own addresses tunnels, registered ports, the SNAT
 /// range with later fragments, ICMP errors and echo answers. ARP, neighbour discovery, tagged
-/// frames and all the rest are the kernel's.
+/// frames and all the rest are the kernel's. Of a guarded uplink all IP packets go to the dataplane
+/// but safe ports and what the link itself needs, and are dropped where that is dead.
 ///
 /// One value serves one interface: it has one socket a queue.
 #[derive(Debug)]
@@ -47,6 +52,7 @@ pub struct Uplink {
     loaded: Loaded,
     classes: BTreeMap<IpNet, AddressClass>,
     ports: BTreeSet<(u8, u16)>,
+    failsafes: BTreeSet<[u8; 24]>,
 }
 
 // === impl AddressClass ===
@@ -72,19 +78,23 @@ impl BitOr for AddressClass {
 
 impl UplinkConfig {
     /// `struct config` of the program.
-    fn to_bytes(&self) -> [u8; 12] {
+    fn to_bytes(&self) -> [u8; 16] {
         const VXLAN: u32 = 1;
         const IPIP: u32 = 2;
-        let enabled = self.vxlan_port.map_or(0, |_| VXLAN) | if self.ipip { IPIP } else { 0 };
+        const GUARD: u32 = 4;
+        let enabled = self.vxlan_port.map_or(0, |_| VXLAN)
+            | if self.ipip { IPIP } else { 0 }
+            | self.guard.map_or(0, |_| GUARD);
         let (first, last) = match &self.snat_ports {
             Some(ports) => (*ports.start(), *ports.end()),
             None => (1, 0),
         };
-        let mut bytes = [0; 12];
+        let mut bytes = [0; 16];
         bytes[..4].copy_from_slice(&enabled.to_ne_bytes());
         bytes[4..6].copy_from_slice(&self.vxlan_port.unwrap_or(0).to_be_bytes());
         bytes[6..8].copy_from_slice(&first.to_ne_bytes());
         bytes[8..10].copy_from_slice(&last.to_ne_bytes());
+        bytes[10..].copy_from_slice(&self.guard.unwrap_or_default());
         bytes
     }
 }
@@ -92,13 +102,16 @@ impl UplinkConfig {
 // === impl Uplink ===
 
 impl Uplink {
-    /// Loads the program with empty maps: everything is passed.
+    /// Loads the program with empty maps: everything is passed. It shares the connections of safe
+    /// ports with the program of the other way.
     ///
     /// # Errors
     /// [`ProgramError::Load`].
-    pub fn load() -> Result<Self, ProgramError> {
-        let loaded = Loaded::load("uplink", object_file!("uplink"), |_| Ok(()))?;
-        let uplink = Self { loaded, classes: BTreeMap::new(), ports: BTreeSet::new() };
+    pub fn load(egress: &HostFlowProgram) -> Result<Self, ProgramError> {
+        let object = object_file!("uplink");
+        let loaded = Loaded::load_sharing("uplink", object, SAFE_FLOWS, egress.loaded())?;
+        let (classes, ports) = (BTreeMap::new(), BTreeSet::new());
+        let uplink = Self { loaded, classes, ports, failsafes: BTreeSet::new() };
         uplink.set_config(&UplinkConfig::default())?;
         Ok(uplink)
     }
@@ -147,6 +160,14 @@ impl Uplink {
             self.ports.remove(pair);
         }
         Ok(())
+    }
+
+    /// Replaces the ports that a guarded uplink lets in by itself.
+    ///
+    /// # Errors
+    /// As [`Uplink::set_classes`].
+    pub fn set_failsafes(&mut self, wanted: &BTreeSet<SafePort>) -> Result<(), ProgramError> {
+        set_failsafes(&self.loaded, &mut self.failsafes, wanted)
     }
 
     /// Replaces the configuration.
