@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use margay_engine::Underlay;
-use margay_model::{Encap, State};
-use margay_xsk::program::{AddressClass, UplinkConfig};
+use margay_engine::snapshot::host_endpoint;
+use margay_model::{Encap, Failsafe, State};
+use margay_xsk::program::{AddressClass, SafePort, UplinkConfig};
 
 /// Address classes, service ports on the node's addresses, and the rest.
 pub(crate) struct Classes {
@@ -14,8 +16,12 @@ pub(crate) struct Classes {
     pub addresses: BTreeMap<IpNet, AddressClass>,
     /// Protocol and port of what answers on the node's addresses.
     pub ports: BTreeSet<(u8, u16)>,
-    /// The rest.
+    /// The rest, of an uplink without host endpoint.
     pub config: UplinkConfig,
+    /// Uplinks that a host endpoint stands for.
+    pub guarded: BTreeSet<Arc<str>>,
+    /// Ports of the node, and elsewhere, that those leave to the kernel.
+    pub failsafes: [BTreeSet<SafePort>; 2],
 }
 
 impl Classes {
@@ -55,9 +61,20 @@ impl Classes {
             vxlan_port: encap(Encap::Vxlan).then_some(settings.vxlan_port),
             ipip: encap(Encap::Ipip),
             snat_ports: Some(settings.snat_ports.0..=settings.snat_ports.1),
+            guard: None,
         };
-        Self { addresses, ports, config }
+        let uplinks = underlay.ports.iter().filter(|port| port.uplink);
+        let guarded = uplinks.filter(|port| host_endpoint(state, port).is_some());
+        let guarded = guarded.map(|port| port.name.clone()).collect();
+        let failsafes = [&settings.failsafe_inbound, &settings.failsafe_outbound].map(safe_ports);
+        Self { addresses, ports, config, guarded, failsafes }
     }
+}
+
+fn safe_ports(failsafes: &Vec<Failsafe>) -> BTreeSet<SafePort> {
+    let safe =
+        |open: &Failsafe| SafePort { protocol: open.protocol, port: open.port, net: open.net };
+    failsafes.iter().map(safe).collect()
 }
 
 fn own(state: &State, underlay: &Underlay) -> BTreeSet<IpAddr> {

@@ -42,6 +42,10 @@ use crate::state_dir::StateDir;
 /// How long workers may take to forward by a new snapshot before it is said that one hangs.
 const ADOPT_WITHIN: Duration = Duration::from_secs(2);
 
+/// Why a host endpoint is not in force.
+const NO_UPLINK: &str = "no uplink is the interface that it stands for, or another one that stands \
+                         for it comes first; see margayd's --uplink";
+
 /// What the protocol's server asks of the control task.
 pub(crate) enum Request {
     /// An agent is there; what it is told goes here.
@@ -545,6 +549,11 @@ impl Control {
             };
             now.insert(endpoint.key.clone(), down);
         }
+        for host in self.state.hosts.values() {
+            let mut guards = self.snapshot.guards.iter();
+            let down = guards.all(|guard| guard.endpoint.key != host.key).then(|| NO_UPLINK.into());
+            now.insert(show::host_name(&host.key).into(), down);
+        }
         let old = std::mem::replace(&mut self.endpoints, now);
         for (key, down) in &self.endpoints {
             if old.get(key) != Some(down) {
@@ -624,6 +633,7 @@ impl Difference {
             && old.neighbours.keys().all(|key| new.neighbours.contains_key(key));
         let same_rest = old.ports == new.ports
             && old.addresses == new.addresses
+            && old.broadcasts == new.broadcasts
             && old.routes == new.routes
             && old.trunk_mtu == new.trunk_mtu;
         match (old == new, same_rest, same_neighbours) {

@@ -13,7 +13,7 @@ use margay_model::State;
 use margay_worker::{Command, Link};
 use margay_xsk::program::{
     HostFlowProgram, PodProgram, PortProgram, ProgramError, Shortcut, TrunkProgram, Uplink,
-    XdpMode as Hook,
+    UplinkConfig, XdpMode as Hook,
 };
 use margay_xsk::{Binder, Mode, Preference, SocketOptions};
 use tracing::{info, warn};
@@ -23,6 +23,7 @@ use crate::config::{PodPorts, XdpMode};
 use crate::kernel::KernelView;
 use crate::kernel::ports::pod_links;
 use crate::ports::{Attached, TRUNK};
+use crate::state_dir::seed;
 
 /// The far end of the trunk, where the sockets are.
 pub(crate) const TRUNK_FAR: &str = "margay0x";
@@ -92,6 +93,8 @@ pub(crate) struct Devices {
     trunk_index: u32,
     pod: PodProgram,
     host_flows: Arc<HostFlowProgram>,
+    /// Ethernet source of what host endpoints let in.
+    arrival: [u8; 6],
     uplinks: BTreeMap<String, UplinkPort>,
     pods: BTreeMap<Arc<str>, PodPort>,
     next: u16,
@@ -119,7 +122,8 @@ impl Devices {
             program.register_socket(socket)
         })?;
         let attached = program.attach(far)?;
-        let trunk_up = TrunkProgram::load()?;
+        let arrival = nobodys_mac();
+        let trunk_up = TrunkProgram::load(arrival)?;
         trunk_up.attach(near)?;
         let trunk_entry = entry(TRUNK, near, bound, &attached);
         Ok(Self {
@@ -133,6 +137,7 @@ impl Devices {
             trunk_index: near,
             pod: PodProgram::load(near)?,
             host_flows: Arc::new(HostFlowProgram::load(near)?),
+            arrival,
             uplinks: BTreeMap::new(),
             pods: BTreeMap::new(),
             next: 1,
@@ -157,7 +162,7 @@ impl Devices {
         classes: &Classes,
     ) -> Result<(), DeviceError> {
         let link = view.link(name).ok_or_else(|| DeviceError::Missing(name.into()))?;
-        let mut program = Uplink::load()?;
+        let mut program = Uplink::load(&self.host_flows)?;
         let device = self.number();
         let preference = match self.mode {
             XdpMode::Auto => Preference::Auto,
@@ -170,7 +175,8 @@ impl Devices {
             sockets.bind(name, device, queues, preference, |s| program.register_socket(s))?;
         program.set_classes(&classes.addresses)?;
         program.set_ports(&classes.ports)?;
-        program.set_config(&classes.config)?;
+        self.host_flows.set_failsafes(&classes.failsafes[1])?;
+        set_guard(&mut program, &self.host_flows, (name, link.index), classes, self.arrival)?;
         let attached = program.attach(link.index)?;
         self.host_flows.attach(link.index)?;
         let entry = entry(name, link.index, bound, &attached);
@@ -193,12 +199,15 @@ impl Devices {
         };
         let gone: Vec<_> = (self.uplinks.iter())
             .filter(|(name, uplink)| !is_there(name, uplink))
-            .map(|(name, uplink)| (name.clone(), uplink.device))
+            .map(|(name, uplink)| (name.clone(), uplink.device, uplink.entry.ifindex))
             .collect();
-        for (name, device) in &gone {
+        for (name, device, ifindex) in &gone {
             warn!(uplink = name, "uplink vanished");
             self.uplinks.remove(name);
             self.let_go(*device);
+            if let Err(error) = self.host_flows.set_guarded(*ifindex, false) {
+                warn!(uplink = name, %error, "the index of an uplink that is gone stays guarded");
+            }
         }
         !gone.is_empty()
     }
@@ -236,10 +245,11 @@ impl Devices {
 
     /// Tells all uplinks what to redirect.
     pub(crate) fn set_classes(&mut self, classes: &Classes) -> Result<(), DeviceError> {
-        for uplink in self.uplinks.values_mut() {
-            uplink.program.set_config(&classes.config)?;
-            uplink.program.set_ports(&classes.ports)?;
-            uplink.program.set_classes(&classes.addresses)?;
+        self.host_flows.set_failsafes(&classes.failsafes[1])?;
+        for (name, UplinkPort { program, entry, .. }) in &mut self.uplinks {
+            set_guard(program, &self.host_flows, (name, entry.ifindex), classes, self.arrival)?;
+            program.set_ports(&classes.ports)?;
+            program.set_classes(&classes.addresses)?;
         }
         Ok(())
     }
@@ -389,6 +399,27 @@ impl Devices {
     fn sockets(&self, options: SocketOptions) -> Sockets<'_> {
         Sockets { binder: &self.binder, links: &self.links, options }
     }
+}
+
+/// Guards an uplink, or leaves it to the kernel; ports that are open come before all else is closed.
+fn set_guard(
+    program: &mut Uplink,
+    egress: &HostFlowProgram,
+    (name, ifindex): (&str, u32),
+    classes: &Classes,
+    arrival: [u8; 6],
+) -> Result<(), ProgramError> {
+    let guarded = classes.guarded.contains(name);
+    program.set_failsafes(&classes.failsafes[0])?;
+    let guard = guarded.then_some(arrival);
+    program.set_config(&UplinkConfig { guard, ..classes.config.clone() })?;
+    egress.set_guarded(ifindex, guarded)
+}
+
+/// An Ethernet address of one host, locally administered, that nobody can guess.
+fn nobodys_mac() -> [u8; 6] {
+    let [first, b, c, d, e, f, ..] = seed().to_ne_bytes();
+    [first & !1 | 2, b, c, d, e, f]
 }
 
 /// An interface's queues begin with an eighth of packet memory between them, so that there is

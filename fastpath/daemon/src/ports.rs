@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use margay_engine::Counters;
 use margay_engine::snapshot::{DeviceId, KernelRoute, NextHop, PortId, PortInfo, Underlay};
 
@@ -91,6 +92,7 @@ impl Ports {
         Underlay {
             routes: routes(view, &by_index),
             addresses: addresses(view),
+            broadcasts: broadcasts(view),
             neighbours,
             ports,
             trunk_mtu,
@@ -108,6 +110,7 @@ impl Ports {
             mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
             device: attached.device,
             uplink: attached.uplink,
+            addresses: addresses_of(view, link.index),
         })
     }
 }
@@ -123,6 +126,25 @@ fn addresses(view: &KernelView) -> Vec<IpAddr> {
         IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
     })
     .collect()
+}
+
+/// All addresses of an interface.
+fn addresses_of(view: &KernelView, index: u32) -> Vec<IpAddr> {
+    let own = view.addresses.iter().filter(|(of, _)| *of == index);
+    own.map(|(_, net)| net.addr()).collect()
+}
+
+/// What the node answers to besides its addresses, on any of its networks (RFC 1122 §3.3.6, RFC 4291
+/// §2.6.1).
+fn broadcasts(view: &KernelView) -> Vec<IpAddr> {
+    let ends = |net: &IpNet| match net {
+        IpNet::V4(net) if net.prefix_len() < 31 => {
+            vec![net.broadcast().into(), net.network().into()]
+        }
+        IpNet::V6(net) if net.prefix_len() < 127 => vec![net.network().into()],
+        _ => Vec::new(),
+    };
+    view.addresses.iter().flat_map(|(_, net)| ends(net)).collect()
 }
 
 /// Routes that leave by uplinks. Tables that are asked later get higher metrics.

@@ -193,7 +193,11 @@ fn ports(view: &View) -> Vec<proto::Port> {
             let info = view.underlay.ports.iter().find(|info| info.id == port.id);
             let (role, endpoint) = match port.kind {
                 PortKind::Host => (proto::PortRole::Host, String::new()),
-                PortKind::Uplink => (proto::PortRole::Uplink, String::new()),
+                PortKind::Uplink => {
+                    let guard = port.guard.and_then(|index| snapshot.guard(index));
+                    let host = guard.map(|guard| host_name(&guard.endpoint.key));
+                    (proto::PortRole::Uplink, host.unwrap_or_default())
+                }
                 PortKind::Orphan => (proto::PortRole::Pod, String::new()),
                 PortKind::Pod(index) => (
                     proto::PortRole::Pod,
@@ -217,6 +221,11 @@ fn ports(view: &View) -> Vec<proto::Port> {
             }
         })
         .collect()
+}
+
+/// How a host endpoint is called among endpoints.
+pub(crate) fn host_name(key: &str) -> String {
+    format!("HostEndpoint/{key}")
 }
 
 fn mode(entry: &Entry) -> proto::XdpMode {

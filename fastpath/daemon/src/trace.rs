@@ -284,7 +284,7 @@ fn service(state: &State, snapshot: &Snapshot, asked: &FlowTuple) -> Option<Stri
 
 fn describe_hop(snapshot: &Snapshot, hop: &margay_engine::snapshot::Adjacency) -> proto::Hop {
     let (encapsulation, outer) = match hop.outer {
-        Outer::None => ("none", None),
+        Outer::None | Outer::Arrival | Outer::Departure => ("none", None),
         Outer::Ipip { src, dst } => ("ipip", Some((src.into(), dst.into()))),
         Outer::Vxlan { src, dst, .. } => ("vxlan", Some((src.into(), dst.into()))),
     };
