@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
-use margay_model::{Endpoint, EndpointKey, Mac, Settings, State, Update};
+use margay_model::{Endpoint, EndpointKey, HostInterface, Mac, Settings, State, Update};
 use margay_resources::selector::{NAMESPACE_LABEL, SelectorError};
 use margay_resources::{Kind, Resource, conf};
 
@@ -541,6 +541,7 @@ impl Compiler {
             if let Some(id) = self.items.remove(&key) {
                 self.sets.remove_item(id);
                 self.policies.remove_endpoint(id);
+                self.policies.remove_host(id);
             }
             self.endpoint_nodes.remove(&*host_key(name));
             return;
@@ -552,18 +553,23 @@ impl Compiler {
         let id = self.items.id(key);
         let item = Contribution { nets, ports: host.ports.clone() };
         self.sets.set_item(id, labels.clone(), item);
-        // Host endpoints of a node are not in its dataplane's state, but everybody can ask what
-        // their policy would say.
-        if self.own_node.is_none() {
-            let facts = self.host_endpoint(name, host);
-            self.endpoint_nodes.insert(facts.endpoint.key.clone(), host.node.clone());
-            self.policies.set_endpoint(id, facts, labels);
+        match &self.own_node {
+            Some(own) if *own == host.node => {
+                self.policies.set_host(id, host.of_node(name), labels);
+            }
+            Some(_) => self.policies.remove_host(id),
+            // Everybody can ask what their policy would say to the node's own connections.
+            None => {
+                let facts = self.host_endpoint(name, host);
+                self.endpoint_nodes.insert(facts.endpoint.key.clone(), host.node.clone());
+                self.policies.set_endpoint(id, facts, labels);
+            }
         }
     }
 
     fn host_endpoint(&self, name: &Arc<str>, host: &HostFacts) -> EndpointFacts {
         let mut addresses = host.addresses.clone();
-        if host.all_interfaces && addresses.is_empty() {
+        if host.interface() == HostInterface::All && addresses.is_empty() {
             let node = self.network.node(&host.node);
             addresses.extend(node.into_iter().flat_map(|n| n.addresses.iter().copied()));
         }

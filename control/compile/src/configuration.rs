@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use margay_model::Settings;
 use margay_model::node::{EndpointToHost, Timeouts};
-use margay_resources::conf::{self, ConntrackTimeouts, HostAction};
+use margay_model::{Failsafe, Settings};
+use margay_resources::conf::{self, ConntrackTimeouts, FailsafePort, HostAction};
 use margay_resources::v3::FelixConfiguration;
 
 use crate::profiles::LabelMap;
@@ -93,10 +93,21 @@ impl Configuration {
             service_ranges,
             allow_vxlan_from_workloads: felix.allow_vxlan_packets_from_workloads,
             allow_ipip_from_workloads: felix.allow_ipip_packets_from_workloads,
+            failsafe_inbound: failsafes(&felix.failsafe_inbound_host_ports),
+            failsafe_outbound: failsafes(&felix.failsafe_outbound_host_ports),
             timeouts: timeouts(&felix.conntrack_timeouts, defaults.timeouts),
             ..defaults
         }
     }
+}
+
+fn failsafes(felix: &[FailsafePort]) -> Vec<Failsafe> {
+    let open = |port: &FailsafePort| Failsafe {
+        protocol: port.protocol.number(),
+        port: port.port,
+        net: port.net,
+    };
+    felix.iter().map(open).collect()
 }
 
 fn timeouts(felix: &ConntrackTimeouts, defaults: Timeouts) -> Timeouts {

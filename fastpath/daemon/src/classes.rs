@@ -2,11 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use ipnet::IpNet;
 use margay_engine::Underlay;
-use margay_engine::snapshot::host_endpoint;
 use margay_model::{Encap, Failsafe, State};
 use margay_xsk::program::{AddressClass, SafePort, UplinkConfig};
 
@@ -19,14 +17,14 @@ pub(crate) struct Classes {
     /// The rest, of an uplink without host endpoint.
     pub config: UplinkConfig,
     /// Uplinks that a host endpoint stands for.
-    pub guarded: BTreeSet<Arc<str>>,
+    pub guarded: BTreeSet<String>,
     /// Ports of the node, and elsewhere, that those leave to the kernel.
     pub failsafes: [BTreeSet<SafePort>; 2],
 }
 
 impl Classes {
-    /// The classes for a state on a node.
-    pub(crate) fn new(state: &State, underlay: &Underlay) -> Self {
+    /// The classes for a state on a node with these uplinks guarded.
+    pub(crate) fn new(state: &State, underlay: &Underlay, guarded: BTreeSet<String>) -> Self {
         let mut addresses = BTreeMap::new();
         for range in &state.node.settings.service_ranges {
             addresses.insert(*range, AddressClass::SERVICE);
@@ -63,9 +61,6 @@ impl Classes {
             snat_ports: Some(settings.snat_ports.0..=settings.snat_ports.1),
             guard: None,
         };
-        let uplinks = underlay.ports.iter().filter(|port| port.uplink);
-        let guarded = uplinks.filter(|port| host_endpoint(state, port).is_some());
-        let guarded = guarded.map(|port| port.name.clone()).collect();
         let failsafes = [&settings.failsafe_inbound, &settings.failsafe_outbound].map(safe_ports);
         Self { addresses, ports, config, guarded, failsafes }
     }
@@ -105,7 +100,7 @@ mod tests {
         };
         add("ssh", 22, "198.51.100.7");
         add("web", 80, "192.0.2.1");
-        let classes = Classes::new(&state, &underlay);
+        let classes = Classes::new(&state, &underlay, BTreeSet::new());
         assert_eq!(classes.ports, [(6, 80)].into());
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use margay_engine::snapshot::HopKey;
+use margay_engine::snapshot::{HopKey, host_endpoint};
 use margay_engine::{Assembler, PortId, Snapshot, Underlay};
 use margay_model::{EndpointKey, LocalNode, State, Update};
 use margay_protocol::FlowFilter;
@@ -30,10 +30,11 @@ use tracing::{error, info, warn};
 
 use crate::classes::Classes;
 use crate::devices::{DeviceError, Devices};
+use crate::difference::{Difference, ports_gone};
 use crate::host;
 use crate::kernel::{Desired, HostPort, Keeper, KernelView, Link as KernelLink, NeighbourState};
 use crate::path_mtu::PathMtus;
-use crate::ports::Ports;
+use crate::ports::{Ports, addresses_of};
 use crate::shared::{Origin, Shared};
 use crate::show;
 use crate::slow::{Ask, Tell, host_flow};
@@ -183,7 +184,7 @@ impl Control {
         }
         self.publish().await;
         self.steer_answers();
-        let classes = Classes::new(&self.state, &self.underlay);
+        let classes = self.classes();
         self.parts.devices.take_over_pods(&self.view);
         for name in &self.parts.uplinks {
             self.parts.devices.add_uplink(&self.view, name, &classes)?;
@@ -313,7 +314,7 @@ impl Control {
         let snapshot = self.assembler.assemble(&self.state, &self.underlay);
         self.parts.table.set_generation(snapshot.generation.into());
         self.hand_out(snapshot).await;
-        let classes = Classes::new(&self.state, &self.underlay);
+        let classes = self.classes();
         if let Err(error) = self.parts.devices.set_classes(&classes) {
             error!(%error, "the uplinks do not redirect what they should");
         }
@@ -330,17 +331,28 @@ impl Control {
         self.snapshot.generation
     }
 
+    /// What uplinks redirect. Whom a host endpoint stands for is asked of the kernel's view: an uplink
+    /// is guarded from its first packet on, before it is a port.
+    fn classes(&self) -> Classes {
+        let is_guarded = |name: &&String| {
+            let link = self.view.link(name);
+            let addresses = link.map(|link| addresses_of(&self.view, link.index));
+            host_endpoint(&self.state, name, &addresses.unwrap_or_default()).is_some()
+        };
+        let guarded = self.parts.uplinks.iter().filter(is_guarded).cloned().collect();
+        Classes::new(&self.state, &self.underlay, guarded)
+    }
+
     /// Lets go of uplinks that vanished and takes those that came back, at once: until then the
     /// kernel answers for our addresses. Whether there were any.
     fn follow_uplinks(&mut self) -> bool {
-        let devices = &mut self.parts.devices;
-        let mut changed = devices.forget_uplinks(&self.view);
+        let mut changed = self.parts.devices.forget_uplinks(&self.view);
         for name in &self.parts.uplinks {
-            if devices.is_uplink(name) || self.view.link(name).is_none() {
+            if self.parts.devices.is_uplink(name) || self.view.link(name).is_none() {
                 continue;
             }
-            let classes = Classes::new(&self.state, &self.underlay);
-            match devices.add_uplink(&self.view, name, &classes) {
+            let classes = self.classes();
+            match self.parts.devices.add_uplink(&self.view, name, &classes) {
                 Ok(()) => changed = true,
                 Err(error) => {
                     warn!(uplink = name, %error, "cannot attach an uplink that came back")
@@ -606,41 +618,6 @@ impl Control {
         }
         for link in self.parts.links.iter() {
             link.command(Command::Stop);
-        }
-    }
-}
-
-/// Ports that are in the old view and not in the new one.
-fn ports_gone(old: &Underlay, new: &Underlay) -> Vec<PortId> {
-    let there = |id: PortId| new.ports.iter().any(|info| info.id == id);
-    old.ports.iter().map(|info| info.id).filter(|id| !there(*id)).collect()
-}
-
-/// How far two views differ, the least first.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Difference {
-    None,
-    /// Only in Ethernet addresses and path MTUs: no decision changes.
-    Hops,
-    /// Also in which neighbours there are.
-    Neighbours,
-    More,
-}
-
-impl Difference {
-    fn new(old: &Underlay, new: &Underlay) -> Self {
-        let same_neighbours = old.neighbours.len() == new.neighbours.len()
-            && old.neighbours.keys().all(|key| new.neighbours.contains_key(key));
-        let same_rest = old.ports == new.ports
-            && old.addresses == new.addresses
-            && old.broadcasts == new.broadcasts
-            && old.routes == new.routes
-            && old.trunk_mtu == new.trunk_mtu;
-        match (old == new, same_rest, same_neighbours) {
-            (true, ..) => Self::None,
-            (_, false, _) => Self::More,
-            (_, _, false) => Self::Neighbours,
-            _ => Self::Hops,
         }
     }
 }

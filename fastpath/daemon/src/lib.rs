@@ -4,8 +4,8 @@
 //! - [`config`]: as typed, checked, immutable; [`sole`]: one daemon a network namespace;
 //!   [`state_dir`]: what outlives the process;
 //! - [`kernel`]: the node's kernel, watched and asked; [`ports`], [`host`], [`classes`]: its view
-//!   and the agent's state in each other's words; `path_mtu`: what routers said; `bound`: ports of
-//!   the node's processes;
+//!   and the agent's state in each other's words; `difference`: what has changed in that;
+//!   `path_mtu`: what routers said; `bound`: ports of the node's processes;
 //! - [`devices`]: sockets and programs; `shortcut`: TCP between pods that needs no worker;
 //!   [`control`]: the one task that changes what is in force;
 //! - [`slow`]: the slow path's task;
@@ -20,6 +20,7 @@ mod ports;
 mod host;
 mod classes;
 
+mod difference;
 mod path_mtu;
 mod bound;
 

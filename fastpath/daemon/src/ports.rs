@@ -129,7 +129,7 @@ fn addresses(view: &KernelView) -> Vec<IpAddr> {
 }
 
 /// All addresses of an interface.
-fn addresses_of(view: &KernelView, index: u32) -> Vec<IpAddr> {
+pub(crate) fn addresses_of(view: &KernelView, index: u32) -> Vec<IpAddr> {
     let own = view.addresses.iter().filter(|(of, _)| *of == index);
     own.map(|(_, net)| net.addr()).collect()
 }

@@ -5,7 +5,7 @@ mod rig;
 use std::{net::SocketAddr, time::Duration};
 
 use margay_xsk::program::{
-    HostFlow, HostFlowProgram, PodProgram, PortProgram, TrunkProgram, Uplink, XdpMode,
+    HostFlow, HostFlowProgram, PodProgram, PortProgram, SafePort, TrunkProgram, Uplink, XdpMode,
 };
 use rig::{Namespace, Station, region, veth};
 
@@ -153,4 +153,49 @@ fn only_registered_flows_of_the_host_leave_by_the_trunk() {
         send("after");
         assert!(wire.find("after", PATIENCE).is_some(), "{from}: forgotten");
     }
+}
+
+/// A guarded uplink: the host's packets go to the dataplane with the neighbour that the kernel chose;
+/// failsafe ports leave by themselves, and their answers come in.
+#[test]
+fn what_the_host_sends_by_a_guarded_uplink_goes_to_the_trunk() {
+    let (node, wire) = (Namespace::new(), Namespace::new());
+    veth(&node, "uplink", &wire, "wire");
+    node.ip("link add margay0 address 02:4d:00:00:00:00 type veth peer name margay0x");
+    for end in ["margay0", "margay0x"] {
+        rig::quiet(&node, end);
+        node.ip(&format!("link set dev {end} up"));
+    }
+    node.ip("address add 192.0.2.1/24 dev uplink");
+    node.ip("neigh replace 192.0.2.9 lladdr 02:00:00:00:00:09 dev uplink");
+    let trunk = node.ifindex("margay0");
+    let (trunk_far, uplink, wire_index) =
+        (node.ifindex("margay0x"), node.ifindex("uplink"), wire.ifindex("wire"));
+    let program = HostFlowProgram::load(trunk).unwrap();
+    let mut far = node.enter(|| {
+        program.attach(uplink).unwrap();
+        Station::open(region(512), "margay0x", trunk_far)
+    });
+    let mut wire = wire.enter(|| Station::open(region(512), "wire", wire_index));
+    let send = |to: &str, text: &str| {
+        node.enter(|| {
+            let socket = std::net::UdpSocket::bind("192.0.2.1:5000").unwrap();
+            socket.send_to(text.as_bytes(), to).unwrap();
+        });
+    };
+    program.set_failsafes(&[SafePort { protocol: 17, port: 53, net: None }].into()).unwrap();
+    send("192.0.2.9:54", "unguarded");
+    assert!(wire.find("unguarded", PATIENCE).is_some());
+    program.set_guarded(uplink, true).unwrap();
+    send("192.0.2.9:54", "guarded");
+    let packet = far.find("guarded", PATIENCE).expect("to the dataplane");
+    let [a, b, c, d] = uplink.to_be_bytes();
+    assert_eq!(packet[..6], [0x02, 0x4d, a, b, c, d], "the uplink");
+    assert_eq!(packet[6..12], [2, 0, 0, 0, 0, 9], "the neighbour");
+    send("192.0.2.9:53", "failsafe");
+    assert!(wire.find("failsafe", PATIENCE).is_some());
+    program.set_guarded(uplink, false).unwrap();
+    program.set_guarded(uplink, false).unwrap();
+    send("192.0.2.9:54", "again");
+    assert!(wire.find("again", PATIENCE).is_some());
 }

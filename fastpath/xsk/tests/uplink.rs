@@ -10,7 +10,7 @@ use std::{
 
 use margay_xsk::{
     Mode, Pool, Socket, Umem,
-    program::{AddressClass, HostFlowProgram, Uplink, UplinkConfig, XdpMode},
+    program::{AddressClass, HostFlowProgram, SafePort, Uplink, UplinkConfig, XdpMode},
 };
 use rig::{
     Namespace, Station,
@@ -290,4 +290,98 @@ fn classes_and_ports_are_replaced_by_difference() {
     assert_eq!([site.fate(&node_port), site.fate(&other_port)], [Redirected, Passed]);
     site.uplink.set_ports(&BTreeSet::from([(TCP, 31_000)])).unwrap();
     assert_eq!([site.fate(&node_port), site.fate(&other_port)], [Passed, Redirected]);
+}
+
+/// Ethernet source of what has been let in.
+const LET_IN: [u8; 6] = [0x06, 7, 8, 9, 10, 11];
+
+fn guard(site: &mut Site) {
+    let snat_ports = Some(61_000..=65_535);
+    let config = UplinkConfig { vxlan_port: Some(4789), ipip: true, snat_ports, guard: None };
+    site.uplink.set_config(&UplinkConfig { guard: Some(LET_IN), ..config }).unwrap();
+    let open = |protocol, port, net: Option<&str>| SafePort {
+        protocol,
+        port,
+        net: net.map(|net| net.parse().unwrap()),
+    };
+    let open = [
+        open(TCP, 22, None),
+        open(UDP, 68, None),
+        open(TCP, 2379, Some("192.0.2.0/24")),
+        open(TCP, 2380, Some("2001:db8::/64")),
+    ];
+    site.uplink.set_failsafes(&open.into()).unwrap();
+}
+
+#[test]
+fn a_guarded_uplink_leaves_failsafe_ports_and_upkeep_to_the_kernel_dead_or_alive() {
+    let mut site = Site::new();
+    guard(&mut site);
+    let tcp = |port| ports(40_000, port);
+    let cases = [
+        ("ssh", ipv4(OUTSIDE, NODE, V4::of(TCP), &tcp(22)), true),
+        ("ssh, IPv6", ipv6(PEER6, NODE6, TCP, &tcp(22)), true),
+        ("ssh to somebody else", ipv4(OUTSIDE, PEER, V4::of(TCP), &tcp(22)), false),
+        (
+            "ssh from a pod: the answer is the dataplane's",
+            { ipv4(POD, NODE, V4::of(TCP), &tcp(22)) },
+            false,
+        ),
+        ("the number under another protocol", ipv4(OUTSIDE, NODE, V4::of(UDP), &tcp(22)), false),
+        ("from where it is open", ipv4(PEER, NODE, V4::of(TCP), &tcp(2379)), true),
+        ("from elsewhere", ipv4(OUTSIDE, NODE, V4::of(TCP), &tcp(2379)), false),
+        ("from there by IPv6", ipv6(PEER6, NODE6, TCP, &tcp(2379)), false),
+        ("from where it is open, IPv6", ipv6(PEER6, NODE6, TCP, &tcp(2380)), true),
+        ("a lease for an address to come", ipv4(PEER, "192.0.2.7", V4::of(UDP), &tcp(68)), true),
+        ("another port", ipv4(OUTSIDE, NODE, V4::of(TCP), &tcp(80)), false),
+        ("an echo request", ipv4(OUTSIDE, NODE, V4::of(ICMP), &icmp(8)), false),
+        ("an echo answer", ipv4(OUTSIDE, NODE, V4::of(ICMP), &icmp(0)), false),
+        (
+            "an answer that nobody asked for",
+            ipv4(OUTSIDE, NODE, V4::of(TCP), &{ ports(6443, 40_000) }),
+            false,
+        ),
+        ("a neighbour solicitation", ipv6(PEER6, NODE6, ICMP6, &icmp(135)), true),
+        ("a multicast listener", ipv6(PEER6, "ff02::16", ICMP6, &icmp(143)), true),
+        ("IGMP", ipv4(PEER, "224.0.0.1", V4::of(2), &[0x11; 8]), true),
+        ("ARP", ethernet(0x0806, &[0; 28]), true),
+        ("somebody else's", ipv4(PEER, OUTSIDE, V4::of(TCP), &tcp(80)), false),
+        ("somebody else's error", ipv4(PEER, OUTSIDE, V4::of(ICMP), &icmp(3)), true),
+        ("a header that ends early", ethernet(0x0800, &[0x45, 0, 0, 20])[..30].to_vec(), false),
+        (
+            "too many extension headers",
+            {
+                let header = [HOP_BY_HOP, 0, 1, 4, 0, 0, 0, 0];
+                ipv6(PEER6, NODE6, HOP_BY_HOP, &header.repeat(8))
+            },
+            false,
+        ),
+    ];
+    for (what, packet, passes) in &cases {
+        let fate = if *passes { Passed } else { Redirected };
+        assert_eq!(site.fate(packet), fate, "{what}");
+    }
+    let mut let_in = cases[10].1.clone();
+    let_in[6..12].copy_from_slice(&LET_IN);
+    assert_eq!(site.fate(&let_in), Passed, "it has been through the dataplane");
+    site.kill();
+    for (what, packet, passes) in &cases {
+        assert_eq!(site.fate(packet), if *passes { Passed } else { Dropped }, "{what}, dead");
+    }
+}
+
+#[test]
+fn fragments_of_a_failsafe_port_follow_the_first() {
+    let mut site = Site::new();
+    guard(&mut site);
+    site.uplink.set_failsafes(&[SafePort { protocol: UDP, port: 53, net: None }].into()).unwrap();
+    let piece = |identification, fragment, payload: &[u8]| {
+        ipv4(OUTSIDE, NODE, V4 { protocol: UDP, identification, fragment }, payload)
+    };
+    assert_eq!(site.fate(&piece(1, 1, &[0x55; 16])), Redirected, "nothing known of it yet");
+    assert_eq!(site.fate(&piece(1, 0x2000, &ports(9, 53))), Passed);
+    assert_eq!(site.fate(&piece(1, 1, &[0x55; 16])), Passed);
+    // What is no longer open is closed for the connections that it had, too.
+    site.uplink.set_failsafes(&BTreeSet::new()).unwrap();
+    assert_eq!(site.fate(&piece(3, 0x4000, &ports(9, 53))), Redirected);
 }

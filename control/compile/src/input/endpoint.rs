@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use margay_model::Mac;
+use margay_model::{HostEndpoint, HostInterface, Mac};
 use margay_resources::v3;
 
 use crate::name::ObjectName;
+use crate::policy::HostEndpointFacts;
 use crate::profiles::LabelMap;
 use crate::sets::NamedPort;
 
@@ -30,8 +31,9 @@ pub(crate) struct WorkloadFacts {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct HostFacts {
     pub(crate) node: Arc<str>,
-    /// It stands for all interfaces of its node.
-    pub(crate) all_interfaces: bool,
+    /// The interface that it names, `*` for all of its node; empty for one that has one of its
+    /// addresses.
+    pub(crate) interface: Arc<str>,
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) profiles: Vec<Arc<str>>,
     pub(crate) ports: Vec<NamedPort>,
@@ -77,7 +79,7 @@ impl From<&v3::HostEndpoint> for HostFacts {
         });
         Self {
             node: spec.node.as_str().into(),
-            all_interfaces: spec.interface_name == "*",
+            interface: spec.interface_name.as_str().into(),
             addresses: spec.expected_ips.clone(),
             profiles: spec.profiles.iter().map(|p| p.as_str().into()).collect(),
             ports: ports.collect(),
@@ -92,5 +94,33 @@ impl From<&v3::NetworkSet> for SetFacts {
             nets: object.spec.nets.iter().map(v3::Net::net).collect(),
             labels: object.metadata.labels.clone().unwrap_or_default(),
         }
+    }
+}
+
+// === impl HostFacts ===
+
+impl HostFacts {
+    /// The interfaces that it stands for.
+    pub(crate) fn interface(&self) -> HostInterface {
+        match &*self.interface {
+            "*" => HostInterface::All,
+            "" => HostInterface::With(self.addresses.clone()),
+            _ => HostInterface::Named(self.interface.clone()),
+        }
+    }
+
+    /// What its node's dataplane is told, without policies.
+    pub(crate) fn of_node(&self, name: &Arc<str>) -> HostEndpointFacts {
+        let none = || Arc::new([]);
+        let host = HostEndpoint {
+            key: name.clone(),
+            interface: self.interface(),
+            untracked: none(),
+            pre_dnat: none(),
+            forward: none(),
+            tiers: none(),
+            profiles: Arc::new([]),
+        };
+        HostEndpointFacts { host, profiles: self.profiles.clone() }
     }
 }

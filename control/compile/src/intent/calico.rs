@@ -6,7 +6,7 @@ use margay_model::{Action, IcmpMatch, IpVersion, PortRange};
 use margay_resources::selector::{Selector, SelectorError};
 use margay_resources::v3;
 
-use super::{EntityIntent, PolicyIntent, PortIntent, ProfileIntent, RuleIntent, policy_key};
+use super::{EntityIntent, PolicyIntent, PortIntent, ProfileIntent, RuleIntent, Stage, policy_key};
 use crate::name::ObjectName;
 use crate::request::{HttpMatch, PathMatch};
 
@@ -39,11 +39,21 @@ pub(crate) fn policy(
         selector: selector.and(&accounts).into(),
         polices_ingress,
         polices_egress,
-        host_path_only: spec.do_not_track || spec.pre_dnat,
+        stage: stage(spec),
         needed_everywhere: !spec.performance_hints.is_empty(),
         ingress: rules(&spec.ingress, namespace)?,
         egress: rules(&spec.egress, namespace)?,
     })
+}
+
+/// Untracked and pre-DNAT policies are for what passes through as well, whatever they say of it.
+fn stage(spec: &v3::PolicySpec) -> Stage {
+    match (spec.do_not_track, spec.pre_dnat, spec.apply_on_forward) {
+        (true, ..) => Stage::Untracked,
+        (_, true, _) => Stage::PreDnat,
+        (_, _, true) => Stage::Forward,
+        _ => Stage::Ends,
+    }
 }
 
 /// Converts a profile.

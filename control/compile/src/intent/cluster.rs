@@ -10,7 +10,7 @@ use margay_resources::selector::Selector;
 use margay_resources::v3::{ADMIN_TIER, BASELINE_TIER};
 
 use super::kubernetes::{in_namespaces, network, pods, protocol, selected};
-use super::{EntityIntent, PolicyIntent, PortIntent, RuleIntent, policy_key};
+use super::{EntityIntent, PolicyIntent, PortIntent, RuleIntent, Stage, policy_key};
 
 /// Kind of these policies, as Calico names it.
 pub(crate) const KIND: &str = "KubernetesClusterNetworkPolicy";
@@ -34,7 +34,7 @@ pub(crate) fn policy(object: &ClusterNetworkPolicy) -> Option<PolicyIntent> {
         selector: subject(&spec.subject)?.into(),
         polices_ingress: !spec.ingress.is_empty(),
         polices_egress: !spec.egress.is_empty(),
-        host_path_only: false,
+        stage: Stage::Ends,
         needed_everywhere: false,
         ingress: Vec::new(),
         egress: Vec::new(),

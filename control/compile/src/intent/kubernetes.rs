@@ -13,7 +13,7 @@ use margay_model::{Action, PortRange};
 use margay_resources::selector::{ORCHESTRATOR_LABEL, Selector};
 use margay_resources::v3::DEFAULT_TIER;
 
-use super::{EntityIntent, PolicyIntent, PortIntent, RuleIntent, policy_key};
+use super::{EntityIntent, PolicyIntent, PortIntent, RuleIntent, Stage, policy_key};
 
 /// Kind of these policies, as Calico names it.
 pub(crate) const KIND: &str = "KubernetesNetworkPolicy";
@@ -38,7 +38,7 @@ pub(crate) fn policy(object: &NetworkPolicy) -> Option<PolicyIntent> {
         selector: selected.into(),
         polices_ingress,
         polices_egress,
-        host_path_only: false,
+        stage: Stage::Ends,
         needed_everywhere: false,
         ingress: Vec::new(),
         egress: Vec::new(),

@@ -38,12 +38,34 @@ pub(crate) struct PolicyIntent {
     pub(crate) polices_ingress: bool,
     /// Whether packets from those endpoints are policed.
     pub(crate) polices_egress: bool,
-    /// Whether it only concerns host endpoints at another point of the path (untracked, pre-DNAT).
-    pub(crate) host_path_only: bool,
+    /// Where on a packet's path it is asked.
+    pub(crate) stage: Stage,
     /// Whether it is wanted also where it selects nothing (a performance hint).
     pub(crate) needed_everywhere: bool,
     pub(crate) ingress: Vec<RuleIntent>,
     pub(crate) egress: Vec<RuleIntent>,
+}
+
+/// Where on a packet's path a policy is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// At pods; at host endpoints about the node's own connections.
+    Ends,
+    /// There, and at host endpoints about connections that pass through the node.
+    Forward,
+    /// At host endpoints, before services are translated.
+    PreDnat,
+    /// At host endpoints, before connections are looked at.
+    Untracked,
+}
+
+// === impl Stage ===
+
+impl Stage {
+    /// Whether it only concerns host endpoints, and not the ends of connections.
+    pub(crate) fn is_host_path(self) -> bool {
+        matches!(self, Self::PreDnat | Self::Untracked)
+    }
 }
 
 /// A profile: rules without a selector, and labels for the endpoints that name it.

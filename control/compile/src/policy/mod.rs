@@ -2,25 +2,30 @@
 //!
 //! - [`tier`] orders tiers and policies;
 //! - [`rule`] compiles rules;
+//! - [`host`] puts together what host endpoints are told;
 //! - [`view`] answers people's questions;
 //! - [`Policies`] knows which policies apply to which of the endpoints that are emitted, compiles
 //!   those that apply to any, and gives each endpoint its tiers.
 
 mod rule;
 mod tier;
+mod host;
 pub(crate) mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
-use margay_model::{DefaultAction, Endpoint, EndpointKey, Policy, PolicyKey, TierPolicies, Update};
+use margay_model::{
+    DefaultAction, Endpoint, EndpointKey, HostEndpoint, Policy, PolicyKey, TierPolicies, Update,
+};
 
-use crate::intent::{PolicyIntent, ProfileIntent, RuleIntent, TierIntent, profile_key};
+use crate::intent::{PolicyIntent, ProfileIntent, RuleIntent, Stage, TierIntent, profile_key};
 use crate::label::{Event, ItemId, LabelIndex, Labels, SelectorId};
 use crate::profiles::Profiles;
 use crate::request::{Origins, PolicyOrigins};
 use crate::sets::Sets;
+pub(crate) use host::HostEndpointFacts;
 use rule::Compiled;
 use tier::{PolicyPlace, TierPlace, Tiers};
 
@@ -71,6 +76,8 @@ pub(crate) struct Policies {
     profile_users: HashMap<Arc<str>, u32>,
     endpoints: HashMap<ItemId, EndpointFacts>,
     published: HashMap<ItemId, Arc<Endpoint>>,
+    hosts: HashMap<ItemId, HostEndpointFacts>,
+    published_hosts: HashMap<ItemId, Arc<HostEndpoint>>,
     emitted: HashMap<PolicyKey, Emitted>,
     /// Of what is emitted; shared with those who look at a state while the next one is made.
     origins: Arc<Origins>,
@@ -219,8 +226,9 @@ impl Policies {
         for event in events.drain(..) {
             self.dirty_endpoints.insert(event.item);
             let keys = self.by_selector.get(&event.selector).into_iter().flatten();
-            // Only the first and the last match of a policy decide whether it is emitted.
-            if self.index.items_of(event.selector).nth(1).is_none() {
+            // Only the first and the last match of a policy decide whether it is emitted; some are
+            // for host endpoints alone.
+            if self.is_host(event.item) || self.index.items_of(event.selector).nth(1).is_none() {
                 self.dirty_policies.extend(keys.cloned());
             }
         }
@@ -257,14 +265,16 @@ impl Policies {
             });
             self.emit(profile_key(&name), wanted, sets, &mut changes);
         }
+        self.flush_hosts(&mut changes);
         self.flush_endpoints(&mut changes);
         changes
     }
 
     fn is_wanted(&self, entry: &Entry) -> bool {
-        !entry.intent.host_path_only
-            && (entry.intent.needed_everywhere
-                || self.index.items_of(entry.selector).next().is_some())
+        if entry.intent.stage.is_host_path() {
+            return self.selects_host(entry);
+        }
+        entry.intent.needed_everywhere || self.index.items_of(entry.selector).next().is_some()
     }
 
     /// Compiles and publishes a policy's rules, or takes them back.
@@ -319,7 +329,7 @@ impl Policies {
         let mut tiers: HashMap<Vec<SelectorId>, Arc<[TierPolicies]>> = HashMap::new();
         let mut dirty: Vec<_> = std::mem::take(&mut self.dirty_endpoints).into_iter().collect();
         dirty.sort_unstable();
-        let sequence = self.sequence(&dirty);
+        let sequence = self.sequence(&dirty, |stage| !stage.is_host_path());
         let mut gone: BTreeSet<EndpointKey> = BTreeSet::new();
         let mut fresh: BTreeMap<EndpointKey, Arc<Endpoint>> = BTreeMap::new();
         for id in dirty {
@@ -377,14 +387,15 @@ impl Policies {
         tiers
     }
 
-    /// The policies that some endpoint among these has, in the order of evaluation.
-    fn sequence(&self, endpoints: &[ItemId]) -> Sequence {
+    /// The policies that some endpoint among these has and that are asked at some point of the path,
+    /// in the order of evaluation.
+    fn sequence(&self, endpoints: &[ItemId], asked: impl Fn(Stage) -> bool) -> Sequence {
         let selectors: HashSet<_> =
             endpoints.iter().flat_map(|id| self.index.selectors_of(*id)).collect();
         let keys = selectors.iter().filter_map(|s| self.by_selector.get(s)).flatten();
         let entries = keys.filter_map(|k| self.policies.get(k));
         let mut sequence = Sequence::default();
-        for (place, entries) in self.by_tier(entries.filter(|e| !e.intent.host_path_only)) {
+        for (place, entries) in self.by_tier(entries.filter(|e| asked(e.intent.stage))) {
             for entry in entries {
                 let next = sequence.policies.len();
                 sequence.by_selector.entry(entry.selector).or_default().push(next);
@@ -433,7 +444,7 @@ fn same_place(a: &PolicyIntent, b: &PolicyIntent) -> bool {
         && PolicyPlace::from(a) == PolicyPlace::from(b)
         && a.polices_ingress == b.polices_ingress
         && a.polices_egress == b.polices_egress
-        && a.host_path_only == b.host_path_only
+        && a.stage == b.stage
 }
 
 fn remove_from<K: Eq + std::hash::Hash>(

@@ -77,7 +77,7 @@ impl<'c> From<&'c Entry> for PolicyView<'c> {
             selector: intent.selector.text(),
             ingress: intent.polices_ingress,
             egress: intent.polices_egress,
-            host_path_only: intent.host_path_only,
+            host_path_only: intent.stage.is_host_path(),
         }
     }
 }

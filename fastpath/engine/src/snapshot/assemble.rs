@@ -17,7 +17,7 @@ use margay_tables::service::ServiceTable;
 
 use super::adjacency::{Adjacency, AdjacencyId, HopKey, Outer, State as HopState};
 use super::bound::BoundPorts;
-use super::guard::{Guard, everywhere, guarded, host_endpoint};
+use super::guard::{Guard, everywhere, of_port, of_uplinks};
 use super::port::{DeviceId, POD_GATEWAY_MAC, Port, PortId, PortKind, trunk_mac};
 use super::resolve::{Inputs, on_link, resolve, underlay_hop, underlay_v6};
 use super::underlay::{KernelRoute, NextHop, Underlay};
@@ -170,8 +170,7 @@ impl Assembler {
     /// Host endpoints that an interface has.
     fn guards(&mut self, inputs: &Inputs<'_>) -> Vec<Guard> {
         let mut guards: Vec<Guard> = Vec::new();
-        let of_uplinks = guarded(inputs.state, inputs.underlay).map(|(_, host)| host);
-        for host in of_uplinks.chain(everywhere(inputs.state)) {
+        for host in of_uplinks(inputs.state, inputs.underlay).chain(everywhere(inputs.state)) {
             if guard_index(&guards, Some(host)).is_none() {
                 let lists = self.policies.host(host);
                 guards.push(Guard { endpoint: host.clone(), lists });
@@ -190,7 +189,7 @@ impl Assembler {
         let mut ports = ports(inputs, workloads);
         for info in inputs.underlay.ports.iter().filter(|info| info.uplink) {
             if let Some(Some(port)) = ports.get_mut(usize::from(info.id.0)) {
-                port.guard = guard_index(guards, host_endpoint(inputs.state, info));
+                port.guard = guard_index(guards, of_port(inputs.state, info));
                 port.kernel =
                     [HopKey::Arrival(info.id), HopKey::Departure(info.id)].map(|k| self.number(k));
             }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use margay_model::{HostEndpoint, HostInterface, State};
 use margay_tables::classifier::HostLists;
 
-use super::port::PortId;
 use super::underlay::{PortInfo, Underlay};
 
 /// A host endpoint with its compiled policies.
@@ -18,15 +17,17 @@ pub struct Guard {
     pub lists: HostLists,
 }
 
-/// The host endpoint of an uplink: the first by name that names the interface or has one of its
+/// The host endpoint of an uplink with these addresses: the first by name that names the interface or has one of its
 /// addresses, else the first for all interfaces.
-pub fn host_endpoint<'s>(state: &'s State, uplink: &PortInfo) -> Option<&'s Arc<HostEndpoint>> {
+pub fn host_endpoint<'s>(
+    state: &'s State,
+    uplink: &str,
+    has: &[IpAddr],
+) -> Option<&'s Arc<HostEndpoint>> {
     let is_meant = |host: &&Arc<HostEndpoint>| match &host.interface {
         HostInterface::All => false,
-        HostInterface::Named(name) => *name == uplink.name,
-        HostInterface::With(addresses) => {
-            addresses.iter().any(|address| uplink.addresses.contains(address))
-        }
+        HostInterface::Named(name) => **name == *uplink,
+        HostInterface::With(addresses) => addresses.iter().any(|address| has.contains(address)),
     };
     state.hosts.values().find(is_meant).or_else(|| everywhere(state))
 }
@@ -36,13 +37,18 @@ pub(super) fn everywhere(state: &State) -> Option<&Arc<HostEndpoint>> {
     state.hosts.values().find(|host| host.interface == HostInterface::All)
 }
 
-/// Uplinks with their host endpoints.
-pub(super) fn guarded<'s>(
+/// The host endpoint of an uplink's port.
+pub(super) fn of_port<'s>(state: &'s State, port: &PortInfo) -> Option<&'s Arc<HostEndpoint>> {
+    host_endpoint(state, &port.name, &port.addresses)
+}
+
+/// The host endpoints of uplinks.
+pub(super) fn of_uplinks<'s>(
     state: &'s State,
     underlay: &'s Underlay,
-) -> impl Iterator<Item = (PortId, &'s Arc<HostEndpoint>)> {
+) -> impl Iterator<Item = &'s Arc<HostEndpoint>> {
     let uplinks = underlay.ports.iter().filter(|port| port.uplink);
-    uplinks.filter_map(|port| Some((port.id, host_endpoint(state, port)?)))
+    uplinks.filter_map(|port| of_port(state, port))
 }
 
 // === impl Guard ===

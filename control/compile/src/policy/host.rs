@@ -1,0 +1,106 @@
+//! Host endpoints: their policies in four lists, one for each point of a packet's path.
+
+use std::sync::Arc;
+
+use margay_model::{DefaultAction, HostEndpoint, TierPolicies, Update};
+
+use super::{Entry, Policies, PolicyChanges};
+use crate::intent::{Stage, profile_key};
+use crate::label::{ItemId, Labels};
+
+/// A host endpoint without its lists.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct HostEndpointFacts {
+    /// As it is emitted, with empty lists.
+    pub(crate) host: HostEndpoint,
+    /// Names of its profiles, in order.
+    pub(crate) profiles: Vec<Arc<str>>,
+}
+
+// === impl Policies ===
+
+impl Policies {
+    /// Adds or replaces a host endpoint that is emitted.
+    pub(crate) fn set_host(&mut self, id: ItemId, facts: HostEndpointFacts, labels: Labels) {
+        let old = self.hosts.get(&id);
+        if old != Some(&facts) {
+            let profiles = old.map(|old| old.profiles.clone()).unwrap_or_default();
+            self.count_profiles(&facts.profiles, true);
+            self.count_profiles(&profiles, false);
+            self.dirty_endpoints.insert(id);
+            self.hosts.insert(id, facts);
+        }
+        let mut events = std::mem::take(&mut self.events);
+        self.index.set_item(id, labels, &mut events);
+        self.handle(events);
+    }
+
+    /// Removes a host endpoint.
+    pub(crate) fn remove_host(&mut self, id: ItemId) {
+        let Some(old) = self.hosts.remove(&id) else { return };
+        self.count_profiles(&old.profiles, false);
+        let mut events = std::mem::take(&mut self.events);
+        self.index.remove_item(id, &mut events);
+        self.handle(events);
+        self.dirty_endpoints.insert(id);
+    }
+
+    /// Whether an item is, or was when changes were last published, a host endpoint.
+    pub(super) fn is_host(&self, id: ItemId) -> bool {
+        self.hosts.contains_key(&id) || self.published_hosts.contains_key(&id)
+    }
+
+    /// Whether a policy for another point of a host endpoint's path selects a host endpoint.
+    pub(super) fn selects_host(&self, entry: &Entry) -> bool {
+        !self.hosts.is_empty()
+            && self.index.items_of(entry.selector).any(|id| self.hosts.contains_key(&id))
+    }
+
+    /// Publishes host endpoints that changed; to be called before the other endpoints'.
+    pub(super) fn flush_hosts(&mut self, changes: &mut PolicyChanges) {
+        let dirty = self.dirty_endpoints.iter().copied().filter(|id| self.is_host(*id));
+        let mut dirty: Vec<_> = dirty.collect();
+        dirty.sort_unstable();
+        for id in dirty {
+            let old = self.published_hosts.remove(&id);
+            let Some(facts) = self.hosts.get(&id) else {
+                let gone = old.map(|old| Update::HostGone(old.key.clone()));
+                changes.endpoints_gone.extend(gone);
+                continue;
+            };
+            self.recomputed += 1;
+            let host = match old {
+                Some(old) if *old == self.host(id, facts) => old,
+                _ => {
+                    let host = Arc::new(self.host(id, facts));
+                    changes.endpoints.push(Update::Host(host.clone()));
+                    host
+                }
+            };
+            self.published_hosts.insert(id, host);
+        }
+    }
+
+    fn host(&self, id: ItemId, facts: &HostEndpointFacts) -> HostEndpoint {
+        let profiles = facts.profiles.iter().map(|name| profile_key(name));
+        HostEndpoint {
+            untracked: self.open(id, Stage::Untracked),
+            pre_dnat: self.open(id, Stage::PreDnat),
+            forward: self.tiers_at(id, |stage| stage == Stage::Forward).into(),
+            tiers: self.tiers_at(id, |stage| !stage.is_host_path()).into(),
+            profiles: profiles.collect(),
+            ..facts.host.clone()
+        }
+    }
+
+    /// The tiers of a point of the path where the end of a tier decides nothing.
+    fn open(&self, id: ItemId, stage: Stage) -> Arc<[TierPolicies]> {
+        let tiers = self.tiers_at(id, |other| other == stage).into_iter();
+        tiers.map(|tier| TierPolicies { default_action: DefaultAction::Pass, ..tier }).collect()
+    }
+
+    fn tiers_at(&self, id: ItemId, asked: impl Fn(Stage) -> bool) -> Vec<TierPolicies> {
+        let selectors: Vec<_> = self.index.selectors_of(id).collect();
+        self.sequence(&[id], asked).tiers_of(&selectors)
+    }
+}
