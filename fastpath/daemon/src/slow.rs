@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use margay_engine::snapshot::{DeviceId, HopKey};
+use margay_engine::snapshot::{ARRIVAL_MAC_PREFIX, DeviceId, HopKey};
 use margay_engine::{Counters, Engine, Fate, Frame, Ingress as From, PortId, Punt, Snapshot, Why};
 use margay_model::flow::FlowTuple;
 use margay_model::{DropReason, LocalNode, PuntReason};
@@ -331,11 +331,14 @@ impl Slow {
     }
 
     /// Has a frame of the slow path's making sent, from the address that its port sends by: on the
-    /// trunk that is what names the pod.
+    /// trunk that is what names the pod. A piece of what an uplink's host endpoint has let in says
+    /// already where it arrives.
     fn send(&self, reason: PuntReason, port: PortId, mut bytes: Vec<u8>) {
         self.counters().injected(reason);
         let mac = self.snapshots.borrow().port(port).map(|port| port.mac);
-        if let (Some(mac), Some(source)) = (mac, bytes.get_mut(6..12)) {
+        if let (Some(mac), Some(source)) = (mac, bytes.get_mut(6..12))
+            && !source.starts_with(&ARRIVAL_MAC_PREFIX)
+        {
             source.copy_from_slice(&mac);
         }
         self.give(port, bytes);
