@@ -61,12 +61,13 @@ impl Classes {
             snat_ports: Some(settings.snat_ports.0..=settings.snat_ports.1),
             guard: None,
         };
-        let failsafes = [&settings.failsafe_inbound, &settings.failsafe_outbound].map(safe_ports);
+        let failsafes = [&settings.failsafe_inbound, &settings.failsafe_outbound]
+            .map(|failsafes| safe_ports(failsafes));
         Self { addresses, ports, config, guarded, failsafes }
     }
 }
 
-fn safe_ports(failsafes: &Vec<Failsafe>) -> BTreeSet<SafePort> {
+fn safe_ports(failsafes: &[Failsafe]) -> BTreeSet<SafePort> {
     let safe =
         |open: &Failsafe| SafePort { protocol: open.protocol, port: open.port, net: open.net };
     failsafes.iter().map(safe).collect()
