@@ -48,8 +48,8 @@ enum Who {
     Address(IpAddr),
 }
 
-/// Who has which address.
-struct Directory<'c> {
+/// Who has which address, and so stands behind which service.
+pub(super) struct Directory<'c> {
     class_of: HashMap<IpAddr, usize>,
     /// For each cluster.
     endpoints: Vec<HashMap<IpAddr, (&'c Endpoint, Option<Failsafes>)>>,
@@ -93,32 +93,14 @@ pub(crate) fn targets(
     targets
 }
 
-/// The outcome of each class and target.
-pub(super) fn outcomes<'c>(
-    classes: &[Class<'c>],
-    members: &[Member],
-    clusters: &[&'c Compiler],
-    juries: &mut [Jury<'c>],
-    targets: &[Target],
-) -> Vec<Vec<Outcome>> {
-    let directory = Directory::new(classes, members, clusters);
-    let of_class = |class: &Class<'c>| {
-        let asked = juries.iter_mut().enumerate();
-        let told: Vec<Told> =
-            asked.map(|(at, jury)| directory.ask(class, at, jury, targets)).collect();
-        let outcome = |target: &Target| {
-            let parts = target.ports.iter().flat_map(|port| directory.parts(class, port, &told));
-            Outcome { parts: parts.collect() }
-        };
-        targets.iter().map(outcome).collect()
-    };
-    classes.iter().map(of_class).collect()
-}
-
 // === impl Directory ===
 
 impl<'c> Directory<'c> {
-    fn new(classes: &[Class<'c>], members: &[Member], clusters: &[&'c Compiler]) -> Self {
+    pub(super) fn new(
+        classes: &[Class<'c>],
+        members: &[Member],
+        clusters: &[&'c Compiler],
+    ) -> Self {
         let mut class_of = HashMap::new();
         for (at, class) in classes.iter().enumerate() {
             let members = class.members.iter().filter_map(|member| members.get(*member));
@@ -134,6 +116,21 @@ impl<'c> Directory<'c> {
             known
         });
         Self { class_of, endpoints: endpoints.collect() }
+    }
+
+    /// The outcome of a class and each target.
+    pub(super) fn outcomes(
+        &self,
+        class: &Class<'c>,
+        juries: &mut [Jury<'c>],
+        targets: &[Target],
+    ) -> impl Iterator<Item = Outcome> {
+        let asked = juries.iter_mut().enumerate();
+        let told: Vec<Told> = asked.map(|(at, jury)| self.ask(class, at, jury, targets)).collect();
+        targets.iter().map(move |target| {
+            let parts = target.ports.iter().flat_map(|port| self.parts(class, port, &told));
+            Outcome { parts: parts.collect() }
+        })
     }
 
     fn who(&self, backend: &SocketAddr) -> Who {

@@ -95,23 +95,29 @@ impl<'c> Survey<'c> {
         let families = [true, false].map(|v4| surveyor.family(v4));
         let (outcomes, cells) = joined(classes.len(), &families);
         let mut survey = Self { classes, outcomes, cells };
-        let columns = service::outcomes(&survey.classes, members, clusters, &mut juries, services);
-        survey.append(columns);
+        if !services.is_empty() {
+            let directory = service::Directory::new(&survey.classes, members, clusters);
+            survey.append(&directory, &mut juries, services);
+        }
         Ok(survey)
     }
 
-    /// Appends columns.
-    fn append(&mut self, columns: Vec<Vec<Outcome>>) {
-        let known = self.outcomes.iter().cloned().zip(0..);
-        let mut places: HashMap<Outcome, usize> = known.collect();
-        for (row, columns) in self.cells.iter_mut().zip(columns) {
-            row.extend(columns.into_iter().map(|outcome| {
+    /// Appends a column for each service. Most classes share outcomes, which are kept once.
+    fn append(
+        &mut self,
+        directory: &service::Directory<'c>,
+        juries: &mut [Jury<'c>],
+        services: &[Target],
+    ) {
+        let mut places: HashMap<Outcome, usize> = self.outcomes.iter().cloned().zip(0..).collect();
+        for (row, class) in self.cells.iter_mut().zip(&self.classes) {
+            for outcome in directory.outcomes(class, juries, services) {
                 let next = self.outcomes.len();
-                *places.entry(outcome).or_insert_with_key(|outcome| {
+                row.push(*places.entry(outcome).or_insert_with_key(|outcome| {
                     self.outcomes.push(outcome.clone());
                     next
-                })
-            }));
+                }));
+            }
         }
     }
 
