@@ -337,7 +337,7 @@ impl Slow {
         self.counters().injected(reason);
         let mac = self.snapshots.borrow().port(port).map(|port| port.mac);
         if let (Some(mac), Some(source)) = (mac, bytes.get_mut(6..12))
-            && !source.starts_with(&ARRIVAL_MAC_PREFIX)
+            && !(port == PortId::HOST && source.starts_with(&ARRIVAL_MAC_PREFIX))
         {
             source.copy_from_slice(&mac);
         }

@@ -1,14 +1,18 @@
 //! Host endpoints: the node's own traffic through an uplink, and what passes through the node.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use margay_engine::Ingress;
 use margay_engine::snapshot::{arrival_mac, trunk_mac};
+use margay_engine::{Fate, Ingress};
 use margay_model::{
     DefaultAction, DropReason, Failsafe, HostEndpoint, HostInterface, Rule, State, TierPolicies,
     Update,
 };
 
+use proptest::prelude::*;
+
+use crate::properties::{busy_node, cases, harm, hurt, leaves_whole, mend, well_formed};
 use crate::support::*;
 
 const NODE: &str = "192.0.2.1";
@@ -342,4 +346,59 @@ fn what_the_kernel_forwards_meets_forward_policy_and_keeps_its_ttl() {
     assert_eq!(node.send(WIRE, &through).by(HOST), arrived(&through));
     let answer = through.answer();
     assert_eq!(departs(&mut node, CLIENT_MAC, &answer).by(WIRE), to_wire(CLIENT_MAC, &answer));
+}
+
+/// Source and destination of the packet in a frame.
+fn ends(frame: &[u8]) -> (IpAddr, IpAddr) {
+    let four = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&frame[at..at + 4]).unwrap());
+    let six = |at: usize| IpAddr::from(<[u8; 16]>::try_from(&frame[at..at + 16]).unwrap());
+    if frame[14] >> 4 == 4 { (four(26), four(30)) } else { (six(22), six(38)) }
+}
+
+/// Whether an address is the node's, or one that it has in common with others.
+fn is_nodes(addr: IpAddr) -> bool {
+    let own = [NODE, "2001:db8:1::1", "203.0.113.1", "10.65.0.60", "10.65.0.61", "192.0.2.255"];
+    own.contains(&addr.to_string().as_str()) || addr.is_multicast() || addr.is_loopback()
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    /// Whatever is in the packet, and whatever was decided before: the node's own traffic is closed,
+    /// both ways, and what else leaves is whole.
+    #[test]
+    fn nothing_reaches_or_leaves_a_node_whose_host_endpoint_allows_nothing(
+        packets in prop::collection::vec(
+            (well_formed(), 0u8..3, prop::collection::vec(harm(), 0..2), any::<bool>()), 1..64),
+        untracked: bool,
+    ) {
+        let mut node = busy_node();
+        guard(&mut node, |state, host| if untracked {
+            host.untracked = list(state, "other", OPEN, Some(vec![allow_ports(250, 1, 2)]), None);
+        });
+        let frames = packets.iter().map(|(packet, way, harms, mended)| {
+            let mut frame = match way {
+                0 => frame_from(WIRE, packet),
+                1 => packet.frame(trunk_mac(ifindex(WIRE)), NEAR_MAC),
+                _ => frame_from(A, packet),
+            };
+            harms.iter().for_each(|harm| hurt(&mut frame, harm));
+            if *mended {
+                mend(&mut frame);
+            }
+            (if *way == 0 { Ingress::Port(WIRE) } else { Ingress::Trunk }, frame)
+        });
+        let outs = node.batch(frames.collect()).0;
+        for (out, (packet, way, ..)) in outs.iter().zip(&packets) {
+            leaves_whole(out)?;
+            let Fate::Forward(port) = out.fate else { continue };
+            let (src, dst) = ends(&out.frame);
+            let nodes = match way {
+                0 => port == HOST && is_nodes(dst),
+                1 => is_nodes(src),
+                _ => false,
+            };
+            prop_assert!(!nodes, "{packet:?} {out:?}");
+        }
+    }
 }

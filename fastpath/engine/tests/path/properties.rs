@@ -69,7 +69,7 @@ fn services(state: &mut State, policy: TrafficPolicy) {
     }
 }
 
-fn busy_node() -> Node {
+pub(crate) fn busy_node() -> Node {
     let mut node = Node::with_capacity(64);
     node.change(|state| services(state, TrafficPolicy::Cluster));
     node
@@ -98,7 +98,7 @@ prop_compose! {
 
 prop_compose! {
     /// Any packet that is well formed.
-    fn well_formed()(
+    pub(crate) fn well_formed()(
         v4: bool,
         (s4, d4, s6, d6) in (select(&V4), select(&V4), select(&V6), select(&V6)),
         mut body in body(),
@@ -131,14 +131,14 @@ fn tunneled(inner: &Ip, how: u8, class: u8) -> Ip {
 
 /// One thing done to the frame of a good packet.
 #[derive(Clone, Debug)]
-enum Harm {
+pub(crate) enum Harm {
     Set(prop::sample::Index, u8),
     Flip(prop::sample::Index, u8),
     Cut(prop::sample::Index),
     Pad(usize),
 }
 
-fn harm() -> impl Strategy<Value = Harm> {
+pub(crate) fn harm() -> impl Strategy<Value = Harm> {
     let at = any::<prop::sample::Index>;
     prop_oneof![
         (at(), select(&[0u8, 1, 4, 0x0f, 0x40, 0x45, 0x4f, 0x7f, 0x80, 0xfe, 0xff]))
@@ -149,7 +149,7 @@ fn harm() -> impl Strategy<Value = Harm> {
     ]
 }
 
-fn hurt(frame: &mut Vec<u8>, harm: &Harm) {
+pub(crate) fn hurt(frame: &mut Vec<u8>, harm: &Harm) {
     // Harm is done to headers, which is where it hurts.
     let headers = frame.len().min(130);
     match harm {
@@ -162,7 +162,7 @@ fn hurt(frame: &mut Vec<u8>, harm: &Harm) {
 }
 
 /// Mends the checksum of the outermost IPv4 header, so that harm gets behind it.
-fn mend(frame: &mut [u8]) {
+pub(crate) fn mend(frame: &mut [u8]) {
     if frame.len() < 34 || frame[12..14] != [8, 0] {
         return;
     }
@@ -181,7 +181,7 @@ fn folded(bytes: &[u8]) -> u16 {
 }
 
 /// What every frame that leaves has, wherever it came from.
-fn leaves_whole(out: &Out) -> Result<(), TestCaseError> {
+pub(crate) fn leaves_whole(out: &Out) -> Result<(), TestCaseError> {
     let Fate::Forward(_) = out.fate else { return Ok(()) };
     let ip = &out.frame[14..];
     match out.frame[12..14] {
