@@ -5,7 +5,8 @@
 //!
 //! In the order of use:
 //! - [`node`]: the node itself, its peers, the address pools and the settings;
-//! - [`rule`], [`policy`]: what decides a packet; [`set`]: the address sets that rules name;
+//! - [`rule`], [`policy`]: what decides a packet; [`set`]: the address sets that rules name, by
+//!   address or, through [`domain`], by the name that is looked up;
 //! - [`endpoint`], [`host`]: whom policy applies to; [`route`]: where addresses live; [`service`]: what is
 //!   translated;
 //! - [`state`]: all of the above at once, and the deltas ([`state::Update`]) between two states;
@@ -14,6 +15,7 @@
 
 pub mod node;
 pub mod rule;
+pub mod domain;
 pub mod set;
 
 pub mod policy;
@@ -28,11 +30,12 @@ pub mod state;
 pub mod flow;
 pub mod reason;
 
+pub use domain::{DomainError, DomainName, DomainPattern};
 pub use endpoint::{Endpoint, EndpointKey};
 pub use host::{Failsafe, HostEndpoint, HostInterface, HostKey};
-pub use node::{Encap, LocalNode, Mac, Pool, RemoteNode, Settings};
+pub use node::{DnsServer, DnsSettings, Encap, LocalNode, Mac, Pool, RemoteNode, Settings};
 pub use policy::{DefaultAction, Policy, PolicyKey, TierPolicies};
-pub use reason::{DropReason, PuntReason};
+pub use reason::{DnsReading, DropReason, PuntReason};
 pub use route::{Route, RouteTarget};
 pub use rule::{Action, EntityMatch, IcmpMatch, IpVersion, PortRange, Rule};
 pub use service::{Backend, Selection, Service, ServiceKey, TrafficPolicy};

@@ -158,6 +158,42 @@ pub struct Settings {
     pub failsafe_outbound: Vec<Failsafe>,
     /// How long an idle connection is remembered.
     pub timeouts: Timeouts,
+    /// Whose answers about domain names are believed, and for how long.
+    pub dns: DnsSettings,
+}
+
+/// How addresses of domain names are learned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsSettings {
+    /// Servers whose answers to pods are believed.
+    pub trusted: Vec<DnsServer>,
+    /// Seconds that an address stays allowed beyond the time that its records say.
+    pub extra_ttl: u32,
+    /// Milliseconds that an answer is held back at most until its addresses are allowed.
+    pub max_hold: u32,
+    /// Another number than before: what was learned is forgotten.
+    pub epoch: u32,
+}
+
+/// A name server.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DnsServer {
+    /// By its address.
+    Address {
+        /// The address.
+        addr: IpAddr,
+        /// The port, over UDP and TCP, in host byte order.
+        port: u16,
+    },
+    /// By a service's cluster addresses and those of its backends.
+    Service {
+        /// The service's namespace.
+        namespace: Arc<str>,
+        /// The service's name.
+        name: Arc<str>,
+        /// The service's port in host byte order.
+        port: u16,
+    },
 }
 
 /// Lifetimes of idle connections in milliseconds, with the names that Calico gives them.
@@ -201,6 +237,20 @@ impl Default for Settings {
             failsafe_inbound: Vec::new(),
             failsafe_outbound: Vec::new(),
             timeouts: Timeouts::default(),
+            dns: DnsSettings::default(),
+        }
+    }
+}
+
+impl Default for DnsSettings {
+    /// The cluster's own name servers, and what their records say to the second.
+    fn default() -> Self {
+        let (namespace, name) = ("kube-system".into(), "kube-dns".into());
+        Self {
+            trusted: vec![DnsServer::Service { namespace, name, port: 53 }],
+            extra_ttl: 0,
+            max_hold: 3_000,
+            epoch: 0,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Why a packet did not go straight through: one table gives each reason its name (the label of
-//! its counter) and its sentence.
+//! Why a packet did not go straight through, and what was found in it: one table gives each reason
+//! its name (the label of its counter) and its sentence.
 
 /// Declares an enum of reasons with their names and sentences.
 macro_rules! reasons {
@@ -93,6 +93,20 @@ reasons! {
         IcmpError "icmp_error" "An ICMP error about a connection of ours: its quotation is to be translated.",
         HostFlow "host_flow" "A connection from outside to a service backend in the host network: its answers must be steered here.",
         Dhcp "dhcp" "A router solicitation or DHCP packet of a pod.",
+        Dns "dns" "A pod's question to a trusted name server, or the answer: policies name domains.",
+    }
+}
+
+reasons! {
+    /// What reading along found in a message between a pod and a name server.
+    DnsReading {
+        Question "question" "A pod's question.",
+        Answer "answer" "An answer with addresses, to what the pod asked: they were learned.",
+        Other "other" "Nothing that policy needs: other types of records, errors, a part of a message.",
+        Unasked "unasked" "An answer to what the pod did not ask: it went on and was not believed.",
+        Malformed "malformed" "Not a message, or of a stream whose beginning was not seen: it went on.",
+        Unheld "unheld" "An answer that went on at once: too many were being held back.",
+        Late "late" "An answer that was held back for as long as may be, and went on.",
     }
 }
 

@@ -65,6 +65,8 @@ pub struct EntityMatch {
     pub not_nets: Vec<IpNet>,
     /// The address is a member of every one of these sets.
     pub sets: Vec<SetId>,
+    /// Whether the addresses that were learned for the domain names of `sets` count as members.
+    pub learned: bool,
     /// The address is a member of none of these sets.
     pub not_sets: Vec<SetId>,
     /// Address, protocol and port are together a member of every one of these sets (services).

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::domain::DomainPattern;
+
 /// Identifies a set; equal for equal meaning, so that rules of several policies share one.
 pub type SetId = Arc<str>;
 
@@ -30,10 +32,13 @@ pub enum Member {
 pub struct AddressSet {
     /// All members, ordered.
     pub members: BTreeSet<Member>,
+    /// Names whose addresses are members too, as the dataplane learns them from answers to pods:
+    /// for rules that ask for learned members ([`crate::EntityMatch::learned`]).
+    pub domains: BTreeSet<DomainPattern>,
 }
 
 impl<I: IntoIterator<Item = Member>> From<I> for AddressSet {
     fn from(members: I) -> Self {
-        Self { members: members.into_iter().collect() }
+        Self { members: members.into_iter().collect(), domains: BTreeSet::new() }
     }
 }

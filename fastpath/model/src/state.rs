@@ -203,7 +203,10 @@ fn gone<K: Ord, V>(old: &BTreeMap<K, V>, new: &BTreeMap<K, V>, mut each: impl Fn
 
 /// A whole set, or only its changed members where that is shorter.
 fn set_change(id: &SetId, old: Option<&Arc<AddressSet>>, new: &Arc<AddressSet>) -> Update {
-    let Some(old) = old else { return Update::Set(id.clone(), new.clone()) };
+    let old = match old {
+        Some(old) if old.domains == new.domains => old,
+        _ => return Update::Set(id.clone(), new.clone()),
+    };
     let add: Vec<_> = new.members.difference(&old.members).copied().collect();
     let remove: Vec<_> = old.members.difference(&new.members).copied().collect();
     if add.len() + remove.len() < new.members.len() {
@@ -261,11 +264,18 @@ mod tests {
     }
 
     #[test]
-    fn a_small_change_of_a_set_is_sent_as_members() {
+    fn a_small_change_of_a_set_is_sent_as_members_and_its_names_as_a_whole() {
         let states = states();
         let diff = states[1].diff(&states[2]);
         assert!(
             matches!(&diff[0], Update::SetMembers { add, remove, .. } if add.len() == 1 && remove.len() == 1)
+        );
+        let mut named = states[2].clone();
+        let mut set = AddressSet::clone(&named.sets["s"]);
+        set.domains.insert("*.example.com".parse().unwrap());
+        named.apply(Update::Set("s".into(), Arc::new(set)));
+        assert!(
+            matches!(&states[2].diff(&named)[..], [Update::Set(_, set)] if set.members.len() == 10)
         );
     }
 }

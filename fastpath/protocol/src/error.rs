@@ -35,6 +35,9 @@ pub enum Problem {
     /// An Ethernet address of a wrong length.
     #[error("an Ethernet address has 6 bytes, not {0}")]
     MacLength(usize),
+    /// A text that is no pattern of domain names.
+    #[error("{0}")]
+    Domain(#[source] margay_model::DomainError),
     /// The last port of a range is below its first.
     #[error("the last port {last} is below the first {first}")]
     EmptyRange {

@@ -17,6 +17,7 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Dataplane for Yes {
     type SyncStream = Answers<proto::FromDaemon>;
     type ListFlowsStream = Answers<proto::Flow>;
+    type ListNamesStream = Answers<proto::NameAddress>;
     type TraceStream = Answers<proto::Sighting>;
     type ProbeStream = Answers<proto::Sighting>;
 
@@ -41,6 +42,13 @@ impl Dataplane for Yes {
         _: Request<proto::FlowFilter>,
     ) -> Result<Response<Self::ListFlowsStream>, Status> {
         Ok(Response::new(Box::pin(tokio_stream::empty())))
+    }
+
+    async fn list_names(
+        &self,
+        _: Request<proto::ListNamesRequest>,
+    ) -> Result<Response<Self::ListNamesStream>, Status> {
+        Err(Status::unimplemented("no names here"))
     }
 
     async fn get_counters(

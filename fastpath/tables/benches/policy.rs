@@ -81,6 +81,7 @@ fn packet() -> PacketFacts {
         dst_port: Some(60_000),
         protocol: 6,
         icmp: None,
+        established: false,
     }
 }
 

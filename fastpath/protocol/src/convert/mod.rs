@@ -6,6 +6,7 @@
 mod net;
 mod node;
 mod set;
+mod dns;
 
 mod policy;
 mod rule;

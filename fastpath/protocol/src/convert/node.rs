@@ -1,7 +1,7 @@
 //! The node, its peers, the pools and the settings.
 
 use margay_model::node::{EndpointToHost, Timeouts, TunnelAddress};
-use margay_model::{Encap, LocalNode, Pool, PortRange, RemoteNode, Settings};
+use margay_model::{DnsSettings, Encap, LocalNode, Pool, PortRange, RemoteNode, Settings};
 
 use super::net::{from_subnet, subnet_v4, subnet_v6};
 use crate::bytes::{address, each, from_address, mac, messages, needed, small, v4, v6};
@@ -160,6 +160,7 @@ impl From<&Settings> for proto::Settings {
             timeouts: Some((&settings.timeouts).into()),
             failsafe_inbound: messages(&settings.failsafe_inbound),
             failsafe_outbound: messages(&settings.failsafe_outbound),
+            dns: Some((&settings.dns).into()),
         }
     }
 }
@@ -184,6 +185,10 @@ impl TryFrom<proto::Settings> for Settings {
             timeouts: needed(settings.timeouts, "timeouts")?.into(),
             failsafe_inbound: each(settings.failsafe_inbound, "failsafe_inbound")?,
             failsafe_outbound: each(settings.failsafe_outbound, "failsafe_outbound")?,
+            dns: match settings.dns {
+                Some(dns) => dns.try_into().at("dns")?,
+                None => DnsSettings::default(),
+            },
         })
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use margay_model::{AddressSet, Member, Update};
 
+use super::dns::patterns;
 use crate::bytes::{each, messages, needed};
 use crate::error::{At, FieldError};
 use crate::proto;
@@ -23,9 +24,11 @@ impl From<&Update> for Change {
             Update::RemoteGone(name) => Self::RemoteGone(name.to_string()),
             Update::Pool(pool) => Self::Pool(pool.into()),
             Update::PoolGone(cidr) => Self::PoolGone(cidr.into()),
-            Update::Set(id, set) => {
-                Self::Set(proto::Set { id: id.to_string(), members: messages(&set.members) })
-            }
+            Update::Set(id, set) => Self::Set(proto::Set {
+                id: id.to_string(),
+                members: messages(&set.members),
+                domains: set.domains.iter().map(ToString::to_string).collect(),
+            }),
             Update::SetMembers { id, add, remove } => Self::SetMembers(proto::SetMembers {
                 id: id.to_string(),
                 add: messages(add),
@@ -58,7 +61,9 @@ impl TryFrom<proto::Update> for Update {
             Change::PoolGone(cidr) => Self::PoolGone(cidr.try_into().at("pool_gone")?),
             Change::Set(set) => {
                 let members: Vec<Member> = each(set.members, "members").at("set")?;
-                Self::Set(set.id.into(), Arc::new(AddressSet::from(members)))
+                let domains = patterns(&set.domains).at("set")?;
+                let set_of = AddressSet { domains, ..AddressSet::from(members) };
+                Self::Set(set.id.into(), Arc::new(set_of))
             }
             Change::SetMembers(change) => Self::SetMembers {
                 id: change.id.into(),

@@ -24,21 +24,27 @@ pub(crate) fn member() -> impl Strategy<Value = Member> {
 }
 
 pub(crate) fn set() -> impl Strategy<Value = AddressSet> {
-    vec(member(), 0..6).prop_map(AddressSet::from)
+    let pattern = "[*a-z]\\.[a-z-]{1,9}\\.com";
+    let domains = vec(pattern.prop_map(|text| text.parse().expect("a pattern")), 0..3);
+    (vec(member(), 0..6), domains).prop_map(|(members, domains)| AddressSet {
+        domains: domains.into_iter().collect(),
+        ..AddressSet::from(members)
+    })
 }
 
 fn entity() -> impl Strategy<Value = EntityMatch> {
     (
         (vec(net(), 0..3), vec(net(), 0..3)),
-        (names(), names(), names()),
+        (names(), names(), names(), any::<bool>()),
         (vec(port_range(), 0..3), names(), vec(port_range(), 0..3), names()),
     )
-        .prop_map(|((nets, not_nets), (sets, not_sets, addr_port_sets), ports)| {
+        .prop_map(|((nets, not_nets), (sets, not_sets, addr_port_sets, learned), ports)| {
             let (ports, named_ports, not_ports, not_named_ports) = ports;
             EntityMatch {
                 nets,
                 not_nets,
                 sets,
+                learned,
                 not_sets,
                 addr_port_sets,
                 ports,

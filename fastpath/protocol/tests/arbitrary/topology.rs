@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use margay_model::node::{EndpointToHost, Timeouts, TunnelAddress};
 use margay_model::{
-    Backend, Encap, Failsafe, LocalNode, Pool, RemoteNode, Route, RouteTarget, Selection, Service,
-    Settings, TrafficPolicy,
+    Backend, DnsServer, DnsSettings, Encap, Failsafe, LocalNode, Pool, RemoteNode, Route,
+    RouteTarget, Selection, Service, Settings, TrafficPolicy,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -44,12 +44,12 @@ fn settings() -> impl Strategy<Value = Settings> {
         (any::<u16>(), 0..1u32 << 24, port_range(), to_host),
         (vec(net(), 0..3), vec(net(), 0..3)),
         any::<[bool; 3]>(),
-        (any::<u32>(), timeouts(), vec(failsafe(), 0..3), vec(failsafe(), 0..3)),
+        (any::<u32>(), timeouts(), vec(failsafe(), 0..3), vec(failsafe(), 0..3), dns()),
     )
         .prop_map(|(vxlan, nets, [cut, allow_vxlan, allow_ipip], rest)| {
             let (vxlan_port, vxlan_vni, ports, endpoint_to_host) = vxlan;
             let (service_ranges, node_port_addresses) = nets;
-            let (errors, timeouts, failsafe_inbound, failsafe_outbound) = rest;
+            let (errors, timeouts, failsafe_inbound, failsafe_outbound, dns) = rest;
             Settings {
                 vxlan_port,
                 vxlan_vni,
@@ -64,6 +64,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 failsafe_inbound,
                 failsafe_outbound,
                 timeouts,
+                dns,
             }
         })
 }
@@ -73,6 +74,20 @@ fn failsafe() -> impl Strategy<Value = Failsafe> {
         protocol,
         port,
         net,
+    })
+}
+
+fn dns() -> impl Strategy<Value = DnsSettings> {
+    let server = prop_oneof![
+        any::<(IpAddr, u16)>().prop_map(|(addr, port)| DnsServer::Address { addr, port }),
+        (name(), name(), any::<u16>()).prop_map(|(namespace, name, port)| DnsServer::Service {
+            namespace,
+            name,
+            port
+        }),
+    ];
+    (vec(server, 0..3), any::<[u32; 3]>()).prop_map(|(trusted, [extra_ttl, max_hold, epoch])| {
+        DnsSettings { trusted, extra_ttl, max_hold, epoch }
     })
 }
 

@@ -7,17 +7,18 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use margay_model::{
-    Endpoint, EndpointKey, HostEndpoint, HostKey, Policy, PolicyKey, Rule, State, TierPolicies,
-    Update,
+    Endpoint, EndpointKey, HostEndpoint, HostKey, Policy, PolicyKey, Rule, SetId, State,
+    TierPolicies, Update,
 };
 
 use super::Classifier;
 use super::cluster::ClusterPolicies;
-use super::facts::Direction;
+use super::facts::{Direction, Standing};
 use super::list::{EndpointPolicy, RuleList, Step};
 use super::matcher::CompiledRule;
 use super::names::{Numbering, Numbers};
 use super::sets::SetBook;
+use crate::addr::Addr;
 
 /// Everything known about policies, compiled.
 #[derive(Debug, Default)]
@@ -120,6 +121,11 @@ impl PolicyBook {
             }
             _ => {}
         }
+    }
+
+    /// Notes what is known of an address that was learned for a domain name of a set.
+    pub fn note_learned(&mut self, set: &SetId, addr: Addr, standing: Standing) {
+        self.sets.learn(&mut self.classifier.sets, set, addr, standing);
     }
 
     /// The endpoint's policies as they are now, compiled as far as they have changed. To be asked

@@ -249,7 +249,9 @@ impl EndField {
     fn enter(&mut self, end: End, conditions: &[Condition], place: u32) {
         for condition in conditions {
             match condition {
-                Condition::InSet(of, set) if *of == end => return self.sets.enter(&[*set], place),
+                Condition::InSet(of, set) | Condition::InSetOrLearned(of, set) if *of == end => {
+                    return self.sets.enter(&[*set], place);
+                }
                 Condition::Net(of, net) if *of == end => return self.enter_nets(&[*net], place),
                 Condition::Nets(of, nets) if *of == end => return self.enter_nets(nets, place),
                 _ => {}
@@ -269,7 +271,9 @@ impl EndField {
 
     fn vector(&self, addr: Addr, sets: &Sets) -> Vector {
         let around = sets.around(addr).flatten();
-        let mut vector = self.sets.vector(sets.of_addr(addr).iter().chain(around).copied());
+        let learned = sets.learned_by(addr).iter().map(|(set, _)| set);
+        let of_addr = sets.of_addr(addr).iter().chain(around).chain(learned);
+        let mut vector = self.sets.vector(of_addr.copied());
         for (places, _) in self.nets.matches(addr) {
             places.iter().for_each(|place| set(&mut vector, *place));
         }

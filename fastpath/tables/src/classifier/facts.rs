@@ -23,6 +23,20 @@ pub struct PacketFacts {
     pub protocol: u8,
     /// Type and code of ICMP or ICMPv6.
     pub icmp: Option<(u8, Option<u8>)>,
+    /// Whether the connection is one that was allowed before: addresses that its destination's name
+    /// does not have any more are still those that it had.
+    pub established: bool,
+}
+
+/// What is known of an address that was learned for a name of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Standing {
+    /// The name has it: it is a member.
+    Current,
+    /// The name had it: it is a member for connections that are there.
+    Lapsed,
+    /// It is no member.
+    Unknown,
 }
 
 /// From the endpoint's point of view.

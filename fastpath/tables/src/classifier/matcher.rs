@@ -47,6 +47,8 @@ pub(super) enum Condition {
     Nets(End, Box<[Prefix]>),
     NotNets(End, Box<[Prefix]>),
     InSet(End, u32),
+    /// The same, or the address was learned for a name of the set.
+    InSetOrLearned(End, u32),
     NotInSet(End, u32),
     InPortSet(End, u32),
     NotInPortSet(End, u32),
@@ -93,7 +95,8 @@ fn conditions(rule: &Rule, set: &mut impl FnMut(&SetId) -> u32) -> Box<[Conditio
         nets(end, entity, &mut out);
     }
     for (end, entity) in ends {
-        out.extend(entity.sets.iter().map(|id| Condition::InSet(end, set(id))));
+        let in_set = if entity.learned { Condition::InSetOrLearned } else { Condition::InSet };
+        out.extend(entity.sets.iter().map(|id| in_set(end, set(id))));
         out.extend(entity.not_sets.iter().map(|id| Condition::NotInSet(end, set(id))));
         out.extend(entity.addr_port_sets.iter().map(|id| Condition::InPortSet(end, set(id))));
         let not_named = entity.not_named_ports.iter();
@@ -153,6 +156,9 @@ impl Condition {
             Self::Nets(end, nets) => nets.iter().any(|net| net.contains(end.addr(facts))),
             Self::NotNets(end, nets) => !nets.iter().any(|net| net.contains(end.addr(facts))),
             Self::InSet(end, set) => sets.contains_addr(*set, end.addr(facts)),
+            Self::InSetOrLearned(end, set) => {
+                sets.has_or_learned(*set, end.addr(facts), facts.established)
+            }
             Self::NotInSet(end, set) => !sets.contains_addr(*set, end.addr(facts)),
             Self::InPortSet(end, set) => in_port_set(*end, *set, sets, facts) == Some(true),
             Self::NotInPortSet(end, set) => in_port_set(*end, *set, sets, facts) == Some(false),

@@ -30,7 +30,7 @@ mod tests;
 
 pub use book::{HostLists, PolicyBook, Work};
 pub use cluster::{ClusterPolicies, Membership, Vectors};
-pub use facts::{Cause, Decision, Direction, PacketFacts, Verdict};
+pub use facts::{Cause, Decision, Direction, PacketFacts, Standing, Verdict};
 pub use list::EndpointPolicy;
 
 use margay_model::PolicyKey;

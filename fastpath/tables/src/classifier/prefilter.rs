@@ -141,6 +141,9 @@ impl EndIndex {
         let addr = end.addr(facts);
         if !self.sets.is_empty() {
             self.gather_sets(&self.sets, sets.of_addr(addr), out);
+            for (set, _) in sets.learned_by(addr) {
+                self.gather_sets(&self.sets, &[*set], out);
+            }
             for around in sets.around(addr) {
                 self.gather_sets(&self.sets, around, out);
             }
@@ -238,7 +241,9 @@ fn option(condition: &Condition) -> Option<Vec<Value>> {
         }
         Condition::Net(end, net) => vec![Value::Net(*end, *net)],
         Condition::Nets(end, nets) => nets.iter().map(|net| Value::Net(*end, *net)).collect(),
-        Condition::InSet(end, set) => vec![Value::Set(*end, *set)],
+        Condition::InSet(end, set) | Condition::InSetOrLearned(end, set) => {
+            vec![Value::Set(*end, *set)]
+        }
         Condition::InPortSet(end, set) => vec![Value::PortSet(*end, *set)],
         _ => return None,
     })

@@ -4,6 +4,7 @@ use hashbrown::HashMap;
 use margay_model::{AddressSet, Member, SetId};
 use smallvec::SmallVec;
 
+use super::facts::Standing;
 use crate::addr::Addr;
 use crate::cow::{CowMap, CowVec};
 use crate::ipset::{AddrPort, Element, IpSet};
@@ -19,6 +20,8 @@ pub(super) struct Sets {
     by_addr: CowMap<Addr, SetNumbers>,
     by_net: Lpm<SetNumbers>,
     by_port: CowMap<AddrPort, SetNumbers>,
+    /// The sets that an address was learned for.
+    learned: CowMap<Addr, SmallVec<[(u32, Standing); 2]>>,
 }
 
 /// Gives sets their numbers.
@@ -33,6 +36,17 @@ impl Sets {
     #[inline]
     pub(super) fn contains_addr(&self, set: u32, addr: Addr) -> bool {
         self.sets.get(set as usize).is_some_and(|set| set.contains_addr(addr))
+    }
+
+    /// The same where learned addresses count; `established` where those count too that have
+    /// lapsed.
+    #[inline]
+    pub(super) fn has_or_learned(&self, set: u32, addr: Addr, established: bool) -> bool {
+        self.contains_addr(set, addr)
+            || self
+                .learned_by(addr)
+                .iter()
+                .any(|(by, standing)| *by == set && (*standing == Standing::Current || established))
     }
 
     #[inline]
@@ -54,10 +68,31 @@ impl Sets {
         self.by_net.matches(addr).map(|(sets, _)| &sets[..])
     }
 
+    /// The sets that the address was learned for, be it current or lapsed.
+    #[inline]
+    pub(super) fn learned_by(&self, addr: Addr) -> &[(u32, Standing)] {
+        if self.learned.is_empty() {
+            return &[];
+        }
+        self.learned.get(&addr).map_or(&[], |sets| sets)
+    }
+
     /// The sets that have the triple.
     #[inline]
     pub(super) fn of_port(&self, port: AddrPort) -> &[u32] {
         self.by_port.get(&port).map_or(&[], |sets| sets)
+    }
+
+    /// Notes what is known of a learned address now.
+    fn learn(&mut self, set: u32, addr: Addr, standing: Standing) {
+        let Some(list) = self.learned.entry(addr, SmallVec::new) else { return };
+        list.retain(|(other, _)| *other != set);
+        if standing != Standing::Unknown {
+            list.push((set, standing));
+        }
+        if list.is_empty() {
+            self.learned.remove(&addr);
+        }
     }
 
     fn change(&mut self, set: u32, element: Element, join: bool) {
@@ -139,7 +174,13 @@ impl SetBook {
         }
     }
 
-    /// Empties a set.
+    /// Notes what is known of an address that was learned for a name of the set.
+    pub(super) fn learn(&mut self, sets: &mut Sets, id: &SetId, addr: Addr, standing: Standing) {
+        let number = self.number(sets, id);
+        sets.learn(number, addr, standing);
+    }
+
+    /// Empties a set; what was learned for its names is taken back by who learned it.
     pub(super) fn remove(&mut self, sets: &mut Sets, id: &SetId) {
         self.replace(sets, id, &AddressSet::default());
     }

@@ -61,6 +61,7 @@ fn tcp(src: &str, dst: &str, port: u16) -> PacketFacts {
         dst_port: Some(port),
         protocol: 6,
         icmp: None,
+        established: false,
     }
 }
 

@@ -57,6 +57,42 @@ fn a_changed_set_rebuilds_nothing_and_is_in_force_in_new_snapshots_only() {
 }
 
 #[test]
+fn what_was_learned_counts_where_a_rule_asks_for_it_and_lapsed_for_what_is_there() {
+    let learned = |learned| {
+        let dst = EntityMatch { sets: vec!["s".into()], learned, ..EntityMatch::default() };
+        Rule { dst, ..Rule::any(Action::Allow) }
+    };
+    let mut book = PolicyBook::default();
+    book.note(&Update::Set("s".into(), set([net("10.0.0.1/32")])));
+    // Enough rules for an index, too.
+    let others = (0..40).map(|n| rule_from(&format!("other{n}")));
+    book.note(&Update::Policy(policy("asks", others.clone().chain([learned(true)]).collect())));
+    book.note(&Update::Policy(policy("not", others.chain([learned(false)]).collect())));
+    let [asks, not] = ["asks", "not"].map(|key| book.endpoint(&pod(0, key)));
+    let new = addr("192.0.2.1");
+    let rows = [
+        (Standing::Unknown, [false, false]),
+        (Standing::Current, [true, true]),
+        (Standing::Lapsed, [false, true]),
+        (Standing::Current, [true, true]),
+        (Standing::Unknown, [false, false]),
+    ];
+    for (standing, expected) in rows {
+        book.note_learned(&"s".into(), new, standing);
+        let classifier = book.classifier();
+        let allowed = |list, dst, established| {
+            let facts = PacketFacts { established, ..tcp("10.9.0.1", dst, 1) };
+            classifier.decide(list, Direction::Ingress, &facts).allowed()
+        };
+        let found = [false, true].map(|established| allowed(&asks, "192.0.2.1", established));
+        assert_eq!(found, expected, "{standing:?}");
+        assert!(!allowed(&not, "192.0.2.1", true) && allowed(&asks, "10.0.0.1", false));
+        // A set that is told anew keeps what was learned.
+        book.note(&Update::Set("s".into(), set([net("10.0.0.1/32")])));
+    }
+}
+
+#[test]
 fn an_endpoint_that_changes_its_policies_gets_the_list_of_those() {
     let mut book = PolicyBook::default();
     book.note(&Update::Policy(policy("a", vec![Rule::any(Action::Allow)])));

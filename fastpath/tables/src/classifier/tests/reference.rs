@@ -150,6 +150,7 @@ fn entity() -> impl Strategy<Value = EntityMatch> {
                 nets,
                 not_nets,
                 sets,
+                learned: false,
                 not_sets,
                 addr_port_sets,
                 ports,
@@ -196,7 +197,7 @@ fn facts() -> impl Strategy<Value = PacketFacts> {
         .prop_map(|(v6, [src, dst], src_port, dst_port, protocol, icmp)| {
             let family = if v6 { &ADDRS[4..] } else { &ADDRS[..4] };
             let (src, dst) = (addr(src.get::<&str>(family)), addr(dst.get::<&str>(family)));
-            PacketFacts { src, dst, src_port, dst_port, protocol, icmp }
+            PacketFacts { src, dst, src_port, dst_port, protocol, icmp, established: false }
         })
 }
 
