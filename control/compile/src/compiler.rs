@@ -530,7 +530,11 @@ impl Compiler {
         };
         labels.extend(facts.labels.iter().map(|(k, v)| (k.as_str().into(), v.as_str().into())));
         labels.extend(inherited.into_iter().flat_map(|p| p.labels));
-        let item = Contribution { nets: facts.nets.clone(), ports: Vec::new() };
+        let item = Contribution {
+            nets: facts.nets.clone(),
+            ports: Vec::new(),
+            domains: facts.domains.clone(),
+        };
         let id = self.items.id(key);
         self.sets.set_item(id, labels.into_iter().collect(), item);
     }
@@ -551,7 +555,7 @@ impl Compiler {
         let labels: Labels = own.chain(profiles.flat_map(|p| p.labels)).collect();
         let nets = host.addresses.iter().copied().map(IpNet::from).collect();
         let id = self.items.id(key);
-        let item = Contribution { nets, ports: host.ports.clone() };
+        let item = Contribution { nets, ports: host.ports.clone(), domains: Vec::new() };
         self.sets.set_item(id, labels.clone(), item);
         match &self.own_node {
             Some(own) if *own == host.node => {

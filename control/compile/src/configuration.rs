@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use margay_model::node::{EndpointToHost, Timeouts};
-use margay_model::{Failsafe, Settings};
+use margay_model::{DnsSettings, Failsafe, Settings};
 use margay_resources::conf::{self, ConntrackTimeouts, FailsafePort, HostAction};
 use margay_resources::v3::FelixConfiguration;
 
@@ -96,6 +96,12 @@ impl Configuration {
             failsafe_inbound: failsafes(&felix.failsafe_inbound_host_ports),
             failsafe_outbound: failsafes(&felix.failsafe_outbound_host_ports),
             timeouts: timeouts(&felix.conntrack_timeouts, defaults.timeouts),
+            dns: DnsSettings {
+                trusted: felix.dns_trusted_servers,
+                extra_ttl: u32::try_from(felix.dns_extra_ttl.as_secs()).unwrap_or(u32::MAX),
+                max_hold: millis(felix.dns_packets_nfqueue_max_hold_duration),
+                epoch: felix.dns_cache_epoch,
+            },
             ..defaults
         }
     }
@@ -110,8 +116,11 @@ fn failsafes(felix: &[FailsafePort]) -> Vec<Failsafe> {
     felix.iter().map(open).collect()
 }
 
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
 fn timeouts(felix: &ConntrackTimeouts, defaults: Timeouts) -> Timeouts {
-    let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
     Timeouts {
         tcp_syn_sent: millis(felix.tcp_syn_sent),
         tcp_established: millis(felix.tcp_established),

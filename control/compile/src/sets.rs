@@ -1,4 +1,5 @@
-//! Address sets: one for each distinct selector, named port and service that an active rule names.
+//! Address sets: one for each distinct selector, named port, service and list of domain names that
+//! an active rule names.
 //!
 //! Sets are counted by the rules that name them; a member is counted by the items that bring it,
 //! since two items may share an address. What changed since the last flush is kept as a delta.
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
-use margay_model::{AddressSet, Member, SetId, Update};
+use margay_model::{AddressSet, DomainPattern, Member, SetId, Update};
 use sha1::{Digest, Sha1};
 
 use crate::label::{Event, Expression, ItemId, LabelIndex, Labels, SelectorId, Unmet, unmet};
@@ -26,6 +27,8 @@ pub(crate) enum SetSource {
     ServicePorts(ObjectName),
     /// Addresses of a service's endpoints.
     ServiceAddresses(ObjectName),
+    /// What the dataplane learns of these names.
+    Domains(BTreeSet<DomainPattern>),
 }
 
 /// A named port of an endpoint.
@@ -41,6 +44,7 @@ pub(crate) struct NamedPort {
 pub(crate) struct Contribution {
     pub(crate) nets: Vec<IpNet>,
     pub(crate) ports: Vec<NamedPort>,
+    pub(crate) domains: Vec<DomainPattern>,
 }
 
 /// An address and port behind a service.
@@ -72,6 +76,8 @@ pub enum SetMeaning<'s> {
         /// Whether the port counts as well as the address.
         ports: bool,
     },
+    /// The addresses that names have.
+    Domains(&'s BTreeSet<DomainPattern>),
 }
 
 #[derive(Debug)]
@@ -80,6 +86,7 @@ struct Set {
     selector: Option<SelectorId>,
     users: u32,
     members: HashMap<Member, u32>,
+    domains: BTreeMap<DomainPattern, u32>,
     /// Members that came (`true`) or went since the last flush.
     delta: BTreeMap<Member, bool>,
     /// The reader has a set of this name.
@@ -114,6 +121,10 @@ impl SetSource {
             }
             Self::ServicePorts(name) => ("svc", name.to_string()),
             Self::ServiceAddresses(name) => ("svcnoport", name.to_string()),
+            Self::Domains(patterns) => {
+                let patterns: Vec<_> = patterns.iter().map(DomainPattern::as_str).collect();
+                ("d", patterns.join(","))
+            }
         };
         let digest = Sha1::digest(text.as_bytes());
         let mut id = format!("{kind}:");
@@ -126,14 +137,14 @@ impl SetSource {
     fn selector(&self) -> Option<&Expression> {
         match self {
             Self::Addresses(selector) | Self::NamedPort { selector, .. } => Some(selector),
-            Self::ServicePorts(_) | Self::ServiceAddresses(_) => None,
+            Self::ServicePorts(_) | Self::ServiceAddresses(_) | Self::Domains(_) => None,
         }
     }
 
     fn service(&self) -> Option<&ObjectName> {
         match self {
             Self::ServicePorts(name) | Self::ServiceAddresses(name) => Some(name),
-            Self::Addresses(_) | Self::NamedPort { .. } => None,
+            Self::Addresses(_) | Self::NamedPort { .. } | Self::Domains(_) => None,
         }
     }
 
@@ -151,6 +162,7 @@ impl SetSource {
                 let (namespace, name) = (&service.namespace, &service.name);
                 SetMeaning::Service { namespace, name, ports: false }
             }
+            Self::Domains(patterns) => SetMeaning::Domains(patterns),
         }
     }
 
@@ -171,8 +183,13 @@ impl SetSource {
                     })
                 }));
             }
-            Self::ServicePorts(_) | Self::ServiceAddresses(_) => {}
+            Self::ServicePorts(_) | Self::ServiceAddresses(_) | Self::Domains(_) => {}
         }
+    }
+
+    /// The domain names that an item brings.
+    fn names<'i>(&self, item: &'i Contribution) -> &'i [DomainPattern] {
+        if matches!(self, Self::Addresses(_)) { &item.domains } else { &[] }
     }
 
     /// The member that an endpoint of a service brings.
@@ -180,7 +197,7 @@ impl SetSource {
         match self {
             Self::ServicePorts(_) => Some(Member::AddrPort { addr, protocol, port }),
             Self::ServiceAddresses(_) => Some(Member::Net(addr.into())),
-            Self::Addresses(_) | Self::NamedPort { .. } => None,
+            Self::Addresses(_) | Self::NamedPort { .. } | Self::Domains(_) => None,
         }
     }
 }
@@ -211,6 +228,16 @@ impl Set {
         if !self.whole && self.delta.remove(&member).is_none() {
             self.delta.insert(member, came);
         }
+    }
+
+    /// Adds or takes back a domain name. Names change seldom: the whole set is told.
+    fn name(&mut self, domain: &DomainPattern, join: bool) {
+        let count = self.domains.entry(domain.clone()).or_insert(0);
+        *count = if join { *count + 1 } else { count.saturating_sub(1) };
+        if *count == 0 {
+            self.domains.remove(domain);
+        }
+        (self.whole, self.delta) = (true, BTreeMap::new());
     }
 }
 
@@ -245,14 +272,20 @@ impl Sets {
             set.users += 1;
             return id;
         }
-        let mut members = Vec::new();
+        let (mut members, mut domains) = (Vec::new(), Vec::new());
         let mut selector = None;
         if let Some(expression) = source.selector() {
             let (selector_id, _) = self.index.acquire(expression);
             self.by_selector.entry(selector_id).or_default().push(id.clone());
             selector = Some(selector_id);
             let items = self.index.items_of(selector_id).filter_map(|i| self.items.get(&i));
-            items.for_each(|item| source.bring(item, &mut members));
+            items.for_each(|item| {
+                source.bring(item, &mut members);
+                domains.extend_from_slice(source.names(item));
+            });
+        }
+        if let SetSource::Domains(patterns) = &source {
+            domains.extend(patterns.iter().cloned());
         }
         if let Some(service) = source.service() {
             self.by_service.entry(service.clone()).or_default().push(id.clone());
@@ -264,11 +297,13 @@ impl Sets {
             selector,
             users: 1,
             members: HashMap::with_capacity(members.len()),
+            domains: BTreeMap::new(),
             delta: BTreeMap::new(),
             known: self.gone.remove(&id),
             whole: true,
         };
         members.into_iter().for_each(|m| set.join(m));
+        domains.iter().for_each(|domain| set.name(domain, true));
         self.sets.insert(id.clone(), set);
         self.dirty.insert(id.clone());
         id
@@ -353,7 +388,8 @@ impl Sets {
             if set.whole {
                 (set.whole, set.known) = (false, true);
                 let members: AddressSet = set.members.keys().copied().into();
-                changed.push(Update::Set(id, Arc::new(members)));
+                let domains = set.domains.keys().cloned().collect();
+                changed.push(Update::Set(id, Arc::new(AddressSet { domains, ..members })));
             } else if !delta.is_empty() {
                 let part = |come| {
                     delta.iter().filter(|(_, c)| **c == come).map(|(m, _)| *m).collect::<Vec<_>>()
@@ -381,6 +417,9 @@ impl Sets {
             set.source.bring(item, &mut members);
             for member in members.drain(..) {
                 if join { set.join(member) } else { set.leave(member) }
+            }
+            for domain in set.source.clone().names(item) {
+                set.name(domain, join);
             }
             self.dirty.insert(id.clone());
         }

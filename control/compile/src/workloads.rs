@@ -123,7 +123,7 @@ impl Workloads {
             let node = Some(facts.node.clone()).filter(|n| !n.is_empty());
             let interface = Interface {
                 labels: labels.clone(),
-                contribution: Contribution { nets, ports },
+                contribution: Contribution { nets, ports, domains: Vec::new() },
                 node,
                 attached: self.endpoints.contains_key(name),
                 facts: EndpointFacts {

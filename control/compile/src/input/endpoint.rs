@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use margay_model::{HostEndpoint, HostInterface, Mac};
+use margay_model::{DomainPattern, HostEndpoint, HostInterface, Mac};
 use margay_resources::v3;
 
 use crate::name::ObjectName;
@@ -44,6 +44,7 @@ pub(crate) struct HostFacts {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SetFacts {
     pub(crate) nets: Vec<IpNet>,
+    pub(crate) domains: Vec<DomainPattern>,
     pub(crate) labels: LabelMap,
 }
 
@@ -92,6 +93,9 @@ impl From<&v3::NetworkSet> for SetFacts {
     fn from(object: &v3::NetworkSet) -> Self {
         Self {
             nets: object.spec.nets.iter().map(v3::Net::net).collect(),
+            domains: (object.spec.allowed_egress_domains.iter())
+                .filter_map(|text| text.parse().ok())
+                .collect(),
             labels: object.metadata.labels.clone().unwrap_or_default(),
         }
     }

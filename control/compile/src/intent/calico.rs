@@ -141,6 +141,8 @@ fn entity(entity: &v3::EntityRule, namespace: &str) -> Result<EntityIntent, Sele
         not_selector: not_selector.map(Into::into),
         identity,
         service,
+        domains: (!entity.domains.is_empty())
+            .then(|| entity.domains.iter().filter_map(|text| text.parse().ok()).collect()),
         ports: entity.ports.iter().map(port).collect(),
         not_ports: entity.not_ports.iter().map(port).collect(),
     })

@@ -12,10 +12,13 @@ pub(crate) mod calico;
 pub(crate) mod kubernetes;
 pub(crate) mod cluster;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use margay_model::{Action, DefaultAction, IcmpMatch, IpVersion, PolicyKey, PortRange};
+use margay_model::{
+    Action, DefaultAction, DomainPattern, IcmpMatch, IpVersion, PolicyKey, PortRange,
+};
 use margay_resources::selector::Selector;
 use margay_resources::v3::{Tier, TierAction};
 
@@ -114,6 +117,8 @@ pub(crate) struct EntityIntent {
     /// to be one. Over the labels of an identity.
     pub(crate) identity: Option<Selector>,
     pub(crate) service: Option<ObjectName>,
+    /// Names one of which has the address; nobody has it where there are none.
+    pub(crate) domains: Option<BTreeSet<DomainPattern>>,
     pub(crate) ports: Vec<PortIntent>,
     pub(crate) not_ports: Vec<PortIntent>,
 }

@@ -26,7 +26,7 @@ use crate::profiles::Profiles;
 use crate::request::{Origins, PolicyOrigins};
 use crate::sets::Sets;
 pub(crate) use host::HostEndpointFacts;
-use rule::Compiled;
+use rule::{Compiled, Direction};
 use tier::{PolicyPlace, TierPlace, Tiers};
 
 /// An endpoint without its tiers.
@@ -295,8 +295,8 @@ impl Policies {
         match rules {
             Some((ingress, egress)) => {
                 self.compiled += 1;
-                let ingress = Compiled::new(&ingress, sets);
-                let egress = Compiled::new(&egress, sets);
+                let ingress = Compiled::new(&ingress, Direction::Ingress, sets);
+                let egress = Compiled::new(&egress, Direction::Egress, sets);
                 let policy =
                     Policy { key: key.clone(), ingress: ingress.rules, egress: egress.rules };
                 let policy = match published {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use margay_model::{EntityMatch, IpVersion, PortRange, Rule, SetId};
+use margay_model::{Action, EntityMatch, IpVersion, PortRange, Rule, SetId};
 use margay_resources::selector::Selector;
 
 use crate::intent::{EntityIntent, PortIntent, RuleIntent};
@@ -24,16 +24,29 @@ pub(crate) struct Compiled {
     pub(crate) sets: Vec<SetId>,
 }
 
+/// From the endpoint's point of view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// To the endpoint.
+    Ingress,
+    /// From the endpoint.
+    Egress,
+}
+
 // === impl Compiled ===
 
 impl Compiled {
     /// Compiles a list of rules.
-    pub(crate) fn new(intents: &[RuleIntent], sets: &mut Sets) -> Self {
+    pub(crate) fn new(intents: &[RuleIntent], direction: Direction, sets: &mut Sets) -> Self {
         let mut compiled = Self::default();
         for intent in intents {
             let request = RequestMatch::of(intent).map(Arc::new);
             for rule in by_family(intent) {
-                let rule = compile(&rule, sets);
+                let mut rule = compile(&rule, sets);
+                // What is learned of names can only be allowed: nobody is kept from an address by
+                // what a name server says.
+                let allows = direction == Direction::Egress && rule.action == Action::Allow;
+                rule.dst.learned = allows && !rule.dst.sets.is_empty();
                 compiled.sets.extend(rule.sets().cloned());
                 compiled.rules.push(rule);
                 let (number, request) = (intent.number, request.clone());
@@ -121,6 +134,9 @@ fn entity(
     };
     entity.sets = addresses(&intent.selector);
     entity.not_sets = addresses(&intent.not_selector);
+    if let Some(domains) = &intent.domains {
+        entity.sets.push(sets.acquire(SetSource::Domains(domains.clone())));
+    }
     if let Some(service) = &intent.service {
         let set = sets.acquire(of_service(service.clone()));
         service_sets(&mut entity).push(set);

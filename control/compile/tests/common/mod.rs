@@ -224,7 +224,8 @@ fn entity_words(state: &State, side: &str, entity: &EntityMatch) -> String {
     };
     note("", nets(&entity.nets));
     note("not ", nets(&entity.not_nets));
-    note("", set(&entity.sets));
+    let learned = if entity.learned { "learned " } else { "" };
+    note(learned, set(&entity.sets));
     note("not ", set(&entity.not_sets));
     note("service ", set(&entity.addr_port_sets));
     note("port ", ports(&entity.ports));
@@ -238,7 +239,8 @@ fn set_words(state: &State, id: &SetId) -> String {
         Member::Net(net) => net.to_string(),
         Member::AddrPort { addr, protocol, port } => format!("{addr}:{port}/{protocol}"),
     });
-    format!("{{{}}}", members.collect::<Vec<_>>().join(" "))
+    let domains = state.sets[id].domains.iter().map(ToString::to_string);
+    format!("{{{}}}", members.chain(domains).collect::<Vec<_>>().join(" "))
 }
 
 fn service_words(service: &Service) -> String {

@@ -4,12 +4,14 @@
 //! those whose `nodeSelector` picks the node, then in `default`; [`Settings::default`] holds what
 //! is built in. Settings that mean nothing here are passed over.
 
+mod dns;
 mod read;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use margay_model::{DnsServer, DnsSettings};
 
 use crate::field::Report;
 use crate::selector::{Labels, Selector};
@@ -52,6 +54,14 @@ pub struct Settings {
     pub external_nodes_list: Vec<IpNet>,
     /// Lifetimes of idle connections.
     pub conntrack_timeouts: ConntrackTimeouts,
+    /// Name servers whose answers to pods are believed.
+    pub dns_trusted_servers: Vec<DnsServer>,
+    /// How long an address stays allowed beyond the time that its records say.
+    pub dns_extra_ttl: Duration,
+    /// How long an answer is held back at most until its addresses are allowed.
+    pub dns_packets_nfqueue_max_hold_duration: Duration,
+    /// Another number than before: what was learned is forgotten.
+    pub dns_cache_epoch: u32,
 }
 
 /// Destinations that are not masqueraded.
@@ -169,6 +179,7 @@ impl Default for Settings {
     fn default() -> Self {
         let tcp = |port| FailsafePort { protocol: Protocol::TCP, port, net: None };
         let udp = |port| FailsafePort { protocol: Protocol::UDP, port, net: None };
+        let dns = DnsSettings::default();
         let always = [179, 2379, 2380, 5473, 6443, 6666, 6667].map(tcp);
         Self {
             vxlan_port: 4789,
@@ -187,6 +198,10 @@ impl Default for Settings {
             failsafe_outbound_host_ports: [&[udp(53), udp(67)][..], &always].concat(),
             external_nodes_list: Vec::new(),
             conntrack_timeouts: ConntrackTimeouts::default(),
+            dns_trusted_servers: dns.trusted,
+            dns_extra_ttl: Duration::from_secs(dns.extra_ttl.into()),
+            dns_packets_nfqueue_max_hold_duration: Duration::from_millis(dns.max_hold.into()),
+            dns_cache_epoch: dns.epoch,
         }
     }
 }

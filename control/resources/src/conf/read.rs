@@ -6,6 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
+use super::dns;
 use super::{ConntrackTimeouts, FailsafePort, HostAction, LoopPrevention, NatExclusions, Settings};
 use crate::duration;
 use crate::field::Report;
@@ -73,6 +74,11 @@ impl Settings {
         from.read("failsafeInboundHostPorts", &mut self.failsafe_inbound_host_ports, failsafes);
         from.read("failsafeOutboundHostPorts", &mut self.failsafe_outbound_host_ports, failsafes);
         from.read("externalNodesList", &mut self.external_nodes_list, |v| list(v, net));
+        from.read("dnsTrustedServers", &mut self.dns_trusted_servers, |v| list(v, dns::server));
+        from.read("dnsExtraTTL", &mut self.dns_extra_ttl, time);
+        let hold = &mut self.dns_packets_nfqueue_max_hold_duration;
+        from.read("dnsPacketsNfqueueMaxHoldDuration", hold, time);
+        from.read("dnsCacheEpoch", &mut self.dns_cache_epoch, |v| number(v, 0, u32::MAX.into()));
         let before = self.conntrack_timeouts;
         from.read("bpfConntrackTimeouts", &mut self.conntrack_timeouts, |v| timeouts(v, before));
     }
@@ -132,6 +138,11 @@ fn ipv4(value: &Value) -> Result<Option<Ipv4Addr>, Wrong> {
             .map(Some)
             .ok_or_else(|| format!("{value} is not an IPv4 address")),
     }
+}
+
+fn time(value: &Value) -> Result<Duration, Wrong> {
+    let time = value.as_str().and_then(duration::parse);
+    time.ok_or_else(|| format!("{value} is not a duration such as 30s"))
 }
 
 fn net(value: &Value) -> Result<IpNet, Wrong> {

@@ -98,6 +98,8 @@ fn every_setting_is_read() {
         "failsafeInboundHostPorts": [{"protocol": "tcp", "port": 22, "net": "10.0.0.0/8"}],
         "failsafeOutboundHostPorts": [], "externalNodesList": ["192.0.2.0/24", "198.51.100.1"],
         "bpfConntrackTimeouts": {"tcpSynSent": "5s", "tcpFinsSeen": "1m", "udpTimeout": "Auto"},
+        "dnsTrustedServers": ["192.0.2.53", "k8s-service:dns/coredns:5353"],
+        "dnsExtraTTL": "30s", "dnsPacketsNfqueueMaxHoldDuration": "500ms", "dnsCacheEpoch": 2,
         "somethingElse": {"is": "kept"},
     }));
     let expected = Settings {
@@ -128,6 +130,13 @@ fn every_setting_is_read() {
             tcp_fins_seen: Some(Duration::from_secs(60)),
             ..ConntrackTimeouts::default()
         },
+        dns_trusted_servers: vec![
+            DnsServer::Address { addr: "192.0.2.53".parse().unwrap(), port: 53 },
+            DnsServer::Service { namespace: "dns".into(), name: "coredns".into(), port: 5353 },
+        ],
+        dns_extra_ttl: Duration::from_secs(30),
+        dns_packets_nfqueue_max_hold_duration: Duration::from_millis(500),
+        dns_cache_epoch: 2,
     };
     assert_eq!(settings, expected);
 }

@@ -94,6 +94,10 @@ pub struct EntityRule {
     /// The port is none of these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_ports: Vec<Port>,
+    /// The address is one that a name has which one of these patterns matches. Only of the
+    /// destination of an egress rule that allows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub domains: Vec<String>,
     /// The endpoint runs under one of these service accounts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_accounts: Option<ServiceAccountMatch>,

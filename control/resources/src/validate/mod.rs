@@ -46,10 +46,12 @@ fn spec(resource: &Resource, report: &mut Report<'_>) {
         | Resource::IpamBlock(_)
         | Resource::BlockAffinity(_)
         | Resource::IpamHandle(_)
-        // Their nets have types.
-        | Resource::NetworkSet(_)
-        | Resource::GlobalNetworkSet(_)
+        // Its nets have types.
         | Resource::IpReservation(_) => {}
+        Resource::NetworkSet(o) | Resource::GlobalNetworkSet(o) => {
+            let domains = &o.spec.allowed_egress_domains;
+            report.each("allowedEgressDomains", domains, |report, name| text::domain(report, name));
+        }
         Resource::Pod(o) => kubernetes::pod(o, report),
         Resource::Service(o) => service::service(o, report),
         Resource::ServiceCidr(o) => service::cidrs(o, report),

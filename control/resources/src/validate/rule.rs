@@ -6,6 +6,8 @@ use crate::v3::{Action, EntityRule, HttpMatch, Icmp, Net, Port, Rule};
 
 /// Networks in a list.
 const MAX_NETS: usize = 256;
+/// Domain names in a list.
+const MAX_DOMAINS: usize = 256;
 /// Ports in a list.
 const MAX_PORTS: usize = 50;
 /// Rules of a direction.
@@ -53,11 +55,13 @@ fn check(rule: &Rule, place: Place, report: &mut Report<'_>) {
         entity(&rule.source, has_ports, report);
         let here = place.direction == Direction::Ingress;
         services(&rule.source, here, "the source of an ingress rule", place, report);
+        report.wrong_if(!rule.source.domains.is_empty(), "domains", NO_DOMAINS);
     });
     report.within("destination", |report| {
         entity(&rule.destination, has_ports, report);
         let here = place.direction == Direction::Egress;
         services(&rule.destination, here, "the destination of an egress rule", place, report);
+        domains(&rule.destination, here && rule.action == Action::Allow, report);
         if rule.destination.services.is_some() {
             for (key, ports) in
                 [("ports", &rule.destination.ports), ("notPorts", &rule.destination.not_ports)]
@@ -191,6 +195,32 @@ fn services(entity: &EntityRule, here: bool, side: &str, place: Place, report: &
         ("notNets", !entity.not_nets.is_empty()),
     ] {
         report.wrong_if(given, key, "cannot stand beside services");
+    }
+}
+
+const NO_DOMAINS: &str = "may only stand in the destination of an egress rule with action Allow";
+
+/// Domain names stand alone, where they can be allowed.
+fn domains(entity: &EntityRule, here: bool, report: &mut Report<'_>) {
+    if entity.domains.is_empty() {
+        return;
+    }
+    report.wrong_if(!here, "domains", NO_DOMAINS);
+    if entity.domains.len() > MAX_DOMAINS {
+        let given = entity.domains.len();
+        report.wrong_at("domains", format!("has {given} names; {MAX_DOMAINS} are allowed"));
+    }
+    report.each("domains", &entity.domains, |report, name| text::domain(report, name));
+    for (key, given) in [
+        ("selector", !entity.selector.is_empty()),
+        ("notSelector", !entity.not_selector.is_empty()),
+        ("namespaceSelector", !entity.namespace_selector.is_empty()),
+        ("serviceAccounts", entity.service_accounts.is_some()),
+        ("services", entity.services.is_some()),
+        ("nets", !entity.nets.is_empty()),
+        ("notNets", !entity.not_nets.is_empty()),
+    ] {
+        report.wrong_if(given, key, "cannot stand beside domains; write a rule of its own");
     }
 }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use margay_model::DomainPattern;
+
 use crate::duration;
 use crate::field::Report;
 use crate::selector::{Expression, Selector};
@@ -71,6 +73,13 @@ pub(super) fn is_interface(text: &str, wildcard: bool) -> bool {
     let inside =
         |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b) || (wildcard && b == b'*');
     (1..=15).contains(&text.len()) && text.bytes().all(inside)
+}
+
+/// Checks a domain name, or a pattern of them.
+pub(super) fn domain(report: &mut Report<'_>, text: &str) {
+    if let Err(error) = text.parse::<DomainPattern>() {
+        report.wrong(format!("`{text}` {error}"));
+    }
 }
 
 /// An Ethernet address.

@@ -98,6 +98,12 @@ fn address_management_has_no_contradictory_settings() {
             &[
                 (json!({"nets": ["10.0.0.1", "10.0.0.1/8", "fd00::/8"]}), ""),
                 (json!({"nets": ["10.0.0.1", "ten"]}), "nets[1]"),
+                (json!({"allowedEgressDomains": ["example.com", "*.Example.org.", "a.*.b"]}), ""),
+                (
+                    json!({"allowedEgressDomains": ["a.b", "a*.b", "*.*.b", "", "a..b", "a b"]}),
+                    "allowedEgressDomains[1] allowedEgressDomains[2] allowedEgressDomains[3] \
+                     allowedEgressDomains[4] allowedEgressDomains[5]",
+                ),
             ],
         );
     }

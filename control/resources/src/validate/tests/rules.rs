@@ -169,6 +169,35 @@ fn a_service_stands_alone_on_the_side_of_the_other_end() {
 }
 
 #[test]
+fn domains_are_for_the_destination_of_egress_rules_that_allow_and_stand_alone() {
+    let domains = json!(["example.com", "*.example.com"]);
+    check(
+        "NetworkPolicy",
+        "egress",
+        &[
+            (json!({"protocol": "TCP", "destination": {"domains": domains, "ports": [443]}}), ""),
+            (json!({"source": {"selector": "all()"}, "destination": {"domains": domains}}), ""),
+            (json!({"action": "Deny", "destination": {"domains": domains}}), "destination.domains"),
+            (json!({"action": "Log", "destination": {"domains": domains}}), "destination.domains"),
+            (json!({"source": {"domains": domains}}), "source.domains"),
+            (
+                json!({"destination": {"domains": ["a.b", "*.*.b", "x*.b", "a/b"]}}),
+                "destination.domains[1] destination.domains[2] destination.domains[3]",
+            ),
+            (
+                json!({"destination": {"domains": domains, "nets": ["10.0.0.0/8"],
+                    "selector": "all()", "namespaceSelector": "all()"}}),
+                "destination.nets destination.selector destination.namespaceSelector",
+            ),
+        ],
+    );
+    ingress(&[
+        (json!({"destination": {"domains": domains}}), "destination.domains"),
+        (json!({"source": {"domains": domains}}), "source.domains"),
+    ]);
+}
+
+#[test]
 fn http_is_for_ingress_rules_that_allow_tcp() {
     let http = json!({"methods": ["GET", "PUT"], "paths": [{"exact": "/a"}, {"prefix": "/b"}]});
     ingress(&[
