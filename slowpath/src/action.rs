@@ -2,7 +2,8 @@
 //!
 //! The account, in three rules (tests assert them over every request):
 //! 1. Each punt ends exactly once, at once or later: as [`Action::Consumed`] or as
-//!    [`Action::Dropped`]. A packet that waits (a fragment, an unresolved next hop) has not ended.
+//!    [`Action::Dropped`]. A packet that waits (a fragment, an unresolved next hop, an answer of a
+//!    name server) has not ended.
 //! 2. Each [`Action::Inject`] is one more frame; it counts as injected under its reason. A packet
 //!    that goes on after the slow path is consumed once and injected once.
 //! 3. So, once nothing waits: rx + injected = tx + drops + consumed.
@@ -10,8 +11,9 @@
 use std::net::IpAddr;
 
 use margay_model::flow::FlowTuple;
-use margay_model::reason::{DropReason, PuntReason};
+use margay_model::reason::{DnsReading, DropReason, PuntReason};
 
+use crate::dns::Fact;
 use crate::punt::{Ingress, PortId};
 
 /// One step of the answer to a punt. Steps are to be taken in their order.
@@ -33,6 +35,16 @@ pub enum Action {
     },
     /// The kernel's packets with this tuple are to be steered to the host port.
     SteerHostFlow(FlowTuple),
+    /// A message between a pod and a name server was read.
+    Read(DnsReading),
+    /// Names have these addresses. When that is in force,
+    /// [`SlowPath::learned`](crate::SlowPath::learned) is to be called: an answer waits for it.
+    Learn {
+        /// What to call it with.
+        ticket: u64,
+        /// What an answer said.
+        facts: Vec<Fact>,
+    },
     /// The path to a tunnel's far end takes outer packets of at most this many bytes.
     PathMtu {
         /// The far end.
@@ -67,5 +79,7 @@ pub enum Injection {
         /// Whether it was put together from fragments: it may be larger than its port's MTU, and
         /// where it is too big to leave it is to be fragmented, IPv6 too.
         reassembled: bool,
+        /// Whether it has been read here and is not to come back for that.
+        read: bool,
     },
 }

@@ -13,6 +13,7 @@
 //! - [`fragment`], [`reassembly`]: datagrams in pieces;
 //! - [`neighbours`]: packets that wait for a next hop's Ethernet address;
 //! - [`icmp_related`]: errors of others about connections of ours;
+//! - [`dns`]: what name servers tell pods, so that policies can name domains;
 //! - [`bucket`]: the limit of what each port may cause; [`packet`]: views and headers they share.
 
 mod punt;
@@ -26,6 +27,7 @@ pub mod fragment;
 pub mod reassembly;
 pub mod neighbours;
 pub mod icmp_related;
+pub mod dns;
 pub mod bucket;
 pub mod packet;
 

@@ -77,6 +77,15 @@ pub enum Request {
     HostFlow(FlowTuple),
     /// A router solicitation or DHCP packet of a pod.
     Dhcp,
+    /// A packet of a pod's conversation with a trusted name server.
+    Dns {
+        /// The tuple that the pod's packets of the conversation arrive with.
+        conversation: FlowTuple,
+        /// Whether the packet is the pod's.
+        from_client: bool,
+        /// Whether it was put together from fragments.
+        reassembled: bool,
+    },
 }
 
 /// Why there is no way.
@@ -122,6 +131,7 @@ impl Request {
             Self::IcmpError => PuntReason::IcmpError,
             Self::HostFlow(_) => PuntReason::HostFlow,
             Self::Dhcp => PuntReason::Dhcp,
+            Self::Dns { .. } => PuntReason::Dns,
         }
     }
 }

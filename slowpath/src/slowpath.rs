@@ -9,6 +9,7 @@ use margay_model::reason::{DropReason, PuntReason};
 
 use crate::action::{Action, Injection};
 use crate::bucket::Buckets;
+use crate::dns::Dns;
 use crate::icmp_error::Problem;
 use crate::icmp_related::Related;
 use crate::neighbours::{Held, Neighbours};
@@ -58,6 +59,7 @@ pub struct SlowPath {
     errors: Buckets,
     reassembly: Reassembly,
     neighbours: Neighbours,
+    dns: Dns,
     /// Identification of the next IPv6 datagram that is cut here.
     next_ident: u32,
 }
@@ -72,6 +74,7 @@ impl SlowPath {
             errors: Buckets::new(config.node.settings.icmp_errors_per_second),
             reassembly: Reassembly::new(config.limits.reassembly),
             neighbours: Neighbours::new(config.limits.neighbours),
+            dns: Dns::new(config.node.settings.dns.max_hold),
             node: config.node,
             next_ident: 1,
         }
@@ -80,6 +83,7 @@ impl SlowPath {
     /// Replaces what is known of this node.
     pub fn set_node(&mut self, node: Arc<LocalNode>) {
         self.errors.set_rate(node.settings.icmp_errors_per_second);
+        self.dns.set_max_hold(node.settings.dns.max_hold);
         self.node = node;
     }
 
@@ -134,6 +138,7 @@ impl SlowPath {
             }
             // Pods have static addresses and routes: nobody here answers.
             Request::Dhcp => out.push(Action::Consumed(PuntReason::Dhcp)),
+            Request::Dns { .. } => self.dns.read(now_ms, punt, &mut out),
         }
         out
     }
@@ -154,18 +159,25 @@ impl SlowPath {
         self.give_up(now_ms, held)
     }
 
+    /// What an answer said is in force: the answer goes on.
+    pub fn learned(&mut self, ticket: u64) -> Vec<Action> {
+        self.dns.learned(ticket)
+    }
+
     /// Ends what has waited too long. To be called several times a second.
     pub fn tick(&mut self, now_ms: u64) -> Vec<Action> {
         let held = self.neighbours.expire(now_ms);
         let mut out = self.give_up(now_ms, held);
         let pieces = self.reassembly.expire(now_ms);
         dropped(&mut out, PuntReason::Reassemble, DropReason::Fragment, pieces);
+        self.dns.expire(now_ms, &mut out);
         out
     }
 
-    /// How many packets wait: fragments, and packets whose next hop is not resolved.
+    /// How many packets wait: fragments, packets whose next hop is not resolved, answers whose
+    /// addresses are not in force.
     pub fn waiting(&self) -> usize {
-        self.reassembly.pieces() + self.neighbours.len()
+        self.reassembly.pieces() + self.neighbours.len() + self.dns.held()
     }
 
     fn answer(&mut self, now_ms: u64, punt: &Punt, answer: Option<Vec<u8>>, out: &mut Vec<Action>) {
@@ -257,7 +269,12 @@ impl SlowPath {
             Progress::Waiting => {}
             Progress::Duplicate => out.push(Action::Consumed(reason)),
             Progress::Whole { frame, pieces } => {
-                let again = Injection::Again { ingress: punt.ingress, frame, reassembled: true };
+                let again = Injection::Again {
+                    ingress: punt.ingress,
+                    frame,
+                    reassembled: true,
+                    read: false,
+                };
                 out.push(Action::Inject(reason, again));
                 out.extend((0..pieces).map(|_| Action::Consumed(reason)));
             }
@@ -298,7 +315,7 @@ fn go_on(punt: Punt, out: &mut Vec<Action>) {
     let reason = punt.request.reason();
     let injection = match punt.ingress {
         Ingress::Own => Injection::Own { packet: punt.packet().to_vec() },
-        ingress => Injection::Again { ingress, frame: punt.frame, reassembled: false },
+        ingress => Injection::Again { ingress, frame: punt.frame, reassembled: false, read: false },
     };
     out.push(Action::Inject(reason, injection));
     out.push(Action::Consumed(reason));

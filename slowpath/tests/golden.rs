@@ -134,7 +134,7 @@ fn is_joined(pieces: &[&str], ip_start: usize, whole: &str) {
             all.extend(slow.handle(0, piece, &no_flows));
         }
         let frame = vector(whole);
-        let again = Injection::Again { ingress: TUNNEL, frame, reassembled: true };
+        let again = Injection::Again { ingress: TUNNEL, frame, reassembled: true, read: false };
         assert_eq!(injected(&all), [again], "{order:?}");
         assert_eq!(ended(&all), order.len());
         assert_eq!(slow.waiting(), 0);

@@ -214,7 +214,7 @@ fn what_waits_for_a_next_hop_goes_on_in_order_when_it_is_known() {
     assert_eq!(other, [], "the same address behind another port is another hop");
     let actions = slow.resolved(3, hop());
     let marks = injected(&actions).into_iter().map(|injection| match injection {
-        Injection::Again { ingress: POD, frame, reassembled: false } => frame[14 + 5],
+        Injection::Again { ingress: POD, frame, reassembled: false, read: false } => frame[14 + 5],
         other => panic!("{other:?}"),
     });
     assert_eq!(marks.collect::<Vec<_>>(), [1, 2, 3]);

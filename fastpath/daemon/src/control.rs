@@ -20,8 +20,8 @@ use ipnet::IpNet;
 use margay_engine::snapshot::{HopKey, host_endpoint};
 use margay_engine::{Assembler, PortId, Snapshot, Underlay};
 use margay_model::{EndpointKey, LocalNode, State, Update};
-use margay_protocol::FlowFilter;
 use margay_protocol::message::{DaemonMessage, EndpointStatus};
+use margay_protocol::{FlowFilter, proto};
 use margay_tables::flow::FlowTable;
 use margay_worker::link::Returned;
 use margay_worker::{Command, Link};
@@ -33,6 +33,7 @@ use crate::devices::{DeviceError, Devices};
 use crate::difference::{Difference, ports_gone};
 use crate::host;
 use crate::kernel::{Desired, HostPort, Keeper, KernelView, Link as KernelLink, NeighbourState};
+use crate::names::Learned;
 use crate::path_mtu::PathMtus;
 use crate::ports::{Ports, addresses_of};
 use crate::shared::{Origin, Shared};
@@ -57,6 +58,8 @@ pub(crate) enum Request {
     Apply(Vec<Update>, oneshot::Sender<u32>),
     /// The agent has its answer: tell it of endpoints.
     Answered,
+    /// The addresses that were learned for domain names.
+    Names(oneshot::Sender<Vec<proto::NameAddress>>),
     /// End, leaving the node as it was.
     Stop(oneshot::Sender<()>),
 }
@@ -110,6 +113,7 @@ pub(crate) struct Control {
     /// Addresses whose flows are to end with the next snapshot.
     forgotten: BTreeSet<IpAddr>,
     path_mtus: PathMtus,
+    names: Learned,
     /// What the slow path knows of the node.
     told: Option<Arc<LocalNode>>,
     unsaved: bool,
@@ -155,9 +159,11 @@ impl Control {
     /// A task that has published nothing yet. Generations go on from the flow table's.
     pub(crate) fn new(parts: Parts, snapshot: Arc<Snapshot>, assembler: Assembler) -> Self {
         let view = parts.views.borrow().clone();
+        let names = Learned::load(parts.dir.file("names"));
         Self {
             parts,
             view,
+            names,
             state: Arc::default(),
             assembler,
             ports: Ports::default(),
@@ -247,6 +253,9 @@ impl Control {
                     }
                     self.look_again(When::Now).await;
                     self.keep().await;
+                    if self.names.tick(&self.parts.shared, &mut self.assembler) {
+                        self.put_names_in_force().await;
+                    }
                     self.save();
                 }
             }
@@ -272,6 +281,7 @@ impl Control {
                 let _ = done.send(self.publish().await);
             }
             Request::Answered => self.tell_endpoints(),
+            Request::Names(answer) => drop(answer.send(self.names.show(&self.state))),
             Request::Stop(_) => {}
         }
     }
@@ -280,6 +290,7 @@ impl Control {
     fn take(&mut self, updates: Vec<Update>) {
         for update in updates {
             self.assembler.note(&update);
+            self.names.note(&update, &mut self.assembler);
             let key = match &update {
                 Update::Endpoint(endpoint) => Some(&endpoint.key),
                 Update::EndpointGone(key) => Some(key),
@@ -409,6 +420,14 @@ impl Control {
         self.collect();
     }
 
+    /// What was learned of domain names is in force when this returns. No decision that allows
+    /// becomes wrong by it: flows and the shortcut keep theirs.
+    async fn put_names_in_force(&mut self) {
+        let next = self.assembler.refresh_names(&self.snapshot);
+        self.hand_out(next).await;
+        self.parts.shared.update(|view| view.snapshot = Some(self.snapshot.clone()));
+    }
+
     /// The kernel's view has changed: what does it mean?
     async fn look_again(&mut self, when: When) {
         if !self.grounds.are(&self.view) {
@@ -488,6 +507,12 @@ impl Control {
     async fn asked(&mut self, ask: Ask) {
         match ask {
             Ask::Neighbour { port, addr } => self.want(port, addr).await,
+            Ask::Learn { ticket, facts } => {
+                if self.names.learn(&facts, &mut self.assembler) {
+                    self.put_names_in_force().await;
+                }
+                let _ = self.parts.tell.send(Tell::Learned(ticket));
+            }
             Ask::PathMtu { peer, mtu } => {
                 if self.path_mtus.learn(peer, mtu, Instant::now()) {
                     info!(%peer, mtu, "the way to a tunnel's far end takes less");
@@ -600,6 +625,8 @@ impl Control {
     }
 
     fn save(&mut self) {
+        self.names.save();
+        self.parts.shared.update(|view| view.names = self.names.numbers());
         if std::mem::take(&mut self.unsaved)
             && let Err(error) = self.parts.dir.save_state(&self.state)
         {

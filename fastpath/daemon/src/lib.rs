@@ -5,7 +5,8 @@
 //!   [`state_dir`]: what outlives the process;
 //! - [`kernel`]: the node's kernel, watched and asked; [`ports`], [`host`], [`classes`]: its view
 //!   and the agent's state in each other's words; `difference`: what has changed in that;
-//!   `path_mtu`: what routers said; `bound`: ports of the node's processes;
+//!   `path_mtu`: what routers said; `bound`: ports of the node's processes; `names`: what name
+//!   servers said;
 //! - [`devices`]: sockets and programs; `shortcut`: TCP between pods that needs no worker;
 //!   [`control`]: the one task that changes what is in force;
 //! - [`slow`]: the slow path's task;
@@ -23,6 +24,7 @@ mod classes;
 mod difference;
 mod path_mtu;
 mod bound;
+mod names;
 
 mod devices;
 mod shortcut;
@@ -58,7 +60,7 @@ use crate::kernel::{Desired, HostPort, Keeper, KernelView, Watch};
 use crate::metrics::Numbers;
 use crate::shared::Shared;
 use crate::shortcut::{Bookkeeper, Shortcut};
-use crate::slow::Slow;
+use crate::slow::{Readings, Slow};
 use crate::state_dir::StateDir;
 
 /// Frames that wait for the slow path at most.
@@ -144,11 +146,13 @@ async fn serve(
     let devices = Devices::new(binder, links.clone(), config.xdp_mode, config.pod_ports, ends)?;
     let shortcut = config.shortcut.then(|| Arc::new(Shortcut::new(devices.shortcut())));
     let slow_counters = Arc::new(Counters::default());
+    let readings = Arc::new(Readings::default());
     let shared = Arc::new(Shared::new(
         instance(),
         links.clone(),
         config.cores.clone(),
         slow_counters.clone(),
+        readings.clone(),
         shortcut.clone(),
         table,
     ));
@@ -168,6 +172,7 @@ async fn serve(
         punts,
         snapshots: slow_snapshots,
         host_flows: devices.host_flows(),
+        readings,
         tell: told,
         ask,
     };

@@ -21,6 +21,7 @@ impl Health for Numbers {
         let mut families = self.ports();
         families.extend(reasons(&totals));
         families.extend(self.flows(&totals));
+        families.extend(self.names());
         families.push(self.generation());
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("component", "margayd")];
         families.push(gauges("margay_build_info", "What is running.", [(labels, 1.0)]));
@@ -90,6 +91,19 @@ impl Numbers {
                 "Connections that ended by age.",
                 totals.expired as f64,
             ),
+        ]
+    }
+
+    fn names(&self) -> [MetricFamily; 3] {
+        let (names, refused) = self.0.view().names;
+        let readings = self.0.readings.all();
+        let readings = readings.map(|(what, n)| ([("result", what.name())], n as f64));
+        let help = "Messages between pods and trusted name servers that were read.";
+        let lost = "Names and addresses that found no room, or had to make it.";
+        [
+            counters("margay_dns_messages_total", help, readings),
+            gauge("margay_dns_names", "Domain names whose addresses are known.", names as f64),
+            counter("margay_dns_refused_total", lost, refused as f64),
         ]
     }
 

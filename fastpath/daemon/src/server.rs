@@ -46,6 +46,7 @@ impl Server {
 impl Dataplane for Server {
     type SyncStream = Answers<proto::FromDaemon>;
     type ListFlowsStream = Answers<proto::Flow>;
+    type ListNamesStream = Answers<proto::NameAddress>;
     type TraceStream = Answers<proto::Sighting>;
     type ProbeStream = Answers<proto::Sighting>;
 
@@ -81,6 +82,16 @@ impl Dataplane for Server {
             show::flows(&shared, &filter, |flow| out.blocking_send(Ok(flow.into())).is_ok());
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(flows))))
+    }
+
+    async fn list_names(
+        &self,
+        _: Call<proto::ListNamesRequest>,
+    ) -> Result<Response<Self::ListNamesStream>, Status> {
+        let (answer, names) = oneshot::channel();
+        let _ = self.control.send(Request::Names(answer));
+        let names = names.await.map_err(|_| Status::unavailable("the dataplane stops"))?;
+        Ok(Response::new(Box::pin(futures::stream::iter(names.into_iter().map(Ok)))))
     }
 
     async fn get_counters(

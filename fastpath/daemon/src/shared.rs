@@ -13,6 +13,7 @@ use margay_worker::tap::Tap;
 use crate::devices::Entry;
 use crate::ports::Traffic;
 use crate::shortcut::Shortcut;
+use crate::slow::Readings;
 
 /// Where the state in force came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub(crate) struct View {
     pub state: Arc<State>,
     /// Why each endpoint is down; `None` where it is up.
     pub endpoints: BTreeMap<EndpointKey, Option<String>>,
+    /// Number of domain names that are known, and of names and addresses that found no room.
+    pub names: (usize, u64),
     /// Where the state came from.
     pub origin: Origin,
     /// Whether an agent is connected.
@@ -63,6 +66,8 @@ pub(crate) struct Shared {
     pub cores: Vec<Option<usize>>,
     /// Counters of the slow path.
     pub slow: Arc<Counters>,
+    /// What was found in messages between pods and name servers.
+    pub readings: Arc<Readings>,
     /// What goes past the workers, if anything may.
     pub shortcut: Option<Arc<Shortcut>>,
     /// The flow table.
@@ -79,11 +84,12 @@ impl Shared {
         links: Arc<[Link]>,
         cores: Vec<Option<usize>>,
         slow: Arc<Counters>,
+        readings: Arc<Readings>,
         shortcut: Option<Arc<Shortcut>>,
         table: &'static Arc<FlowTable>,
     ) -> Self {
         let (started, view) = (Instant::now(), Mutex::default());
-        Self { started, instance, links, cores, slow, shortcut, table, view }
+        Self { started, instance, links, cores, slow, readings, shortcut, table, view }
     }
 
     /// What is in force now.

@@ -8,11 +8,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use margay_engine::counters::Counter;
 use margay_engine::snapshot::{ARRIVAL_MAC_PREFIX, DeviceId, HopKey};
 use margay_engine::{Counters, Engine, Fate, Frame, Ingress as From, PortId, Punt, Snapshot, Why};
 use margay_model::flow::FlowTuple;
-use margay_model::{DropReason, LocalNode, PuntReason};
+use margay_model::{DnsReading, DropReason, LocalNode, PuntReason};
 use margay_slowpath as slow;
+use margay_slowpath::dns::Fact;
 use margay_slowpath::{Action, Injection, SlowPath};
 use margay_tables::addr::Tuple;
 use margay_tables::flow::FlowTable;
@@ -42,6 +44,8 @@ pub(crate) enum Tell {
     PortGone(PortId),
     /// An address is gone: its flows end.
     Forget(IpAddr),
+    /// What an answer of a name server said is in force.
+    Learned(u64),
 }
 
 /// What the slow path asks of the control task.
@@ -60,6 +64,13 @@ pub(crate) enum Ask {
         /// Bytes of IP packets that it takes.
         mtu: u16,
     },
+    /// Put what a name server said in force, and say so.
+    Learn {
+        /// What to say.
+        ticket: u64,
+        /// What it said.
+        facts: Vec<Fact>,
+    },
 }
 
 /// The task.
@@ -71,9 +82,25 @@ pub(crate) struct Slow {
     pub(crate) punts: Arc<Punts>,
     pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(crate) host_flows: Arc<HostFlowProgram>,
+    pub(crate) readings: Arc<Readings>,
     pub(crate) tell: mpsc::UnboundedReceiver<Tell>,
     pub(crate) ask: mpsc::UnboundedSender<Ask>,
 }
+
+/// What a packet is to the slow path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// As it was received.
+    Received,
+    /// Put together from what was received.
+    Reassembled,
+    /// Of the node's making.
+    Own,
+}
+
+/// What was found in messages between pods and name servers, by [`DnsReading`].
+#[derive(Default)]
+pub(crate) struct Readings([Counter; DnsReading::COUNT]);
 
 /// A descriptor that is only waited for.
 struct Bell<'a>(&'a OwnedFd);
@@ -124,7 +151,7 @@ impl Slow {
         self.engine.wake();
         for _ in 0..BURST {
             let Some(Punted { punt, bytes }) = self.punts.pop() else { return false };
-            self.handle(punt, bytes, false, 0);
+            self.handle(punt, bytes, Kind::Received, 0);
         }
         true
     }
@@ -139,6 +166,7 @@ impl Slow {
             Tell::Unresolvable(port, addr) => {
                 self.machines.unresolvable(now_ms(), port.0.into(), addr)
             }
+            Tell::Learned(ticket) => self.machines.learned(ticket),
             Tell::PortGone(port) => self.machines.port_gone(port.0.into()),
             Tell::Forget(addr) => {
                 let ended = self.engine.forget(addr.into());
@@ -149,17 +177,17 @@ impl Slow {
         self.act(actions, 0);
     }
 
-    /// Has a machine answer a punt; `own` where the packet is of the node's making.
-    fn handle(&mut self, punt: Punt, bytes: Vec<u8>, own: bool, round: u32) {
+    /// Has a machine answer a punt.
+    fn handle(&mut self, punt: Punt, bytes: Vec<u8>, kind: Kind, round: u32) {
         let reason = punt.why.reason();
         if round > ROUNDS {
             return self.end(reason, Some(DropReason::PuntRefused));
         }
-        let Some(request) = self.request(&punt, &bytes) else {
+        let Some(request) = self.request(&punt, &bytes, kind) else {
             return self.end(reason, Some(DropReason::PuntRefused));
         };
         let ingress = match (punt.port, punt.tunneled) {
-            _ if own => slow::Ingress::Own,
+            _ if kind == Kind::Own => slow::Ingress::Own,
             (port, true) => slow::Ingress::Tunnel(port.0.into(), self.tunnel_kind()),
             (port, false) => slow::Ingress::Port(port.0.into()),
         };
@@ -185,7 +213,7 @@ impl Slow {
     }
 
     /// The engine's words in the slow path's.
-    fn request(&self, punt: &Punt, bytes: &[u8]) -> Option<slow::Request> {
+    fn request(&self, punt: &Punt, bytes: &[u8], kind: Kind) -> Option<slow::Request> {
         use slow::Request;
         Some(match punt.why {
             Why::Arp => Request::Arp,
@@ -212,16 +240,20 @@ impl Slow {
             }
             Why::IcmpError => Request::IcmpError,
             Why::HostFlow => Request::HostFlow(self.answer_to(punt, bytes)?.into()),
+            Why::Dns => {
+                let snapshot = self.snapshots.borrow();
+                let (tuple, from_client) =
+                    in_frame(punt, bytes, |frame| self.engine.conversation(&snapshot, frame))?;
+                let reassembled = kind == Kind::Reassembled;
+                Request::Dns { conversation: tuple.into(), from_client, reassembled }
+            }
         })
     }
 
     /// The tuple of answers to a frame.
     fn answer_to(&self, punt: &Punt, bytes: &[u8]) -> Option<Tuple> {
-        let mut chunk = bytes.to_vec();
-        let ingress = if punt.tunneled { From::Tunnel(punt.port) } else { From::Port(punt.port) };
-        let (start, len) = (0, chunk.len());
-        let mut frame = Frame { chunk: &mut chunk, start, len, ingress, reassembled: false };
-        self.engine.answer_to(&self.snapshots.borrow(), &mut frame)
+        let snapshot = self.snapshots.borrow();
+        in_frame(punt, bytes, |frame| self.engine.answer_to(&snapshot, frame))
     }
 
     /// Errors about packets out of a tunnel carry the tunnel's address: of the encapsulation that
@@ -252,6 +284,10 @@ impl Slow {
                     let _ = self.ask.send(Ask::Neighbour { port, addr: hop });
                 }
                 Action::SteerHostFlow(tuple) => self.steer(&tuple),
+                Action::Read(reading) => self.readings.count(reading),
+                Action::Learn { ticket, facts } => {
+                    let _ = self.ask.send(Ask::Learn { ticket, facts });
+                }
                 Action::PathMtu { peer, mtu } => {
                     let _ = self.ask.send(Ask::PathMtu { peer, mtu });
                 }
@@ -286,9 +322,9 @@ impl Slow {
             }
             Injection::Own { packet } => {
                 self.counters().injected(reason);
-                self.run_again(From::Own, packet, false, round);
+                self.run_again(From::Own, packet, Kind::Own, false, round);
             }
-            Injection::Again { ingress, frame, reassembled } => {
+            Injection::Again { ingress, frame, reassembled, read } => {
                 self.counters().injected(reason);
                 let port = |port: u32| PortId(u16::try_from(port).unwrap_or(u16::MAX));
                 let from = match ingress {
@@ -296,21 +332,26 @@ impl Slow {
                     slow::Ingress::Tunnel(id, _) => From::Tunnel(port(id)),
                     slow::Ingress::Own => From::Own,
                 };
-                self.run_again(from, frame, reassembled, round);
+                let kind = match from {
+                    From::Own => Kind::Own,
+                    _ if reassembled => Kind::Reassembled,
+                    _ => Kind::Received,
+                };
+                self.run_again(from, frame, kind, read, round);
             }
         }
     }
 
     /// Runs one frame through the engine, and does what it says.
-    fn run_again(&mut self, from: From, bytes: Vec<u8>, reassembled: bool, round: u32) {
+    fn run_again(&mut self, from: From, bytes: Vec<u8>, kind: Kind, read: bool, round: u32) {
         let snapshot = self.snapshots.borrow().clone();
-        let own = from == From::Own;
+        let (own, reassembled) = (kind == Kind::Own, kind == Kind::Reassembled);
         let room = if own { HEADROOM + margay_wire::ethernet::LEN } else { HEADROOM };
         let start = if own { room - margay_wire::ethernet::LEN } else { room };
         let mut chunk = vec![0; room];
         chunk.extend_from_slice(&bytes);
         let len = chunk.len() - start;
-        let mut frame = Frame { chunk: &mut chunk, start, len, ingress: from, reassembled };
+        let mut frame = Frame { chunk: &mut chunk, start, len, ingress: from, reassembled, read };
         let fate = self.engine.run_again(&snapshot, clock::now(), &mut frame);
         let out = frame.bytes().to_vec();
         match fate {
@@ -318,7 +359,7 @@ impl Slow {
             Fate::Drop(why) => self.counters().dropped(why),
             Fate::Punt(punt) => {
                 self.counters().punted(punt.why.reason());
-                self.handle(punt, out, own, round + 1);
+                self.handle(punt, out, kind, round + 1);
             }
         }
     }
@@ -351,6 +392,29 @@ impl Slow {
         let number =
             if device == DeviceId::TRUNK { usize::from(port.0) % self.links.len() } else { 0 };
         &self.links[number]
+    }
+}
+
+/// Has the engine look at a copy of a punted frame.
+fn in_frame<T>(punt: &Punt, bytes: &[u8], look: impl FnOnce(&mut Frame<'_>) -> T) -> T {
+    let mut chunk = bytes.to_vec();
+    let ingress = if punt.tunneled { From::Tunnel(punt.port) } else { From::Port(punt.port) };
+    let (start, len) = (0, chunk.len());
+    look(&mut Frame { chunk: &mut chunk, start, len, ingress, reassembled: false, read: false })
+}
+
+// === impl Readings ===
+
+impl Readings {
+    fn count(&self, reading: DnsReading) {
+        if let Some(counter) = self.0.get(reading as usize) {
+            counter.add(1);
+        }
+    }
+
+    /// How many of each were found.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (DnsReading, u64)> {
+        DnsReading::ALL.iter().zip(&self.0).map(|(reading, counter)| (*reading, counter.get()))
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Frame<'m> {
     /// Whether the slow path put it together from fragments: where it is too big to leave it is
     /// cut again, IPv6 too.
     pub reassembled: bool,
+    /// Whether the slow path has read it: a conversation that is read along goes on with it.
+    pub read: bool,
 }
 
 impl Frame<'_> {
@@ -115,6 +117,9 @@ pub enum Why {
     /// The first packet of a connection from outside to a backend in the host network; what tuple
     /// the kernel's answers carry says [`Engine::answer_to`](crate::Engine::answer_to).
     HostFlow,
+    /// Of a conversation with a trusted name server, which is read along: see
+    /// [`Engine::conversation`](crate::Engine::conversation).
+    Dns,
 }
 
 impl Why {
@@ -132,6 +137,7 @@ impl Why {
             Self::Neighbour(_) => PuntReason::Neighbour,
             Self::IcmpError => PuntReason::IcmpError,
             Self::HostFlow => PuntReason::HostFlow,
+            Self::Dns => PuntReason::Dns,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! A cached decision: 32 bits that stand beside the generation in one word of a flow record.
 //!
 //! ```text
-//! 31     29 28         27 26 25 24 23                    0
-//! [ kind   | keep TTL    | side  | - | next hop or reason ]
+//! 31     29 28         27 26 25         24 23                    0
+//! [ kind   | keep TTL    | side  | read along | - | next hop      ]    forward
+//! [ kind   | -           | side  | -   23 epoch 8 | reason        ]    drop
 //! ```
 
 use margay_model::DropReason;
@@ -28,14 +29,24 @@ pub enum Verdict {
         hop: AdjacencyId,
         /// Whether the TTL stays: the node is the packet's source or destination.
         keep_ttl: bool,
+        /// Whether the slow path reads the packets before they go on.
+        read_along: bool,
     },
     /// Drop.
-    Drop(DropReason),
+    Drop {
+        /// Why.
+        reason: DropReason,
+        /// What was known of domain names then: [`crate::Snapshot::names_epoch`]. With what was
+        /// learned since, it may be allowed.
+        epoch: u16,
+    },
 }
 
 const FORWARD: u32 = 1 << 29;
 const DROP: u32 = 2 << 29;
 const KEEP_TTL: u32 = 1 << 28;
+const READ_ALONG: u32 = 1 << 25;
+const EPOCH_SHIFT: u32 = 8;
 const SIDE_SHIFT: u32 = 26;
 const NUMBER: u32 = (1 << 24) - 1;
 
@@ -44,11 +55,21 @@ impl Decision {
     pub fn pack(self) -> u32 {
         let side = (self.side as u32) << SIDE_SHIFT;
         side | match self.verdict {
-            Verdict::Forward { hop, keep_ttl } => {
-                FORWARD | if keep_ttl { KEEP_TTL } else { 0 } | hop.0 & NUMBER
+            Verdict::Forward { hop, keep_ttl, read_along } => {
+                let flag = |given, bit| if given { bit } else { 0 };
+                let flags = flag(keep_ttl, KEEP_TTL) | flag(read_along, READ_ALONG);
+                FORWARD | flags | hop.0 & NUMBER
             }
-            Verdict::Drop(reason) => DROP | reason as u32,
+            Verdict::Drop { reason, epoch } => {
+                DROP | u32::from(epoch) << EPOCH_SHIFT | reason as u32
+            }
         }
+    }
+
+    /// Whether the bits say to drop by less than is known of domain names now.
+    #[inline]
+    pub fn may_be_pardoned(bits: u32, epoch: u16) -> bool {
+        bits & (FORWARD | DROP) == DROP && (bits >> EPOCH_SHIFT) as u16 != epoch
     }
 
     /// The side that the bits say, whatever else they say.
@@ -62,10 +83,15 @@ impl Decision {
     pub fn unpack(bits: u32) -> Option<Self> {
         let side = Self::side(bits)?;
         let verdict = match bits & (FORWARD | DROP) {
-            FORWARD => {
-                Verdict::Forward { hop: AdjacencyId(bits & NUMBER), keep_ttl: bits & KEEP_TTL != 0 }
-            }
-            DROP => Verdict::Drop(DropReason::from_index(bits as u8)?),
+            FORWARD => Verdict::Forward {
+                hop: AdjacencyId(bits & NUMBER),
+                keep_ttl: bits & KEEP_TTL != 0,
+                read_along: bits & READ_ALONG != 0,
+            },
+            DROP => Verdict::Drop {
+                reason: DropReason::from_index(bits as u8)?,
+                epoch: (bits >> EPOCH_SHIFT) as u16,
+            },
             _ => return None,
         };
         Some(Self { side, verdict })
@@ -79,14 +105,20 @@ mod tests {
     #[test]
     fn decisions_survive_packing() {
         for side in [Side::Wire, Side::Pod, Side::Host] {
-            for keep_ttl in [false, true] {
+            for flags in 0..4 {
+                let (keep_ttl, read_along) = (flags & 1 != 0, flags & 2 != 0);
                 let hop = AdjacencyId(NUMBER);
-                let decision = Decision { side, verdict: Verdict::Forward { hop, keep_ttl } };
+                let verdict = Verdict::Forward { hop, keep_ttl, read_along };
+                let decision = Decision { side, verdict };
                 assert_eq!(Decision::unpack(decision.pack()), Some(decision));
+                assert!(!Decision::may_be_pardoned(decision.pack(), 7));
             }
-            for reason in DropReason::ALL {
-                let decision = Decision { side, verdict: Verdict::Drop(*reason) };
-                assert_eq!(Decision::unpack(decision.pack()), Some(decision));
+            for (reason, epoch) in DropReason::ALL.iter().flat_map(|r| [(*r, 0), (*r, u16::MAX)]) {
+                let decision = Decision { side, verdict: Verdict::Drop { reason, epoch } };
+                let bits = decision.pack();
+                assert_eq!(Decision::unpack(bits), Some(decision));
+                assert!(!Decision::may_be_pardoned(bits, epoch));
+                assert!(Decision::may_be_pardoned(bits, epoch.wrapping_add(1)));
             }
         }
         assert_eq!(Decision::unpack(0), None);

@@ -34,7 +34,7 @@ use batch::Packet;
 use margay_model::node::Timeouts;
 use margay_tables::addr::Tuple;
 use margay_tables::flow::{
-    Affinities, FlowId, FlowRef, FlowTable, FlowWorker, Insert, NewFlow, Share, Worth,
+    Affinities, Dir, FlowId, FlowRef, FlowTable, FlowWorker, Insert, NewFlow, Share, Worth,
 };
 
 /// Records that one step of housekeeping looks at.
@@ -154,6 +154,22 @@ impl<'t> Engine<'t> {
         let tuple = path::look(snapshot, frame).packet?.tuple;
         let flow = self.lookup(&tuple, self.hash(&tuple)).filter(|flow| !flow.is_denial())?;
         Some(flow.peer().tuple())
+    }
+
+    /// The conversation that a frame belongs to, by the tuple that its first packet arrived with,
+    /// and whether the frame is of that packet's direction. For [`Why::Dns`]; to be asked while
+    /// awake.
+    pub fn conversation(
+        &self,
+        snapshot: &Snapshot,
+        frame: &mut Frame<'_>,
+    ) -> Option<(Tuple, bool)> {
+        let tuple = path::look(snapshot, frame).packet?.tuple;
+        let flow = self.lookup(&tuple, self.hash(&tuple)).filter(|flow| !flow.is_denial())?;
+        Some(match flow.dir() {
+            Dir::Orig => (tuple, true),
+            Dir::Reply => (flow.peer().tuple(), false),
+        })
     }
 
     /// Ends every flow of an address: its pod is gone.

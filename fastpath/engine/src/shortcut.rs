@@ -95,8 +95,10 @@ pub fn is_established(table: &FlowTable, tuple: &Tuple) -> bool {
 /// Where a direction's packets go, if that is into a pod behind the trunk.
 fn way<'s>(snapshot: &'s Snapshot, flow: FlowRef<'_>) -> Option<&'s Adjacency> {
     let Stamped { generation, action } = flow.decision();
-    let Decision { side: Side::Pod, verdict: Verdict::Forward { hop, keep_ttl: false } } =
-        Decision::unpack(action)?
+    let Decision {
+        side: Side::Pod,
+        verdict: Verdict::Forward { hop, keep_ttl: false, read_along: false },
+    } = Decision::unpack(action)?
     else {
         return None;
     };

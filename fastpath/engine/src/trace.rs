@@ -67,8 +67,10 @@ impl Engine<'_> {
         scratch.clear();
         scratch.extend_from_slice(frame.bytes());
         let len = scratch.len();
-        let Frame { ingress, reassembled, .. } = *frame;
-        path::look(snapshot, &mut Frame { chunk: scratch, start: 0, len, ingress, reassembled })
+        let Frame { ingress, reassembled, read, .. } = *frame;
+        let chunk = scratch;
+        let copy = &mut Frame { chunk, start: 0, len, ingress, reassembled, read };
+        path::look(snapshot, copy)
     }
 
     /// Runs a batch of one frame, of which [`Engine::look`] has said what it is.
@@ -92,7 +94,7 @@ impl Engine<'_> {
         let leaving = self.leaving(&seen);
         let hop = flow.and_then(|flow| match Decision::unpack(flow.decision().action)?.verdict {
             Verdict::Forward { hop, .. } => Some(hop),
-            Verdict::Drop(_) => None,
+            Verdict::Drop { .. } => None,
         });
         let flow = flow.map(|flow| view(snapshot, flow, now));
         Traced { seen, lookup, flow, leaving, hop, fate }

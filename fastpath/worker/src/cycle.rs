@@ -493,7 +493,7 @@ impl Worker {
 /// A frame as the engine has it.
 fn work(frame: &mut Frame, ingress: Ingress) -> Work<'_> {
     let (start, len) = (frame.start(), frame.len());
-    Work { chunk: frame.chunk_mut(), start, len, ingress, reassembled: false }
+    Work { chunk: frame.chunk_mut(), start, len, ingress, reassembled: false, read: false }
 }
 
 /// Where the frames of a batch that has run begin, how long they are, and their fates.

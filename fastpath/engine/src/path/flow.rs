@@ -2,7 +2,8 @@
 //!
 //! A *hit* finds both in one line of memory. A decision of an older generation, or one made for
 //! packets from another side, is made anew from what the flow remembers: its translation stays,
-//! its route and verdict are judged again. A packet without flow goes through the miss walk.
+//! its route and verdict are judged again. So is a denial when domain names were learned since.
+//! A packet without flow goes through the miss walk.
 //!
 //! Drops: not_ready, invalid_state; drops and punts of the miss walk.
 
@@ -37,6 +38,7 @@ pub(crate) fn decide(
     let Stamped { generation, action } = flow.decision();
     if generation == snapshot.generation
         && Decision::side(action) == Some(packet.side)
+        && !Decision::may_be_pardoned(action, snapshot.names_epoch)
         && !reopens(packet, flow)
         && is_its_own(packet, flow)
     {
@@ -121,8 +123,17 @@ fn again(
     let mut way = Way { to: rewritten(flow, &packet.tuple), ..Way::new(packet) };
     miss::route(snapshot, packet, &mut way)?;
     let verdict = match judged(snapshot, packet, flow, &way) {
-        Err(reason) if snapshot.settings.cut_flows_on_policy_change => Verdict::Drop(reason),
-        _ => Verdict::Forward { hop: way.hop, keep_ttl: way.keeps_ttl(packet) },
+        Err(reason) if snapshot.settings.cut_flows_on_policy_change => {
+            Verdict::Drop { reason, epoch: snapshot.names_epoch }
+        }
+        _ => {
+            let asked = match flow.dir() {
+                Dir::Orig => packet.tuple,
+                Dir::Reply => flow.peer().tuple(),
+            };
+            let read_along = snapshot.reads_along(&asked);
+            Verdict::Forward { hop: way.hop, keep_ttl: way.keeps_ttl(packet), read_along }
+        }
     };
     let decision = Decision { side: packet.side, verdict };
     flow.set_decision(Stamped { generation: snapshot.generation, action: decision.pack() });
@@ -151,7 +162,10 @@ fn judged(
         && let Some(decision) = Decision::unpack(action)
     {
         return match decision.verdict {
-            Verdict::Drop(reason) => Err(reason),
+            Verdict::Drop { epoch, .. } if epoch != snapshot.names_epoch => {
+                judge(snapshot, packet, flow, at_hand)
+            }
+            Verdict::Drop { reason, .. } => Err(reason),
             Verdict::Forward { .. } => Ok(()),
         };
     }
@@ -177,7 +191,8 @@ fn judge(
         Dir::Orig => (here, there),
         Dir::Reply => (there, here),
     };
-    let mut way = Way { to: tuple, asked: orig, arrives, leaves, ..Way::new(packet) };
+    let established = true;
+    let mut way = Way { to: tuple, asked: orig, arrives, leaves, established, ..Way::new(packet) };
     way.accepted = match flow.dir() {
         Dir::Orig => packet.accepted,
         Dir::Reply => {

@@ -128,8 +128,11 @@ fn tracked(
     let id = flow::decide(engine, snapshot, packet)?;
     let Some(flow) = engine.flow(id) else { return Break(NO_FATE) };
     let (hop, keep_ttl) = match Decision::unpack(flow.decision().action).map(|d| d.verdict) {
-        Some(Verdict::Forward { hop, keep_ttl }) => (hop, keep_ttl),
-        Some(Verdict::Drop(reason)) => {
+        Some(Verdict::Forward { read_along: true, .. }) if !frame.read => {
+            return parse::punt(packet, Why::Dns);
+        }
+        Some(Verdict::Forward { hop, keep_ttl, .. }) => (hop, keep_ttl),
+        Some(Verdict::Drop { reason, .. }) => {
             flow.touch(engine.now, packet.ip_len.into());
             return parse::dropped(reason);
         }

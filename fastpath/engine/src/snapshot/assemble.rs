@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
-use margay_model::{Encap, HostEndpoint, Pool, RemoteNode, RouteTarget, State, Update};
+use margay_model::{Encap, HostEndpoint, Pool, RemoteNode, RouteTarget, SetId, State, Update};
 use margay_tables::addr::{Addr, Prefix};
-use margay_tables::classifier::PolicyBook;
+use margay_tables::classifier::{PolicyBook, Standing};
 use margay_tables::flow::BackendId;
 use margay_tables::lpm::Lpm;
 use margay_tables::service::ServiceTable;
@@ -18,6 +18,7 @@ use margay_tables::service::ServiceTable;
 use super::adjacency::{Adjacency, AdjacencyId, HopKey, Outer, State as HopState};
 use super::bound::BoundPorts;
 use super::guard::{Guard, everywhere, of_port, of_uplinks};
+use super::names;
 use super::port::{DeviceId, POD_GATEWAY_MAC, Port, PortId, PortKind, trunk_mac};
 use super::resolve::{Inputs, on_link, resolve, underlay_hop, underlay_v6};
 use super::underlay::{KernelRoute, NextHop, Underlay};
@@ -33,6 +34,7 @@ pub struct Assembler {
     adjacencies: Vec<Adjacency>,
     numbers: HashMap<HopKey, AdjacencyId>,
     bound: Arc<BoundPorts>,
+    names_epoch: u16,
 }
 
 // === impl Assembler ===
@@ -50,6 +52,7 @@ impl Assembler {
             adjacencies: Vec::new(),
             numbers: HashMap::new(),
             bound: Arc::default(),
+            names_epoch: 0,
         };
         assembler.number(HopKey::Host);
         assembler
@@ -115,6 +118,8 @@ impl Assembler {
             broadcasts: underlay.broadcasts.iter().copied().map(Addr::from).collect(),
             settings: state.node.settings.clone(),
             bound: self.bound.clone(),
+            name_servers: Arc::new(names::servers(state)),
+            names_epoch: self.names_epoch,
             adjacencies: Arc::default(),
         };
         Snapshot { adjacencies: self.adjacencies(&inputs), ..snapshot }
@@ -130,6 +135,20 @@ impl Assembler {
     ) -> Snapshot {
         let inputs = Inputs::new(state, underlay);
         last.with_adjacencies(self.adjacencies(&inputs))
+    }
+
+    /// Notes what is known of an address that was learned for a domain name of a set; it is in the
+    /// next snapshot.
+    pub fn note_learned(&mut self, set: &SetId, addr: Addr, standing: Standing) {
+        self.policies.note_learned(set, addr, standing);
+    }
+
+    /// The last snapshot with what was learned of domain names since: nothing that is allowed is
+    /// denied by it, so the generation stays, and denials are looked at again by the epoch.
+    pub fn refresh_names(&mut self, last: &Snapshot) -> Snapshot {
+        let snapshot = last.with_classifier(self.policies.classifier());
+        self.names_epoch = snapshot.names_epoch;
+        snapshot
     }
 
     /// The number of a next hop; a new one gets the next free number.

@@ -10,6 +10,7 @@ mod adjacency;
 mod assemble;
 mod bound;
 mod guard;
+mod names;
 mod port;
 mod resolve;
 mod underlay;
@@ -33,6 +34,7 @@ use margay_tables::addr::{Addr, Tuple};
 use margay_tables::classifier::{Classifier, EndpointPolicy};
 use margay_tables::lpm::Lpm;
 use margay_tables::service::ServiceTable;
+use margay_wire::protocol;
 
 /// Where an address lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,6 +125,11 @@ pub struct Snapshot {
     pub settings: Settings,
     /// Ports of the node's own processes.
     pub bound: Arc<BoundPorts>,
+    /// Name servers whose answers to pods are believed, by the addresses and ports that pods ask.
+    /// Empty while no policy names domains: then nothing is read along.
+    pub name_servers: Arc<HashMap<(Addr, u16), ()>>,
+    /// Another number whenever addresses of domain names were learned.
+    pub names_epoch: u16,
 }
 
 // === impl Snapshot ===
@@ -131,6 +138,20 @@ impl Snapshot {
     /// The same with other next hops.
     fn with_adjacencies(&self, adjacencies: Arc<[Adjacency]>) -> Self {
         Self { adjacencies, ..self.clone() }
+    }
+
+    /// The same with what the classifier has learned of domain names.
+    fn with_classifier(&self, classifier: Classifier) -> Self {
+        Self { classifier, names_epoch: self.names_epoch.wrapping_add(1), ..self.clone() }
+    }
+
+    /// Whether a pod's connection, by its first packet's tuple, goes to a name server that is to be
+    /// believed.
+    pub fn reads_along(&self, asked: &Tuple) -> bool {
+        !self.name_servers.is_empty()
+            && matches!(asked.protocol, protocol::UDP | protocol::TCP)
+            && self.name_servers.contains_key(&(asked.dst, asked.dst_port))
+            && matches!(self.place(asked.src), Some(Place::Pod(_)))
     }
 
     /// Where `addr` lives.

@@ -12,6 +12,7 @@ mod services;
 mod affinity;
 mod outgoing;
 mod policy;
+mod names;
 mod host;
 mod guards;
 mod pressure;

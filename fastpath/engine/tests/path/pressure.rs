@@ -270,7 +270,14 @@ fn two_workers_carry_the_two_directions_of_one_connection() {
     let mut chunk = [&[0; HEADROOM][..], &bytes].concat();
     let mut batch = margay_engine::Batch::default();
     let (start, len, ingress) = (HEADROOM, bytes.len(), ingress(WIRE));
-    let frame = margay_engine::Frame { chunk: &mut chunk, start, len, ingress, reassembled: false };
+    let frame = margay_engine::Frame {
+        chunk: &mut chunk,
+        start,
+        len,
+        ingress,
+        reassembled: false,
+        read: false,
+    };
     batch.frames.push(frame);
     other.run(&node.snapshot, node.now, &mut batch);
     assert_eq!(batch.fates[0], Fate::Forward(A));
@@ -304,6 +311,7 @@ fn workers_that_masquerade_at_once_never_hand_out_one_port_twice() {
                 len,
                 ingress,
                 reassembled: false,
+                read: false,
             });
             engine.run(&node.snapshot, node.now, &mut batch);
             // A worker that was interrupted in the midst of an entry may be met: once more, then.

@@ -23,6 +23,7 @@ use margay_model::{
     State, Update,
 };
 use margay_tables::addr::Tuple;
+use margay_tables::classifier::Standing;
 use margay_tables::flow::{FlowConfig, FlowTable, Region};
 
 use super::packet::{Ip, ip};
@@ -159,6 +160,32 @@ impl Node {
         self.table.affinities().forget(&self.assembler.take_lost());
     }
 
+    /// Learns what is known of an address of a set's names; the next packet sees it.
+    pub fn learn(&mut self, set: &str, addr: &str, standing: Standing) {
+        self.assembler.note_learned(&set.into(), ip(addr).into(), standing);
+        self.snapshot = self.assembler.refresh_names(&self.snapshot);
+    }
+
+    /// Runs a frame that the slow path has read.
+    pub fn read(&mut self, from: PortId, packet: &Ip) -> Out {
+        let (mut chunk, ingress) = (frame_from(from, packet), ingress(from));
+        chunk.splice(0..0, [0xaa; HEADROOM]);
+        let (start, len) = (HEADROOM, chunk.len() - HEADROOM);
+        let mut frame =
+            Frame { chunk: &mut chunk, start, len, ingress, reassembled: false, read: true };
+        let fate = self.engine.run_again(&self.snapshot, self.now, &mut frame);
+        Out { fate, frame: frame.bytes().to_vec() }
+    }
+
+    /// The conversation that a packet from a port belongs to.
+    pub fn conversation(&mut self, from: PortId, packet: &Ip) -> Option<(Tuple, bool)> {
+        let mut chunk = frame_from(from, packet);
+        let (start, len, ingress) = (0, chunk.len(), ingress(from));
+        let mut frame =
+            Frame { chunk: &mut chunk, start, len, ingress, reassembled: false, read: false };
+        self.engine.conversation(&self.snapshot, &mut frame)
+    }
+
     /// Changes what the kernel says; the next packet sees it.
     pub fn rewire(&mut self, edit: impl FnOnce(&mut Underlay)) {
         edit(&mut self.underlay);
@@ -189,7 +216,14 @@ impl Node {
         let mut batch = Batch::default();
         for ((chunk, len), (ingress, _)) in chunks.iter_mut().zip(&lens).zip(&frames) {
             let (start, len, ingress) = (HEADROOM, *len, *ingress);
-            batch.frames.push(Frame { chunk, start, len, ingress, reassembled: false });
+            batch.frames.push(Frame {
+                chunk,
+                start,
+                len,
+                ingress,
+                reassembled: false,
+                read: false,
+            });
         }
         self.engine.run(&self.snapshot, self.now, &mut batch);
         assert_eq!(batch.fates.len(), lens.len());
@@ -215,8 +249,14 @@ impl Node {
     /// Runs a frame of the slow path's.
     pub fn again(&mut self, ingress: Ingress, frame: Vec<u8>, reassembled: bool) -> Out {
         let mut chunk = [&[0xaa; HEADROOM][..], &frame].concat();
-        let mut frame =
-            Frame { chunk: &mut chunk, start: HEADROOM, len: frame.len(), ingress, reassembled };
+        let mut frame = Frame {
+            chunk: &mut chunk,
+            start: HEADROOM,
+            len: frame.len(),
+            ingress,
+            reassembled,
+            read: false,
+        };
         let fate = self.engine.run_again(&self.snapshot, self.now, &mut frame);
         Out { fate, frame: frame.bytes().to_vec() }
     }
@@ -225,7 +265,8 @@ impl Node {
     pub fn answer_to(&mut self, from: PortId, packet: &Ip) -> Option<Tuple> {
         let mut chunk = frame_from(from, packet);
         let (start, len, ingress) = (0, chunk.len(), Ingress::Port(from));
-        let mut frame = Frame { chunk: &mut chunk, start, len, ingress, reassembled: false };
+        let mut frame =
+            Frame { chunk: &mut chunk, start, len, ingress, reassembled: false, read: false };
         self.engine.answer_to(&self.snapshot, &mut frame)
     }
 

@@ -41,7 +41,8 @@ pub(super) fn compile<'t>(
         return dropped(DropReason::InvalidState);
     }
     let keep_ttl = way.keeps_ttl(packet);
-    let verdict = Verdict::Forward { hop: way.hop, keep_ttl };
+    let read_along = snapshot.reads_along(&packet.tuple);
+    let verdict = Verdict::Forward { hop: way.hop, keep_ttl, read_along };
     let decision = Decision { side: packet.side, verdict };
     let stamped = Stamped { generation: snapshot.generation, action: decision.pack() };
     let mut flow = NewFlow {
@@ -140,7 +141,8 @@ pub(crate) fn compile_denial(
     packet: &Packet,
     reason: DropReason,
 ) {
-    let decision = Decision { side: packet.side, verdict: Verdict::Drop(reason) };
+    let verdict = Verdict::Drop { reason, epoch: snapshot.names_epoch };
+    let decision = Decision { side: packet.side, verdict };
     let stamped = Stamped { generation: snapshot.generation, action: decision.pack() };
     let marks = icmp::mark(packet.tuple.protocol, packet.icmp.0);
     engine

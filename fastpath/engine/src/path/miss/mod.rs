@@ -54,6 +54,8 @@ pub(crate) struct Way {
     pub(crate) accepted: bool,
     /// The host endpoint that it leaves by.
     pub(crate) leaves: Option<u32>,
+    /// Whether the connection was allowed before.
+    pub(crate) established: bool,
     /// The next hop.
     pub(crate) hop: AdjacencyId,
     /// The address that the node's own and masqueraded packets carry on this way.
@@ -121,6 +123,7 @@ impl Way {
             arrives: None,
             accepted: false,
             leaves: None,
+            established: false,
             hop: AdjacencyId::default(),
             source: None,
             rules: [0; 2],

@@ -51,7 +51,7 @@ pub(crate) fn judge(
     if way.src_pod.is_some() && way.src_pod == way.dst_pod {
         return Ok(rules);
     }
-    let facts = facts(tuple, icmp);
+    let facts = PacketFacts { established: way.established, ..facts(tuple, icmp) };
     if let Some(index) = way.src_pod {
         rules[0] = decide(snapshot, index, Direction::Egress, &facts)?;
     }
@@ -96,5 +96,6 @@ pub(crate) fn facts(tuple: &Tuple, icmp: (u8, u8)) -> PacketFacts {
         dst_port: has_ports.then_some(tuple.dst_port),
         protocol: tuple.protocol,
         icmp: is_icmp.then_some((icmp.0, Some(icmp.1))),
+        established: false,
     }
 }
