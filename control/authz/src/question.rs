@@ -117,7 +117,15 @@ impl TryFrom<AttributeContext> for Question {
         };
         let (src, dst) = (src_addr.into(), dst_addr.into());
         Ok(Self {
-            facts: PacketFacts { src, dst, src_port, dst_port, protocol, icmp: None },
+            facts: PacketFacts {
+                src,
+                dst,
+                src_port,
+                dst_port,
+                protocol,
+                icmp: None,
+                established: false,
+            },
             destination: dst_addr,
             source_principal: Principal::of(source),
             destination_principal: Principal::of(destination),

@@ -85,7 +85,10 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Policy {
-    /// Tells the verdict on flows, by the datastore's content and without any running process
+    /// Tells the verdict on flows, by the datastore's content and without any running process.
+    ///
+    /// What domain names resolve to is known to running dataplanes alone: here, rules with domains
+    /// match nothing by them. `policy explain` asks the dataplane where there is one.
     Simulate(simulate::Args),
     /// Tells step by step why a flow is allowed or denied
     Explain(explain::Args),
@@ -126,7 +129,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
 }
 
 /// Runs a command that waits for others.
-fn wait(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+fn wait<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(work)
 }

@@ -103,6 +103,7 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Dataplane for Told {
     type SyncStream = Answers<proto::FromDaemon>;
     type ListFlowsStream = Answers<proto::Flow>;
+    type ListNamesStream = Answers<proto::NameAddress>;
     type TraceStream = Answers<proto::Sighting>;
     type ProbeStream = Answers<proto::Sighting>;
 
@@ -122,6 +123,29 @@ impl Dataplane for Told {
         let wanted = self.flows.iter().filter(|flow| filter.matches(flow)).take(limit);
         let answers: Vec<_> = wanted.map(|flow| Ok(proto::Flow::from(flow))).collect();
         Ok(Response::new(Box::pin(tokio_stream::iter(answers))))
+    }
+
+    async fn list_names(
+        &self,
+        _: Request<proto::ListNamesRequest>,
+    ) -> Result<Response<Self::ListNamesStream>, Status> {
+        let used = |pattern: &str| proto::NameUse {
+            set: "d:1".into(),
+            patterns: vec![pattern.into()],
+            policies: vec!["NetworkPolicy/x/out".into()],
+        };
+        let row = |name: &str, last, remaining_ms, uses| proto::NameAddress {
+            name: name.into(),
+            address: vec![192, 0, 2, last],
+            remaining_ms,
+            uses,
+        };
+        let rows = [
+            row("www.example.com", 1, 59_001, vec![used("*.example.com")]),
+            row("old.example.com", 2, 0, vec![used("*.example.com")]),
+            row("nobody.example.net", 3, 5_000, vec![]),
+        ];
+        Ok(Response::new(Box::pin(tokio_stream::iter(rows.map(Ok)))))
     }
 
     async fn get_counters(
@@ -386,6 +410,24 @@ fn connections_are_chosen_by_address_protocol_port_verdict_and_number() {
     }
     let output = margayctl(&["flows", "--net", "nonsense"], "");
     assert!(String::from_utf8_lossy(&output.stderr).contains("10.0.0.0/8"));
+}
+
+#[test]
+fn names_are_shown_with_their_addresses_time_and_policies() {
+    let node = Running::start();
+    let text = node.good("dns");
+    for part in [
+        "www.example.com   192.0.2.1   60s           *.example.com   NetworkPolicy/x/out",
+        "old.example.com   192.0.2.2   lapsed  ",
+    ] {
+        assert!(text.contains(part), "{part}:\n{text}");
+    }
+    assert!(!text.contains("nobody"), "no policy wants it:\n{text}");
+    let all = node.json("dns --all --address 192.0.2.3");
+    assert_eq!((&all[0]["name"], &all[0]["policies"]), (&json!("nobody.example.net"), &json!([])));
+    let some = node.json("dns --name www.*.com");
+    assert_eq!((&some[0]["remainingSeconds"], &some[1]), (&json!(60), &Value::Null));
+    assert_eq!(node.good("dns -o name"), "old.example.com\nwww.example.com\n");
 }
 
 #[test]

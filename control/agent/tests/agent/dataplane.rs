@@ -104,6 +104,7 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Dataplane for Service {
     type SyncStream = Answers<proto::FromDaemon>;
     type ListFlowsStream = Answers<proto::Flow>;
+    type ListNamesStream = Answers<proto::NameAddress>;
     type TraceStream = Answers<proto::Sighting>;
     type ProbeStream = Answers<proto::Sighting>;
 
@@ -132,6 +133,13 @@ impl Dataplane for Service {
         _: Request<proto::FlowFilter>,
     ) -> Result<Response<Self::ListFlowsStream>, Status> {
         Err(Status::unimplemented("the agent does not ask for flows"))
+    }
+
+    async fn list_names(
+        &self,
+        _: Request<proto::ListNamesRequest>,
+    ) -> Result<Response<Self::ListNamesStream>, Status> {
+        Err(Status::unimplemented("the agent does not ask for names"))
     }
 
     async fn get_counters(

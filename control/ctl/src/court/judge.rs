@@ -178,6 +178,7 @@ fn facts(flow: &Flow) -> PacketFacts {
         dst_port: flow.dst_port,
         protocol: flow.protocol,
         icmp: flow.icmp,
+        established: false,
     }
 }
 

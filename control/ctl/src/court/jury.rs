@@ -11,10 +11,11 @@ use margay_compile::Compiler;
 use margay_model::{Endpoint, PolicyKey, TierPolicies};
 use margay_tables::classifier::{
     Cause, Classifier, ClusterPolicies, Decision, Direction, EndpointPolicy, Membership,
-    PacketFacts, PolicyBook, Vectors, Verdict,
+    PacketFacts, PolicyBook, Standing, Vectors, Verdict,
 };
 
 use super::verdict::{Fate, Side};
+use crate::dataplane::names::Known;
 
 /// What an endpoint is asked.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +68,15 @@ impl<'c> Jury<'c> {
         let cluster = book.cluster(&tiers(compiler));
         let law = Law { compiler, book, classifier, cluster, unknown: EndpointPolicy::default() };
         Self { law, jurors: (0..count).map(|_| Juror::default()).collect() }
+    }
+
+    /// The same with what is known of domain names.
+    pub(crate) fn knowing(mut self, known: &Known) -> Self {
+        for (set, address) in known.members() {
+            self.law.book.note_learned(set, address.into(), Standing::Current);
+        }
+        self.law.classifier = self.law.book.classifier();
+        self
     }
 
     /// Answers each question, in order.

@@ -27,6 +27,8 @@ use jury::Jury;
 use verdict::Answer;
 use world::World;
 
+use crate::dataplane::names::Known;
+
 /// What the compiler reads.
 pub(crate) const KINDS: &[Kind] = &[
     Kind::Namespace,
@@ -79,6 +81,11 @@ impl<'c> Court<'c> {
     /// A court for few flows.
     pub(crate) fn small(compiler: &'c Compiler) -> Self {
         Self { world: World::new(compiler), jury: Jury::of(compiler, 1) }
+    }
+
+    /// The same with what is known of domain names.
+    pub(crate) fn knowing(self, known: &Known) -> Self {
+        Self { jury: self.jury.knowing(known), ..self }
     }
 
     /// Tells who is to be asked about a flow.

@@ -1,12 +1,13 @@
 //! What a running `margayd` says of itself.
 //!
 //! - [`status`]: `node status`: what runs, in which mode, and what does not;
-//! - [`flows`]: the connections; [`counters`]: what was counted;
+//! - [`flows`]: the connections; [`names`]: what names resolved to; [`counters`]: what was counted;
 //! - [`trace`]: packets on their way, and what would become of those that nobody sends.
 
 mod status;
 
 pub(crate) mod flows;
+pub(crate) mod names;
 mod counters;
 
 mod trace;
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Node(Node),
     /// The connections that the dataplane knows
     Flows(flows::Args),
+    /// Which addresses the names in policies have resolved to, for how long and by which policies
+    Dns(names::Args),
     /// What the dataplane has counted
     Counters(counters::Args),
     /// Shows packets' ways: what every stage found and decided
@@ -52,6 +55,7 @@ pub(crate) async fn run(options: &Options, command: &Command) -> Result<(), Fail
     match command {
         Command::Node(Node::Status) => status::run(options).await,
         Command::Flows(args) => flows::run(options, args).await,
+        Command::Dns(args) => names::run(options, args).await,
         Command::Counters(args) => counters::run(options, args).await,
         Command::Trace(args) => trace::run(options, args).await,
         Command::Capture(args) => trace::capture::run(options, args).await,

@@ -11,6 +11,7 @@ use crate::court::Court;
 use crate::court::flow::Flow;
 use crate::court::verdict::{Answer, Fate, Side};
 use crate::dataplane::flows::{Seen, seen};
+use crate::dataplane::names::Known;
 use crate::failure::{Failure, with_sources};
 use crate::options::Options;
 
@@ -70,7 +71,8 @@ pub(super) fn compare(options: &Options, clusters: [&Compiler; 2]) -> FlowChange
             return FlowChanges { compared: 0, not_compared, changed: Vec::new() };
         }
     };
-    let [mut before, mut after] = clusters.map(Court::small);
+    let known = Known::of(options);
+    let [mut before, mut after] = clusters.map(|cluster| Court::small(cluster).knowing(&known));
     let mut changed: BTreeMap<Ends, FlowChange> = BTreeMap::new();
     for seen in &seen {
         let (flow, backend) = flow(seen);

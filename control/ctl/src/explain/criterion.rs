@@ -10,6 +10,7 @@ use margay_model::{EntityMatch, IcmpMatch, IpVersion, Member, PortRange, Rule, S
 
 use super::words::{self, Meanings};
 use crate::court::flow::Flow;
+use crate::dataplane::names::{Known, Learned};
 
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
@@ -19,6 +20,8 @@ const ICMPV6: u8 = 58;
 pub(super) struct Reader<'c> {
     pub(super) state: &'c State,
     pub(super) meanings: Meanings<'c>,
+    /// What domain names have resolved to.
+    pub(super) known: &'c Known,
     pub(super) flow: Flow,
     /// The endpoints of source and destination.
     pub(super) endpoints: [Option<&'c str>; 2],
@@ -126,11 +129,16 @@ impl Reader<'_> {
 
     fn sets(&self, end: &End<'_>) -> Option<String> {
         let End { word, addr, entity, endpoint, .. } = end;
-        let outside = entity.sets.iter().find(|set| !self.has_addr(set, *addr));
+        let learned = |set| entity.learned && self.learned(set, *addr).is_some();
+        let outside = entity.sets.iter().find(|set| !self.has_addr(set, *addr) && !learned(set));
         let inside = || entity.not_sets.iter().find(|set| self.has_addr(set, *addr));
         let elsewhere = || entity.addr_port_sets.iter().find(|set| !self.has_port(set, end));
         if let Some(set) = outside {
-            return Some(format!("the {word} {addr} {}", self.meanings.is_not(set, *endpoint)));
+            let lapsed = self.known.names(set, *addr).first().map(|learned| {
+                format!("; {} had it, and new connections need another answer", learned.name)
+            });
+            let is_not = self.meanings.is_not(set, *endpoint);
+            return Some(format!("the {word} {addr} {is_not}{}", lapsed.unwrap_or_default()));
         }
         if let Some(set) = inside() {
             return Some(format!("the {word} {addr} {}", self.meanings.is(set)));
@@ -141,6 +149,24 @@ impl Reader<'_> {
             }
             None => format!("no {word} port is given"),
         })
+    }
+
+    /// The name by which an address is a member of a set now.
+    fn learned(&self, set: &SetId, addr: IpAddr) -> Option<&Learned> {
+        self.known.names(set, addr).into_iter().find(|learned| learned.remaining_seconds > 0)
+    }
+
+    /// By which name a rule that matches has its destination, if by one.
+    pub(super) fn resolved(&self, rule: &Rule) -> Option<String> {
+        let addr = self.flow.dst;
+        let by_name = |set| self.learned(set, addr).filter(|_| !self.has_addr(set, addr));
+        let learned = rule.dst.sets.iter().filter(|_| rule.dst.learned).find_map(by_name)?;
+        let Learned { name, remaining_seconds, patterns, .. } = learned;
+        let by = patterns.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        Some(format!(
+            "{addr} is an address of {name} for {remaining_seconds} s more, as a name server \
+             answered a pod; {by} matches it"
+        ))
     }
 
     fn has_addr(&self, set: &SetId, addr: IpAddr) -> bool {

@@ -35,6 +35,7 @@ use crate::court::flow::Flow;
 use crate::court::judge::{Part, Refusal, Why};
 use crate::court::verdict::{Answer, Side};
 use crate::court::{self, Court};
+use crate::dataplane::names::Known;
 use crate::objects::{self, ReadError};
 use crate::options::{Form, NoDatastore, Options};
 use crate::output;
@@ -83,9 +84,10 @@ pub(crate) fn run(options: &Options, args: &Args) -> Result<(), ExplainError> {
     let catalog = Catalog::new(&resources);
     let preview = Preview::new(&resources);
     let compiler = court::compile(resources);
+    let known = Known::of(options);
     let (flow, src, dst) = args.flow(&catalog, &compiler)?;
-    let report =
-        Expert { compiler: &compiler, preview: &preview, all: args.all }.report(&flow, &src, &dst);
+    let report = Expert { compiler: &compiler, preview: &preview, known: &known, all: args.all }
+        .report(&flow, &src, &dst);
     if !output::write_structured(form, &report)? {
         let mut out = BufWriter::new(io::stdout().lock());
         print::write(&mut out, &report)?;
@@ -100,6 +102,7 @@ pub(crate) fn run(options: &Options, args: &Args) -> Result<(), ExplainError> {
 struct Expert<'c> {
     compiler: &'c Compiler,
     preview: &'c Option<Preview>,
+    known: &'c Known,
     all: bool,
 }
 
@@ -107,11 +110,12 @@ struct Expert<'c> {
 
 impl<'c> Expert<'c> {
     fn report(&self, flow: &Flow, src: &Place, dst: &Place) -> Report {
-        let mut court = Court::small(self.compiler);
+        let mut court = Court::small(self.compiler).knowing(self.known);
         let case = court.hear(flow);
         let refused = case.refused;
         let led = case.backend.map_or(*flow, |backend| flow.to(backend));
-        let staged = self.preview.as_ref().and_then(|preview| preview.report(flow, &case));
+        let staged =
+            self.preview.as_ref().and_then(|preview| preview.report(flow, &case, self.known));
         let endpoints = [flow.src, led.dst].map(|address| court.world.party(address).endpoint);
         let endpoints = endpoints.map(|endpoint| endpoint.map(|endpoint| &*endpoint.key));
         let egress = self.side(&case.egress, &led, endpoints);
@@ -140,6 +144,7 @@ impl<'c> Expert<'c> {
                 let reader = Reader {
                     state: self.compiler.state(),
                     meanings: Meanings(self.compiler),
+                    known: self.known,
                     flow: *flow,
                     endpoints,
                 };

@@ -207,6 +207,9 @@ fn rule(out: &mut impl Write, step: &RuleStep) -> io::Result<()> {
             Some(unmet) => writeln!(out, " - no: {unmet}")?,
             None => writeln!(out, " - MATCHES")?,
         }
+        if let Some(resolved) = &part.resolved {
+            writeln!(out, "        {resolved}")?;
+        }
     }
     Ok(())
 }

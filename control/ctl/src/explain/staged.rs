@@ -13,6 +13,7 @@ use crate::court::flow::Flow;
 use crate::court::judge::Case;
 use crate::court::verdict::{Answer, Fate, Side};
 use crate::court::{self, Court};
+use crate::dataplane::names::Known;
 
 /// The staged policies that concern a flow, and what would become of it.
 #[derive(Debug, Serialize)]
@@ -74,8 +75,13 @@ impl Preview {
     }
 
     /// What would become of a flow, if any staged policy has a say on it.
-    pub(super) fn report(&self, flow: &Flow, today: &Case<'_>) -> Option<StagedReport> {
-        let mut court = Court::small(&self.compiler);
+    pub(super) fn report(
+        &self,
+        flow: &Flow,
+        today: &Case<'_>,
+        known: &Known,
+    ) -> Option<StagedReport> {
+        let mut court = Court::small(&self.compiler).knowing(known);
         let case = court.hear(flow);
         let asked: Vec<_> = today.asked().chain(case.asked()).collect();
         let concerned = self.policies.iter().filter(|policy| {

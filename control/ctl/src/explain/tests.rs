@@ -17,7 +17,8 @@ proptest! {
     fn the_steps_lead_to_the_tier_policy_and_rule_that_simulate_names(seed in any::<u64>()) {
         let mut rng = Rng::with_seed(seed);
         let compiler = court::compile(generate::cluster(&mut rng));
-        let expert = Expert { compiler: &compiler, preview: &None, all: rng.bool() };
+        let (known, all) = (Known::default(), rng.bool());
+        let expert = Expert { compiler: &compiler, preview: &None, known: &known, all };
         let mut court = Court::new(&compiler);
         for _ in 0..50 {
             let flow = generate::flow(&mut rng);

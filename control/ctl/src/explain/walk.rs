@@ -93,6 +93,9 @@ pub(super) struct RulePart {
     pub(super) text: String,
     /// The first condition that is not fulfilled.
     pub(super) unmet: Option<String>,
+    /// By which domain name the destination is meant, where it is by one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) resolved: Option<String>,
 }
 
 /// A policy that does not apply.
@@ -226,8 +229,10 @@ impl Walker<'_> {
             {
                 text.push_str(&words::http(http));
             }
-            let part = RulePart { text, unmet: self.reader.unmet(rule) };
-            let matches = part.unmet.is_none();
+            let unmet = self.reader.unmet(rule);
+            let matches = unmet.is_none();
+            let resolved = self.reader.resolved(rule).filter(|_| matches);
+            let part = RulePart { text, unmet, resolved };
             let action = words::action(rule.action);
             match step.rules.last_mut() {
                 Some(last) if last.rule == number && !last.matches => {

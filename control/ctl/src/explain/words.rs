@@ -140,6 +140,7 @@ impl Meanings<'_> {
             Some(SetMeaning::Service { namespace, name, .. }) => {
                 format!("service {namespace}/{name}")
             }
+            Some(SetMeaning::Domains(domains)) => list(&domains.iter().collect::<Vec<_>>()),
             None => format!("the set {set}"),
         }
     }
@@ -150,6 +151,7 @@ impl Meanings<'_> {
             Some(SetMeaning::Selected { selector }) => {
                 format!("is selected by {}", self::selector(selector))
             }
+            Some(SetMeaning::Domains(_)) => format!("is an address of {}", self.set(set)),
             _ => format!("is one of {}", self.set(set)),
         }
     }
@@ -162,6 +164,9 @@ impl Meanings<'_> {
         match self.0.meaning_of(set) {
             Some(SetMeaning::Selected { selector }) => {
                 format!("belongs to nobody whom {} selects", self::selector(selector))
+            }
+            Some(SetMeaning::Domains(_)) => {
+                format!("is no address of {} that is known", self.set(set))
             }
             _ => format!("is none of {}", self.set(set)),
         }

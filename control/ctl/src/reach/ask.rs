@@ -92,6 +92,7 @@ pub(super) fn asked<'c>(
             dst_port: probe.ports.map(|ports| ports.dst.first),
             protocol: probe.protocol,
             icmp: probe.icmp.map(icmp),
+            established: false,
         };
         let port = probe.ports.map(|ports| (probe.protocol, ports.dst.first));
         let is_in = |open: &[OpenPort]| port.is_some_and(|port| open.contains(&port));
@@ -123,6 +124,7 @@ pub(super) fn client_facts(src: IpAddr, backend: SocketAddr, protocol: u8) -> Pa
         dst_port: Some(backend.port()),
         protocol,
         icmp: None,
+        established: false,
     }
 }
 
