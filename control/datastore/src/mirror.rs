@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::error::Error;
 use crate::object::{Cursor, Key, Kind, Object};
@@ -17,21 +17,27 @@ use crate::store::{Change, Datastore};
 const QUEUE: usize = 256;
 /// Most changes in a batch, so that a consumer comes to breathe.
 const LARGEST_BATCH: usize = 8192;
+/// How long a batch waits for kinds that have not come as far as the others. A backend that does
+/// not tell every kind how far its changes have gone, or a lost watch, makes each batch so late.
+const TOGETHER: Duration = Duration::from_millis(20);
 /// First and longest pause after a failure.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
 /// The changes of several kinds as one stream of batches.
 ///
-/// The order is kept within a kind, not between kinds. A lost watch shows only as the difference
-/// between what was known and what the new list says.
+/// The order is kept within a kind, not between kinds, but what one edit says of several kinds
+/// comes in one batch. A lost watch shows only as the difference between what was known and what
+/// the new list says.
 pub struct Mirror {
     messages: mpsc::Receiver<Message>,
     requests: mpsc::UnboundedReceiver<Request>,
     handle: MirrorHandle,
     /// For each kind: up to where the consumer has taken and finished, nothing before the first list.
     finished: Vec<Option<Cursor>>,
-    /// For each kind: up to where the batch that is out reaches.
+    /// For each kind: up to where the batch that is out, or `begun`, reaches.
     out: Vec<Option<Cursor>>,
+    /// The batch that is being collected; a call that was cancelled leaves it to the next.
+    begun: Vec<Change>,
     waiting: Vec<Request>,
     was_synced: bool,
     _followers: JoinSet<()>,
@@ -84,6 +90,7 @@ impl Mirror {
             handle: MirrorHandle { store, kinds: kinds.into(), requests: ask },
             finished: vec![None; kinds.len()],
             out: vec![None; kinds.len()],
+            begun: Vec::new(),
             waiting: Vec::new(),
             was_synced: false,
             _followers: followers,
@@ -98,17 +105,23 @@ impl Mirror {
     /// Waits for changes and hands out all there are. Calling it says that the batch before is
     /// finished, which is what [`MirrorHandle::barrier`] waits for. May be cancelled.
     pub async fn next(&mut self) -> Batch {
-        self.finished.clone_from(&self.out);
+        if self.begun.is_empty() {
+            self.finished.clone_from(&self.out);
+        }
         loop {
             self.answer();
-            let message = tokio::select! {
-                Some(message) = self.messages.recv() => message,
-                Some(request) = self.requests.recv() => {
-                    self.waiting.push(request);
-                    continue;
-                }
-            };
-            let batch = self.collect(message);
+            if self.begun.is_empty() {
+                tokio::select! {
+                    Some(message) = self.messages.recv() => self.take(message),
+                    Some(request) = self.requests.recv() => {
+                        self.waiting.push(request);
+                        continue;
+                    }
+                };
+            }
+            self.collect().await;
+            let synced = self.out.iter().all(Option::is_some);
+            let batch = Batch { changes: std::mem::take(&mut self.begun), synced };
             let is_first_synced = batch.synced && !self.was_synced;
             self.was_synced |= batch.synced;
             if !batch.changes.is_empty() || is_first_synced {
@@ -118,19 +131,34 @@ impl Mirror {
         }
     }
 
-    /// One message and all that are ready behind it.
-    fn collect(&mut self, first: Message) -> Batch {
-        let mut changes = Vec::new();
-        let mut next = Some(first);
-        while let Some(message) = next {
-            changes.extend(message.changes);
-            if let Some(place) = self.out.get_mut(message.kind) {
-                *place = Some(message.at);
+    /// Takes all messages that are ready, and waits for those that tell of the same edit.
+    async fn collect(&mut self) {
+        let deadline = Instant::now() + TOGETHER;
+        while self.begun.len() < LARGEST_BATCH {
+            if let Ok(message) = self.messages.try_recv() {
+                self.take(message);
+            } else if self.begun.is_empty() || self.is_level() {
+                return;
+            } else {
+                let Ok(Some(message)) = timeout_at(deadline, self.messages.recv()).await else {
+                    return;
+                };
+                self.take(message);
             }
-            let is_full = changes.len() >= LARGEST_BATCH;
-            next = if is_full { None } else { self.messages.try_recv().ok() };
         }
-        Batch { changes, synced: self.out.iter().all(Option::is_some) }
+    }
+
+    fn take(&mut self, message: Message) {
+        self.begun.extend(message.changes);
+        if let Some(place) = self.out.get_mut(message.kind) {
+            *place = Some(message.at);
+        }
+    }
+
+    /// Whether no kind is behind another. Before all are listed, none is waited for.
+    fn is_level(&self) -> bool {
+        let (first, last) = (self.out.iter().min(), self.out.iter().max());
+        first == last || first == Some(&None)
     }
 
     fn answer(&mut self) {

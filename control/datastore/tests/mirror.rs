@@ -1,5 +1,7 @@
 //! The mirror on a bad day.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,4 +119,20 @@ async fn what_is_mirrored_agrees_with_the_store_after_any_number_of_lost_watches
     }
     assert_eq!(seen, expected);
     assert!(faulty.injected() >= 5, "{}", faulty.injected());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_edit_says_of_several_kinds_comes_in_one_batch() {
+    const KINDS: [Kind; 4] = [HANDLE, common::SET, Kind::calico("Tier"), BLOCK];
+    let root = tempdir().unwrap();
+    let mut mirror = Mirror::start(open_dir(root.path()).await, &KINDS);
+    while !mirror.next().await.synced {}
+    for count in 1..=40 {
+        let set = common::text("a", count);
+        let tier = set.replace("GlobalNetworkSet", "Tier");
+        common::put(root.path(), "both.yaml", &format!("{set}---\n{tier}"));
+        let mut seen = BTreeMap::new();
+        note(&mut seen, mirror.next().await.changes);
+        assert_eq!(seen.into_values().collect::<Vec<_>>(), [count, count], "edit {count}");
+    }
 }

@@ -8,8 +8,9 @@ use crate::error::Error;
 use crate::object::{Cursor, Key, Kind, Object};
 use crate::store::{Change, Event, Listing};
 
-/// How many changes are kept for watches. Who falls further behind has to list again.
-const LOG_CAPACITY: usize = 32_768;
+/// How many changes are kept for watches. Who falls further behind has to list again, which costs
+/// less than what is kept here: every version of an object, for as long as its change is.
+const LOG_CAPACITY: usize = 4096;
 
 /// Kinds that the machine writes. What it wrote takes precedence over a document of the operator;
 /// for all other kinds it is the other way round.
