@@ -64,24 +64,32 @@ class Probes:
 
     def arrived(self, probes, source_port, within=0.3):
         """Sends all; those that arrived at their target until `within` seconds after the last."""
-        sent, seen = {}, set()
+        sent, came = {}, set()
+
+        def take(wait):
+            for number, place in self.seen(wait):
+                if probe := sent.get(number):
+                    assert place == self.place[probe.target], f"{probe}: came to {place}"
+                    came.add(probe)
+
         for at in range(0, len(probes), BURST):
-            for probe in probes[at : at + BURST]:
-                self.number += 1
-                sent[self.number] = probe
-                self._send(probe, source_port, self.number)
-            self._collect(sent, seen, 0)
+            sent |= {self.send(probe, source_port): probe for probe in probes[at : at + BURST]}
+            take(0)
         end = time.monotonic() + within
-        while len(seen) < len(probes) and time.monotonic() < end:
-            self._collect(sent, seen, 0.02)
-        return seen
+        while len(came) < len(probes) and time.monotonic() < end:
+            take(0.02)
+        return came
 
-    def _send(self, probe, source_port, number):
+    def send(self, probe, source_port):
+        """Sends one; its number."""
+        self.number += 1
         source, target = (self.address[end][probe.family] for end in (probe.source, probe.target))
-        packet = ip_packet(source, target, probe.protocol, source_port, probe.port, number)
+        packet = ip_packet(source, target, probe.protocol, source_port, probe.port, self.number)
         self.senders[self.place[probe.source], probe.family].sendto(packet, (target, 0))
+        return self.number
 
-    def _collect(self, sent, seen, wait):
+    def seen(self, wait=0):
+        """Numbers of the probes that have come, and the places they came to, since the last call."""
         places = {seer.fileno(): place for place, seer in self.seers.items()}
         for fd in select.select(list(places), [], [], wait)[0]:
             while True:
@@ -89,11 +97,8 @@ class Probes:
                     packet, about = self.seers[places[fd]].recvfrom(2048)
                 except BlockingIOError:
                     break
-                probe = sent.get(number_of(packet)) if about[2] == socket.PACKET_HOST else None
-                if probe:
-                    here, there = places[fd], self.place[probe.target]
-                    assert here == there, f"{probe}: came to {here}"
-                    seen.add(probe)
+                if about[2] == socket.PACKET_HOST and (number := number_of(packet)):
+                    yield number, places[fd]
 
     def close(self):
         """Closes all sockets."""
