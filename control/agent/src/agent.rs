@@ -20,6 +20,7 @@ use crate::cniserver::socket::Socket;
 use crate::cniserver::{Backend, serve};
 use crate::config::Config;
 use crate::defaults;
+use crate::flowlog::{Feed, FlowLog};
 use crate::health_check;
 use crate::metrics::Sources;
 use crate::node::{Keeper, count_addresses};
@@ -123,9 +124,18 @@ async fn start(
         }
         None => None,
     };
+    let flow_log = config.flow_logs.any().then(|| {
+        let feed = Feed::default();
+        pipeline.feed(feed.clone());
+        FlowLog::new(config.node.clone(), config.dataplane.clone(), &config.flow_logs, feed)
+    });
+    let flows = flow_log.as_ref().map(FlowLog::counts);
+    if let Some(flow_log) = flow_log {
+        tasks.spawn(named("the flow log", flow_log.run()));
+    }
     let (tell, addresses) = watch::channel(Default::default());
     let (progress, view) = (pipeline.progress(), pipeline.view());
-    let sources = Sources { progress, view, addresses, authorizer };
+    let sources = Sources { progress, view, addresses, authorizer, flows };
     let waiter = pipeline.waiter();
     let checks = health_check::serve(pipeline.health_checks(), pipeline.view());
     tasks.spawn(named("the servers of health checks", checks));

@@ -17,6 +17,7 @@
 //! - [`cniserver`]: the CNI plugins' socket;
 //! - [`authz`]: what proxies are told that ask about requests;
 //! - [`health_check`]: what load balancers outside are told;
+//! - [`flowlog`]: what became of connections, named and written;
 //! - [`metrics`]: what is counted, and the health.
 
 pub mod config;
@@ -35,6 +36,8 @@ mod cniserver;
 mod authz;
 
 mod health_check;
+
+mod flowlog;
 
 mod metrics;
 

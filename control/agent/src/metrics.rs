@@ -2,10 +2,14 @@
 //!
 //! Nothing is counted here: a scrape reads what the pipeline and the publisher know.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
 use margay_authz::Authorizer;
 use margay_health::{Health, MetricFamily, counter, counters, gauge, gauges};
 use tokio::sync::watch;
 
+use crate::flowlog;
 use crate::node::Addresses;
 use crate::pipeline::Progress;
 use crate::publisher::View;
@@ -18,6 +22,8 @@ pub(crate) struct Sources {
     pub(crate) addresses: watch::Receiver<Addresses>,
     /// Who answers proxies, if any may ask.
     pub(crate) authorizer: Option<Authorizer>,
+    /// What the flow log has done, if there is one.
+    pub(crate) flows: Option<Arc<flowlog::Counts>>,
 }
 
 // === impl Sources ===
@@ -30,6 +36,7 @@ impl Health for Sources {
         families.extend(self.publisher());
         families.extend(self.ipam());
         families.extend(self.authz());
+        families.extend(self.flow_log());
         families
     }
 
@@ -133,6 +140,20 @@ impl Sources {
         Some(counters("margay_authz_checks_total", help, counts))
     }
 
+    fn flow_log(&self) -> Option<MetricFamily> {
+        let counts = self.flows.as_ref()?;
+        let counts = [
+            ("written", &counts.lines),
+            ("no_room", &counts.dropped),
+            ("missed", &counts.lost),
+            ("refused", &counts.unwritten),
+        ];
+        let counts = counts.map(|(fate, n)| ([("fate", fate)], n.load(Relaxed) as f64));
+        let help = "Lines of the flow log, and the reports and lines that it has not got: no room \
+                    in an interval, missed by the dataplane, refused by file or collector";
+        Some(counters("margay_flow_log_total", help, counts))
+    }
+
     fn ipam(&self) -> [MetricFamily; 3] {
         let Addresses { blocks, total, used } = *self.addresses.borrow();
         [
@@ -160,7 +181,7 @@ mod tests {
         let (tell_view, view) = watch::channel(view);
         let (tell_addresses, addresses) = watch::channel(addresses);
         let authorizer = Some(Authorizer::new(watch::channel(None).1));
-        let metrics = Arc::new(Sources { progress, view, addresses, authorizer });
+        let metrics = Arc::new(Sources { progress, view, addresses, authorizer, flows: None });
         (metrics, (tell_progress, tell_view, tell_addresses))
     }
 

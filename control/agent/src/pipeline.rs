@@ -17,6 +17,7 @@ use margay_resources::{Kind, Resource, ResourceError};
 use tokio::sync::watch;
 use tracing::{debug, error, info};
 
+use crate::flowlog::Feed;
 use crate::publisher::view::{self, View};
 use crate::publisher::{NotInForce, Publisher, Revision};
 
@@ -33,6 +34,9 @@ const FOLLOWED: &[Kind] = &[
     Kind::ClusterNetworkPolicy,
     Kind::NetworkPolicy,
     Kind::GlobalNetworkPolicy,
+    Kind::StagedNetworkPolicy,
+    Kind::StagedGlobalNetworkPolicy,
+    Kind::StagedKubernetesNetworkPolicy,
     Kind::Tier,
     Kind::NetworkSet,
     Kind::GlobalNetworkSet,
@@ -96,6 +100,9 @@ pub(crate) struct Pipeline {
     health: watch::Sender<HealthChecks>,
     /// Writes down what proxies are answered by, if any may ask.
     scribe: Option<Scribe>,
+    /// Told what has which name, if flows are logged.
+    flow_log: Option<Feed>,
+    node: Arc<str>,
 }
 
 // === impl Pipeline ===
@@ -105,6 +112,8 @@ impl Pipeline {
     pub(crate) fn new(store: Arc<dyn Datastore>, node: NodeConfig, publisher: Publisher) -> Self {
         let followed: Vec<_> = FOLLOWED.iter().map(|kind| kind.stored()).collect();
         Self {
+            flow_log: None,
+            node: node.name.clone(),
             mirror: Mirror::start(store, &followed),
             compiler: Compiler::new(Scope::Node(node)),
             publisher,
@@ -121,6 +130,11 @@ impl Pipeline {
         let (scribe, law) = Scribe::new();
         self.scribe = Some(scribe);
         law
+    }
+
+    /// Has the flow log told what has which name, and its interval.
+    pub(crate) fn feed(&mut self, flow_log: Feed) {
+        self.flow_log = Some(flow_log);
     }
 
     /// What the pipeline has done.
@@ -177,11 +191,14 @@ impl Pipeline {
         let taken = match change {
             Change::Upsert(object) => {
                 *count += u64::from(self.known.insert(key.clone()));
-                upsert(&mut self.compiler, object)
+                upsert(&mut self.compiler, self.flow_log.as_ref(), object)
             }
             Change::Delete(_) => {
                 *count -= u64::from(self.known.remove(key));
                 let (namespace, name) = (key.namespace.clone(), key.name.clone());
+                if let Some(flow_log) = &self.flow_log {
+                    flow_log.names().delete(kind, &namespace, &name, Instant::now());
+                }
                 let change = ResourceChange::Delete { kind, namespace, name };
                 self.compiler.apply(change).map_err(Unusable::from)
             }
@@ -196,6 +213,10 @@ impl Pipeline {
         let updates = self.compiler.flush();
         if let Some(scribe) = &mut self.scribe {
             scribe.note(&updates, &self.compiler);
+        }
+        if let Some(flow_log) = &self.flow_log {
+            let settings = self.compiler.felix_settings_of(&self.node);
+            flow_log.set_interval(settings.flow_logs_flush_interval);
         }
         self.health.send_if_modified(|told| {
             let now = self.compiler.health_checks();
@@ -224,8 +245,15 @@ enum Unusable {
     Compile(#[from] CompileError),
 }
 
-fn upsert(compiler: &mut Compiler, object: &Object) -> Result<(), Unusable> {
+fn upsert(
+    compiler: &mut Compiler,
+    flow_log: Option<&Feed>,
+    object: &Object,
+) -> Result<(), Unusable> {
     let resource = Resource::from_value(&object.value)?;
+    if let Some(flow_log) = flow_log {
+        flow_log.names().upsert(&resource);
+    }
     Ok(compiler.apply(ResourceChange::Upsert(Box::new(resource)))?)
 }
 

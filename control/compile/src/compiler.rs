@@ -15,7 +15,9 @@ use margay_resources::{Kind, Resource, conf};
 use crate::configuration::Configuration;
 use crate::input::endpoint::{HostFacts, SetFacts};
 use crate::input::{node, service};
-use crate::intent::{self, TierIntent, calico, cluster, kubernetes, policy_key};
+use crate::intent::{
+    self, PolicyIntent, TierIntent, calico, cluster, kubernetes, policy_key, staged,
+};
 use crate::label::{ItemId, Labels};
 use crate::name::ObjectName;
 use crate::network::{Network, NodeConfig, NodeFacts};
@@ -260,6 +262,18 @@ impl Compiler {
             Resource::ClusterNetworkPolicy(p) => {
                 self.policies.set_policy(cluster::policy(p).ok_or_else(void)?);
             }
+            Resource::StagedNetworkPolicy(p) => {
+                let intent = staged::policy(kind, Kind::NetworkPolicy, p).map_err(bad)?;
+                self.set_staged(kind, &name, intent);
+            }
+            Resource::StagedGlobalNetworkPolicy(p) => {
+                let intent = staged::policy(kind, Kind::GlobalNetworkPolicy, p).map_err(bad)?;
+                self.set_staged(kind, &name, intent);
+            }
+            Resource::StagedKubernetesNetworkPolicy(p) => {
+                let intent = staged::of_kubernetes(p).ok_or_else(void)?;
+                self.set_staged(kind, &name, intent);
+            }
             Resource::Profile(p) => {
                 let profile = calico::profile(p).map_err(bad)?;
                 self.set_profile(&name.name, Some(profile));
@@ -294,11 +308,8 @@ impl Compiler {
                 let cidrs = c.spec.as_ref().and_then(|s| s.cidrs.clone());
                 self.configuration.set_service_ranges(&name.name, &cidrs.unwrap_or_default());
             }
-            // Staged policies are not in force; the others are no business of the dataplane.
-            Resource::StagedNetworkPolicy(_)
-            | Resource::StagedGlobalNetworkPolicy(_)
-            | Resource::StagedKubernetesNetworkPolicy(_)
-            | Resource::IpReservation(_)
+            // No business of the dataplane.
+            Resource::IpReservation(_)
             | Resource::IpamConfiguration(_)
             | Resource::BgpConfiguration(_)
             | Resource::BgpPeer(_)
@@ -317,7 +328,11 @@ impl Compiler {
             policies.remove_policy(&policy_key(kind, &name.namespace, &name.name));
         };
         match kind {
-            Kind::NetworkPolicy | Kind::GlobalNetworkPolicy => {
+            Kind::NetworkPolicy
+            | Kind::GlobalNetworkPolicy
+            | Kind::StagedNetworkPolicy
+            | Kind::StagedGlobalNetworkPolicy
+            | Kind::StagedKubernetesNetworkPolicy => {
                 remove_policy(&mut self.policies, kind.kind());
             }
             Kind::KubernetesNetworkPolicy => remove_policy(&mut self.policies, kubernetes::KIND),
@@ -346,6 +361,16 @@ impl Compiler {
             Kind::FelixConfiguration => self.configuration.set_felix(&name.name, None),
             Kind::ServiceCidr => self.configuration.set_service_ranges(&name.name, &[]),
             _ => {}
+        }
+    }
+
+    fn set_staged(&mut self, kind: Kind, name: &ObjectName, intent: Option<PolicyIntent>) {
+        match intent {
+            Some(intent) => self.policies.set_policy(intent),
+            None => {
+                let key = policy_key(kind.kind(), &name.namespace, &name.name);
+                self.policies.remove_policy(&key);
+            }
         }
     }
 
@@ -585,6 +610,7 @@ impl Compiler {
             allowed_sources: Vec::new(),
             mtu: 0,
             tiers: Arc::new([]),
+            pending: None,
             profiles: Arc::new([]),
             priority: 0,
         };

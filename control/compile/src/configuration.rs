@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use margay_model::node::{EndpointToHost, Timeouts};
+use margay_model::node::{EndpointToHost, LogLimit, Timeouts};
 use margay_model::{DnsSettings, Failsafe, Settings};
 use margay_resources::conf::{self, ConntrackTimeouts, FailsafePort, HostAction};
 use margay_resources::v3::FelixConfiguration;
@@ -102,6 +102,12 @@ impl Configuration {
                 max_hold: millis(felix.dns_packets_nfqueue_max_hold_duration),
                 epoch: felix.dns_cache_epoch,
             },
+            log_prefix: felix.log_prefix.into(),
+            log_limit: felix.log_action_rate_limit.map(|(packets, time)| LogLimit {
+                packets,
+                per_ms: u32::try_from(time.as_millis()).unwrap_or(u32::MAX),
+            }),
+            log_burst: felix.log_action_rate_limit_burst,
             ..defaults
         }
     }

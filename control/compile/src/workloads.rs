@@ -204,6 +204,7 @@ fn endpoint(key: EndpointKey, facts: WorkloadFacts, mtu: u16) -> Endpoint {
         allowed_sources: facts.allowed_sources,
         mtu,
         tiers: Arc::new([]),
+        pending: None,
         profiles: Arc::new([]),
         priority: 0,
     }

@@ -228,6 +228,7 @@ fn calico_states() -> Vec<Named> {
             ],
             &[
                 "endpoint default/web/eth0 10.0.0.1 | early in[GlobalNetworkPolicy//a NetworkPolicy/default/b] out[GlobalNetworkPolicy//first NetworkPolicy/default/b] | default in[NetworkPolicy/default/last] out[] | nowhere in[GlobalNetworkPolicy//lost] out[] | Profile//kns.default Profile//ksa.default.default",
+                "  pending | early in[GlobalNetworkPolicy//a NetworkPolicy/default/b] out[GlobalNetworkPolicy//first NetworkPolicy/default/b] | default in[NetworkPolicy/default/last StagedNetworkPolicy/default/staged] out[] | nowhere in[GlobalNetworkPolicy//lost] out[]",
                 "policy GlobalNetworkPolicy//a",
                 "policy GlobalNetworkPolicy//first",
                 "  out deny V4 proto 1 icmp 8/None",
@@ -236,6 +237,39 @@ fn calico_states() -> Vec<Named> {
                 "  in pass",
                 "  out allow",
                 "policy NetworkPolicy/default/last",
+                "policy StagedNetworkPolicy/default/staged",
+            ],
+        ),
+        named(
+            "staged policies are seen in prospect only: made, replaced, removed, learned",
+            vec![
+                web(),
+                db(),
+                calico("NetworkPolicy", "default", "old", json!({"selector": "app == 'web'"})),
+                calico("NetworkPolicy", "default", "gone", json!({"selector": "app == 'web'"})),
+                calico(
+                    "StagedNetworkPolicy",
+                    "default",
+                    "old",
+                    json!({"selector": "app == 'db'", "ingress": [{"action": "Allow"}]}),
+                ),
+                calico("StagedNetworkPolicy", "default", "gone", json!({"stagedAction": "Delete"})),
+                calico(
+                    "StagedGlobalNetworkPolicy",
+                    "",
+                    "learned",
+                    json!({"stagedAction": "Learn", "selector": "all()"}),
+                ),
+            ],
+            &[
+                "endpoint default/db/eth0 10.0.0.2 | Profile//kns.default Profile//ksa.default.default",
+                "  pending | default in[StagedNetworkPolicy/default/old] out[]",
+                "endpoint default/web/eth0 10.0.0.1 | default in[NetworkPolicy/default/gone NetworkPolicy/default/old] out[] | Profile//kns.default Profile//ksa.default.default",
+                "  pending",
+                "policy NetworkPolicy/default/gone",
+                "policy NetworkPolicy/default/old",
+                "policy StagedNetworkPolicy/default/old",
+                "  in allow",
             ],
         ),
         named(

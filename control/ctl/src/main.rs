@@ -96,6 +96,8 @@ enum Policy {
     Matrix(matrix::Args),
     /// Tells which verdicts would change if documents were applied
     Diff(diff::Args),
+    /// Tells what rules have decided: connections, packets and bytes of each
+    Hits(dataplane::hits::Args),
 }
 
 fn main() -> ExitCode {
@@ -121,6 +123,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Policy(Policy::Explain(args)) => explain::run(options, args)?,
         Command::Policy(Policy::Matrix(args)) => matrix::run(options, args)?,
         Command::Policy(Policy::Diff(args)) => return Ok(diff::run(options, args)),
+        Command::Policy(Policy::Hits(args)) => wait(dataplane::hits::run(options, args))?,
         Command::Dataplane(command) => wait(dataplane::run(options, command))?,
         Command::Version => wait(version::run(options))?,
         Command::Completion(args) => completion::run::<Cli>(args)?,

@@ -106,6 +106,7 @@ impl Dataplane for Told {
     type ListNamesStream = Answers<proto::NameAddress>;
     type TraceStream = Answers<proto::Sighting>;
     type ProbeStream = Answers<proto::Sighting>;
+    type WatchFlowsStream = Answers<proto::FlowReports>;
 
     async fn sync(
         &self,
@@ -146,6 +147,37 @@ impl Dataplane for Told {
             row("nobody.example.net", 3, 5_000, vec![]),
         ];
         Ok(Response::new(Box::pin(tokio_stream::iter(rows.map(Ok)))))
+    }
+
+    async fn list_rule_counts(
+        &self,
+        _: Request<proto::ListRuleCountsRequest>,
+    ) -> Result<Response<proto::RuleCounts>, Status> {
+        let count = |policy: &str, rule, ingress, allowed| proto::RuleCount {
+            policy: policy.into(),
+            rule,
+            ingress,
+            allowed,
+            connections: 3,
+            packets: 12,
+            bytes: 3400,
+        };
+        Ok(Response::new(proto::RuleCounts {
+            counts: vec![
+                count("NetworkPolicy/shop/front", 1, true, true),
+                count("Tier//default", 0, true, false),
+                count("", 0, false, false),
+            ],
+            flows_lost: 7,
+            denials_unremembered: 0,
+        }))
+    }
+
+    async fn watch_flows(
+        &self,
+        _: Request<proto::WatchFlowsRequest>,
+    ) -> Result<Response<Self::WatchFlowsStream>, Status> {
+        Ok(Response::new(Box::pin(tokio_stream::empty())))
     }
 
     async fn get_counters(
@@ -303,6 +335,7 @@ fn flows() -> Vec<FlowView> {
         state: "ESTABLISHED",
         idle_ms: 1_250,
         allowed: true,
+        denied: None,
         shortcut: true,
         egress: Some((Arc::from("Profile//kns.x"), 0)),
         ingress: None,
@@ -313,6 +346,7 @@ fn flows() -> Vec<FlowView> {
         reply_count: FlowCount::default(),
         state: "DENIED",
         allowed: false,
+        denied: Some(margay_model::DropReason::Policy),
         shortcut: false,
         egress: None,
         ..allowed.clone()
@@ -577,4 +611,27 @@ fn policy_diff_tells_which_connections_documents_would_cut() {
     );
     assert_eq!(change["new"]["ingress"]["policy"], "NetworkPolicy/x/p");
     assert_eq!(run(80)["changed"], json!([]));
+}
+
+#[test]
+fn policy_hits_names_rules_tiers_and_what_was_missed() {
+    let node = Running::start();
+    let hits = node.json("policy hits");
+    let front = json!({
+        "policy": "NetworkPolicy/shop/front", "tierDefault": null, "rule": 1,
+        "direction": "ingress", "action": "allow", "connections": 3, "packets": 12, "bytes": 3400,
+    });
+    let of = |policy: &str| {
+        let rules = hits["rules"].as_array().unwrap();
+        rules.iter().find(|rule| rule["policy"] == policy).cloned()
+    };
+    assert_eq!(of("NetworkPolicy/shop/front"), Some(front));
+    assert_eq!(hits["flowsLost"], 7);
+    let table = node.good("policy hits");
+    for part in ["NetworkPolicy/shop/front   1", "tier default", "none", "7 flows ended unseen"] {
+        assert!(table.contains(part), "{part}:\n{table}");
+    }
+    let denied = node.json("policy hits --denied");
+    assert_eq!(denied["rules"].as_array().unwrap().len(), 2);
+    assert_eq!(denied["rules"][1]["tierDefault"], "default");
 }

@@ -70,6 +70,8 @@ struct File {
     shortcut: Option<bool>,
     flows: Flows,
     frames: Option<u32>,
+    #[serde(alias = "rule_series")]
+    rule_series: Option<usize>,
 }
 
 /// A list as the flag takes it, or as TOML has it.
@@ -148,6 +150,8 @@ pub struct Config {
     pub flows: Flows,
     /// Chunks of packet memory.
     pub frames: u32,
+    /// Rules that have metrics of their own; all others are summed.
+    pub rule_series: usize,
 }
 
 /// Why the configuration is refused.
@@ -258,6 +262,7 @@ impl Config {
             shortcut: file.shortcut.unwrap_or(true) && pod_ports == PodPorts::Trunk,
             flows,
             frames: file.frames.unwrap_or(1 << 14),
+            rule_series: file.rule_series.unwrap_or(1000),
         })
     }
 }

@@ -9,7 +9,8 @@
 //!   servers said;
 //! - [`devices`]: sockets and programs; `shortcut`: TCP between pods that needs no worker;
 //!   [`control`]: the one task that changes what is in force;
-//! - [`slow`]: the slow path's task;
+//! - [`slow`]: the slow path's task; `accounts`: what rules have decided, reports of flows, and
+//!   lines about packets that met Log rules;
 //! - [`shared`], [`show`], `trace`: what others may see; [`server`], [`metrics`]: who serves it.
 
 pub mod config;
@@ -30,6 +31,7 @@ mod devices;
 mod shortcut;
 mod control;
 mod slow;
+mod accounts;
 
 mod shared;
 mod show;
@@ -44,7 +46,7 @@ use core_affinity::CoreId;
 use margay_engine::{Assembler, Counters, Engine, Underlay};
 use margay_model::State;
 use margay_slowpath::SlowPath;
-use margay_tables::flow::{FlowConfig, FlowTable, FlowWorker};
+use margay_tables::flow::{FlowConfig, FlowTable, FlowWorker, Journal};
 use margay_worker::cycle::StartError;
 use margay_worker::{Link, Mentions, Polling, Punts, Setup, Worker};
 use margay_xsk::{Binder, ChunkSize, HEADROOM, Region, RegionConfig, UmemOptions};
@@ -53,6 +55,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info};
 
+use crate::accounts::{Accountant, Accounts};
 use crate::config::Config;
 use crate::control::{Control, Parts, Request};
 use crate::devices::Devices;
@@ -67,9 +70,11 @@ use crate::state_dir::StateDir;
 const PUNTS: usize = 4096;
 /// Connections that wait to be looked at for the shortcut at most.
 const MENTIONS: usize = 1024;
-/// Seats at the flow table besides the workers': the slow path, the shortcut, and those who list
-/// flows.
-const GUESTS: usize = 9;
+/// Seats at the flow table besides the workers': the slow path, the shortcut, the accountant, and
+/// those who list flows.
+const GUESTS: usize = 10;
+/// Entries of the flow table's journal: some 3 MiB.
+const JOURNAL: usize = 1 << 14;
 /// Largest IP packet that a chunk of 4096 bytes takes.
 const LARGEST: u32 = (4096 - HEADROOM - margay_wire::ethernet::LEN) as u32;
 
@@ -83,8 +88,9 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         participants: config.workers + GUESTS,
         denial_share: 8,
     };
+    let journal = Journal::new(JOURNAL);
     let table: &'static Arc<FlowTable> =
-        Box::leak(Box::new(Arc::new(dir.flow_table(&flow_config)?)));
+        Box::leak(Box::new(Arc::new(dir.flow_table(&flow_config)?.with_journal(journal))));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -147,6 +153,7 @@ async fn serve(
     let shortcut = config.shortcut.then(|| Arc::new(Shortcut::new(devices.shortcut())));
     let slow_counters = Arc::new(Counters::default());
     let readings = Arc::new(Readings::default());
+    let accounts = Arc::new(Accounts::new(table, config.rule_series));
     let shared = Arc::new(Shared::new(
         instance(),
         links.clone(),
@@ -154,9 +161,12 @@ async fn serve(
         slow_counters.clone(),
         readings.clone(),
         shortcut.clone(),
+        accounts.clone(),
         table,
     ));
     let (snapshots, slow_snapshots) = watch::channel(first.clone());
+    let guest = FlowWorker::new(table.clone()).ok_or_else(|| anyhow!("no seat"))?;
+    tokio::spawn(Accountant::new(accounts, slow_snapshots.clone(), guest).run());
     if let Some((shared, mentions)) = shortcut.zip(mentions) {
         let guest = FlowWorker::new(table.clone()).ok_or_else(|| anyhow!("no seat"))?;
         let snapshots = slow_snapshots.clone();

@@ -8,6 +8,7 @@ use margay_engine::Counters;
 use margay_health::{Health, MetricFamily, counter, counters, gauge, gauges};
 use margay_model::{DropReason, PuntReason};
 
+use crate::accounts::counts::Count;
 use crate::ports::Traffic;
 use crate::shared::{Origin, Shared};
 use crate::show::{Totals, received, traffic};
@@ -22,6 +23,7 @@ impl Health for Numbers {
         families.extend(reasons(&totals));
         families.extend(self.flows(&totals));
         families.extend(self.names());
+        families.extend(self.rules());
         families.push(self.generation());
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("component", "margayd")];
         families.push(gauges("margay_build_info", "What is running.", [(labels, 1.0)]));
@@ -71,6 +73,64 @@ impl Numbers {
             counters(&format!("margay_{name}_total"), help, ports)
         }));
         families
+    }
+
+    fn rules(&self) -> [MetricFamily; 6] {
+        let counts = self.0.accounts.counts();
+        let (own, others) = counts.series();
+        // A tier's default action is called so, what has no name and no room is `others`.
+        let own: Vec<_> = (own.iter())
+            .map(|(rule, count)| {
+                let policy = rule.policy.as_deref().unwrap_or("none").to_owned();
+                (policy, rule.place.to_string(), rule.ingress, rule.allowed, *count)
+            })
+            .collect();
+        let others = others.map(|(ingress, allowed, count)| {
+            ("others".to_owned(), String::new(), ingress, allowed, count)
+        });
+        let all: Vec<_> =
+            own.into_iter().chain(others.into_iter().filter(|o| o.4 != Count::default())).collect();
+        let family = |name, help, number: fn(&Count) -> u64| {
+            let samples = all.iter().map(|(policy, rule, ingress, allowed, count)| {
+                let labels = [
+                    ("policy", &**policy),
+                    ("rule", &**rule),
+                    ("direction", if *ingress { "ingress" } else { "egress" }),
+                    ("action", if *allowed { "allow" } else { "deny" }),
+                ];
+                (labels, number(count) as f64)
+            });
+            counters(name, help, samples)
+        };
+        let (lost, unlogged) = self.0.accounts.lost();
+        let unremembered: u64 = self.0.counters().map(|c| c.unremembered.get()).sum();
+        let held_back = self.0.accounts.held_back() as f64;
+        let log = [(["held_back"], held_back), (["lost"], unlogged as f64)];
+        let log = log.map(|([reason], number)| ([("reason", reason)], number));
+        let unaccounted = [("flows", lost as f64), ("denied_packets", unremembered as f64)];
+        let unaccounted = unaccounted.map(|(what, number)| ([("what", what)], number));
+        [
+            family("margay_policy_connections_total", "Connections that a rule decided.", |c| {
+                c.connections
+            }),
+            family("margay_policy_packets_total", "Packets that a rule decided.", |c| c.packets),
+            family("margay_policy_bytes_total", "Bytes that a rule decided.", |c| c.bytes),
+            counters(
+                "margay_policy_unaccounted_total",
+                "Flows and packets that are missing in the counts of rules.",
+                unaccounted,
+            ),
+            counters(
+                "margay_log_action_suppressed_total",
+                "Packets of Log rules without a line.",
+                log,
+            ),
+            gauge(
+                "margay_flow_watchers",
+                "Readers of flow reports.",
+                self.0.accounts.watched() as f64,
+            ),
+        ]
     }
 
     fn flows(&self, totals: &Totals) -> [MetricFamily; 6] {

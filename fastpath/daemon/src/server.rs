@@ -49,6 +49,7 @@ impl Dataplane for Server {
     type ListNamesStream = Answers<proto::NameAddress>;
     type TraceStream = Answers<proto::Sighting>;
     type ProbeStream = Answers<proto::Sighting>;
+    type WatchFlowsStream = Answers<proto::FlowReports>;
 
     async fn sync(
         &self,
@@ -92,6 +93,25 @@ impl Dataplane for Server {
         let _ = self.control.send(Request::Names(answer));
         let names = names.await.map_err(|_| Status::unavailable("the dataplane stops"))?;
         Ok(Response::new(Box::pin(futures::stream::iter(names.into_iter().map(Ok)))))
+    }
+
+    async fn list_rule_counts(
+        &self,
+        _: Call<proto::ListRuleCountsRequest>,
+    ) -> Result<Response<proto::RuleCounts>, Status> {
+        Ok(Response::new(show::rule_counts(&self.shared)))
+    }
+
+    async fn watch_flows(
+        &self,
+        _: Call<proto::WatchFlowsRequest>,
+    ) -> Result<Response<Self::WatchFlowsStream>, Status> {
+        let batches = ReceiverStream::new(self.shared.accounts.watch());
+        let reports = batches.map(|batch| Ok(batch.into()));
+        let mut current = self.current.subscribe();
+        // The daemon stops.
+        let stopped = async move { drop(current.wait_for(|current| *current == u64::MAX).await) };
+        Ok(Response::new(Box::pin(futures::StreamExt::take_until(reports, Box::pin(stopped)))))
     }
 
     async fn get_counters(

@@ -10,6 +10,7 @@ use margay_tables::flow::FlowTable;
 use margay_worker::Link;
 use margay_worker::tap::Tap;
 
+use crate::accounts::Accounts;
 use crate::devices::Entry;
 use crate::ports::Traffic;
 use crate::shortcut::Shortcut;
@@ -70,6 +71,8 @@ pub(crate) struct Shared {
     pub readings: Arc<Readings>,
     /// What goes past the workers, if anything may.
     pub shortcut: Option<Arc<Shortcut>>,
+    /// The accounts of connections.
+    pub accounts: Arc<Accounts>,
     /// The flow table.
     pub table: &'static Arc<FlowTable>,
     view: Mutex<View>,
@@ -86,10 +89,11 @@ impl Shared {
         slow: Arc<Counters>,
         readings: Arc<Readings>,
         shortcut: Option<Arc<Shortcut>>,
+        accounts: Arc<Accounts>,
         table: &'static Arc<FlowTable>,
     ) -> Self {
         let (started, view) = (Instant::now(), Mutex::default());
-        Self { started, instance, links, cores, slow, readings, shortcut, table, view }
+        Self { started, instance, links, cores, slow, readings, shortcut, accounts, table, view }
     }
 
     /// What is in force now.

@@ -108,6 +108,13 @@ pub(crate) fn counters(shared: &Shared) -> proto::Counters {
     }
 }
 
+/// What rules have decided.
+pub(crate) fn rule_counts(shared: &Shared) -> proto::RuleCounts {
+    let denials_unremembered = shared.counters().map(|counters| counters.unremembered.get()).sum();
+    let counts = shared.accounts.counts().all();
+    proto::RuleCounts { counts, flows_lost: shared.accounts.lost().0, denials_unremembered }
+}
+
 fn by_punt(numbers: &[u64; PuntReason::COUNT]) -> Vec<proto::ReasonCounter> {
     let all = PuntReason::ALL.iter().zip(numbers);
     all.map(|(r, n)| reason(r.name(), r.sentence(), *n)).collect()

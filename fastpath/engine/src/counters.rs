@@ -49,6 +49,8 @@ pub struct Counters {
     pub misses: Counter,
     /// Decisions made anew because their generation was old.
     pub stale: Counter,
+    /// Denied packets that no record was left for: rules have not counted them.
+    pub unremembered: Counter,
     /// Connections evicted to make room.
     pub evicted: Counter,
     /// Connections that ended by age.
@@ -71,6 +73,7 @@ impl Default for Counters {
             consumed: std::array::from_fn(|_| Counter::default()),
             misses: Counter::default(),
             stale: Counter::default(),
+            unremembered: Counter::default(),
             evicted: Counter::default(),
             expired: Counter::default(),
             ring_full: Counter::default(),

@@ -24,7 +24,7 @@ pub mod trace;
 
 pub use batch::{BATCH, Batch, Fate, Frame, Ingress, Punt, Side, Why};
 pub use counters::Counters;
-pub use listing::view;
+pub use listing::{denied, pending, rules, view, view_of};
 pub use snapshot::{Assembler, PortId, Snapshot, Underlay};
 
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use batch::Packet;
 use margay_model::node::Timeouts;
 use margay_tables::addr::Tuple;
 use margay_tables::flow::{
-    Affinities, Dir, FlowId, FlowRef, FlowTable, FlowWorker, Insert, NewFlow, Share, Worth,
+    Affinities, Dir, FlowId, FlowRef, FlowTable, FlowWorker, Insert, Journal, NewFlow, Share, Worth,
 };
 
 /// Records that one step of housekeeping looks at.
@@ -224,9 +224,12 @@ impl<'t> Engine<'t> {
         self.flows.insert(new)
     }
 
-    fn insert_denial(&mut self, denial: &NewFlow) {
-        // Without a record the next packet is judged once more, no worse.
-        let _ = self.flows.insert(denial);
+    fn insert_denial(&mut self, denial: &NewFlow) -> Insert {
+        self.flows.insert(denial)
+    }
+
+    fn journal(&self) -> Option<&'t Journal> {
+        self.table.journal()
     }
 
     /// Forgets a denial of the tuple; whether there was one.

@@ -28,6 +28,9 @@ pub struct Endpoint {
     pub mtu: u16,
     /// Tiers in the order of evaluation; those without a policy here are left out.
     pub tiers: Arc<[TierPolicies]>,
+    /// The tiers that it would have if all staged policies were enforced; `None` where none of them
+    /// concerns it. Nothing is enforced by these.
+    pub pending: Option<Arc<[TierPolicies]>>,
     /// Profiles in order; the first that decides wins, none deciding means drop.
     pub profiles: Arc<[PolicyKey]>,
     /// Of several endpoints with one address the highest priority has it.

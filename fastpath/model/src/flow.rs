@@ -1,8 +1,11 @@
 //! A connection as it is shown to people and programs.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use crate::endpoint::EndpointKey;
 use crate::policy::PolicyKey;
+use crate::reason::DropReason;
 
 /// One direction's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,10 +48,46 @@ pub struct FlowView {
     pub idle_ms: u64,
     /// Whether the connection is allowed.
     pub allowed: bool,
+    /// Why its packets are dropped; `None` where it is allowed.
+    pub denied: Option<DropReason>,
     /// Whether its packets go past the workers.
     pub shortcut: bool,
-    /// The policy and rule that decided at the source's endpoint.
+    /// The policy, and the rule's place in its document, that decided at the source's endpoint; of
+    /// a tier's default action `Tier//NAME` and 0.
     pub egress: Option<(PolicyKey, u32)>,
-    /// The policy and rule that decided at the destination's endpoint.
+    /// The same at the destination's endpoint.
     pub ingress: Option<(PolicyKey, u32)>,
+}
+
+/// What an endpoint says to a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// Allowed or not.
+    pub allowed: bool,
+    /// The policy or profile whose rule decided; `None` where a tier's default action did, or
+    /// nothing.
+    pub policy: Option<PolicyKey>,
+    /// The tier that decided; `None` where a profile did, or nothing.
+    pub tier: Option<Arc<str>>,
+    /// The rule's place in its document, from 0.
+    pub rule: u32,
+}
+
+/// News of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowReport {
+    /// The connection.
+    pub flow: FlowView,
+    /// What both directions carried since the last report.
+    pub more: [FlowCount; 2],
+    /// Whether this is the first report.
+    pub begun: bool,
+    /// Whether this is the last.
+    pub ended: bool,
+    /// The endpoints of this node at its source and at its destination.
+    pub endpoints: [Option<EndpointKey>; 2],
+    /// What they said.
+    pub enforced: [Option<Judgement>; 2],
+    /// What they would say if all staged policies were enforced; `None` where none concerns them.
+    pub pending: [Option<Judgement>; 2],
 }

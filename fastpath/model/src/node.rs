@@ -160,6 +160,22 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// Whose answers about domain names are believed, and for how long.
     pub dns: DnsSettings,
+    /// What lines about packets that met Log rules begin with; `%t`, `%k`, `%n` and `%p` stand for
+    /// the tier, the kind, the name, and namespace and name of the policy.
+    pub log_prefix: Arc<str>,
+    /// How many packets of a Log rule get a line; `None` for the dataplane's own limit.
+    pub log_limit: Option<LogLimit>,
+    /// How many of them may come at once.
+    pub log_burst: u32,
+}
+
+/// So many packets in so much time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLimit {
+    /// Packets.
+    pub packets: u32,
+    /// Milliseconds.
+    pub per_ms: u32,
 }
 
 /// How addresses of domain names are learned.
@@ -238,6 +254,9 @@ impl Default for Settings {
             failsafe_outbound: Vec::new(),
             timeouts: Timeouts::default(),
             dns: DnsSettings::default(),
+            log_prefix: "calico-packet".into(),
+            log_limit: None,
+            log_burst: 5,
         }
     }
 }

@@ -87,6 +87,8 @@ pub struct EntityMatch {
 /// not ICMP of the right family matches no condition on ICMP.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rule {
+    /// The rule's place in its document, from 0: several rules may come from one of a document.
+    pub number: u32,
     /// What a match does.
     pub action: Action,
     /// The family of the packet. A rule with networks or ICMP of one family has it set.
@@ -109,6 +111,7 @@ impl Rule {
     /// A rule that matches every packet.
     pub fn any(action: Action) -> Self {
         Self {
+            number: 0,
             action,
             ip_version: None,
             protocol: None,

@@ -133,6 +133,7 @@ fn a_filter_matches_either_direction_of_a_connection() {
         reply_count: FlowCount::default(),
         state: "ESTABLISHED",
         idle_ms: 0,
+        denied: None,
         allowed: true,
         egress: None,
         ingress: None,

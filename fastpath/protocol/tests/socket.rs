@@ -20,6 +20,7 @@ impl Dataplane for Yes {
     type ListNamesStream = Answers<proto::NameAddress>;
     type TraceStream = Answers<proto::Sighting>;
     type ProbeStream = Answers<proto::Sighting>;
+    type WatchFlowsStream = Answers<proto::FlowReports>;
 
     async fn sync(
         &self,
@@ -49,6 +50,20 @@ impl Dataplane for Yes {
         _: Request<proto::ListNamesRequest>,
     ) -> Result<Response<Self::ListNamesStream>, Status> {
         Err(Status::unimplemented("no names here"))
+    }
+
+    async fn list_rule_counts(
+        &self,
+        _: Request<proto::ListRuleCountsRequest>,
+    ) -> Result<Response<proto::RuleCounts>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn watch_flows(
+        &self,
+        _: Request<proto::WatchFlowsRequest>,
+    ) -> Result<Response<Self::WatchFlowsStream>, Status> {
+        Ok(Response::new(Box::pin(tokio_stream::empty())))
     }
 
     async fn get_counters(

@@ -66,6 +66,7 @@ fn world(by: By, count: u32) -> (PolicyBook, Endpoint) {
         allowed_sources: Vec::new(),
         mtu: 1500,
         tiers: Arc::new([tier]),
+        pending: None,
         profiles: Arc::new([]),
         priority: 0,
     };

@@ -38,6 +38,14 @@ pub struct Given {
     /// all may open who see its folder, or an address [default: nowhere].
     #[arg(long, env = "MARGAY_AUTHZ", value_name = "unix:PATH|ADDR:PORT")]
     pub authz: Option<String>,
+    /// File that flow logs are written to, as JSON lines; full ones get a number behind their name
+    /// [default: none].
+    #[arg(long, env = "MARGAY_FLOW_LOGS", value_name = "FILE")]
+    pub flow_logs: Option<PathBuf>,
+    /// Collector that flow logs are sent to, by OTLP over gRPC, as in http://127.0.0.1:4317
+    /// [default: none].
+    #[arg(long, env = "MARGAY_FLOW_LOGS_OTLP", value_name = "URL")]
+    pub flow_logs_otlp: Option<String>,
     /// What to log: error, warn, info, debug, trace, or a filter as RUST_LOG takes it
     /// [default: RUST_LOG, else info].
     #[arg(long, env = "MARGAY_LOG", value_name = "FILTER")]
@@ -90,6 +98,8 @@ impl Given {
             nodeport_addresses: self.nodeport_addresses.or(file.nodeport_addresses),
             metrics: self.metrics.or(file.metrics),
             authz: self.authz.or(file.authz),
+            flow_logs: self.flow_logs.or(file.flow_logs),
+            flow_logs_otlp: self.flow_logs_otlp.or(file.flow_logs_otlp),
             log: self.log.or(file.log),
             // What was read once needs no second reading.
             config: None,

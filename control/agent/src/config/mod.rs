@@ -16,8 +16,10 @@ use ipnet::IpNet;
 use margay_datastore::{Url, UrlError};
 use margay_protocol::DEFAULT_SOCKET;
 use margay_protocol::socket::{UnixAddress, UnixAddressError, without_scheme};
+use tonic::transport::Uri;
 
 pub use crate::authz::{AuthzAddress, AuthzAddressError};
+pub use crate::flowlog::Destinations;
 pub use given::{ConfigFileError, Given};
 pub use node_ip::{NodeAddresses, NodeIpError};
 
@@ -46,6 +48,8 @@ pub struct Config {
     pub metrics: SocketAddr,
     /// Where proxies are answered; nowhere if nothing is given.
     pub authz: Option<AuthzAddress>,
+    /// Where flow logs go; nowhere if nothing is given.
+    pub flow_logs: Destinations,
 }
 
 /// The configuration is of no use.
@@ -85,6 +89,11 @@ pub enum ConfigError {
     /// Where proxies ask.
     #[error("--authz: {0}")]
     Authz(#[from] AuthzAddressError),
+    /// The collector of flow logs.
+    #[error(
+        "--flow-logs-otlp {0:?}: write http://HOST:PORT of a collector that takes OTLP by gRPC"
+    )]
+    Collector(String),
 }
 
 // === impl Config ===
@@ -111,8 +120,19 @@ impl Config {
             addresses: given.node_ip.map(|text| text.parse()).transpose()?.unwrap_or_default(),
             metrics,
             authz: given.authz.map(|text| text.parse()).transpose()?,
+            flow_logs: Destinations {
+                file: given.flow_logs,
+                collector: given.flow_logs_otlp.map(collector).transpose()?,
+            },
         })
     }
+}
+
+/// A collector without TLS: it is on this node, or behind something that encrypts.
+fn collector(text: String) -> Result<Uri, ConfigError> {
+    let uri = text.parse::<Uri>().ok();
+    let good = |uri: &Uri| uri.scheme_str() == Some("http") && uri.host().is_some();
+    uri.filter(good).ok_or(ConfigError::Collector(text))
 }
 
 /// Networks, or addresses for themselves alone.
@@ -196,6 +216,11 @@ mod tests {
         assert!(Config::resolve(bad).unwrap_err().to_string().starts_with("--node-ip: "));
         let bad = Given { nodeport_addresses: Some("10.0.0.0/8,x".into()), ..given("a") };
         assert!(Config::resolve(bad).unwrap_err().to_string().starts_with("--nodeport-addresses "));
+        for text in ["127.0.0.1:4317", "https://a:1", "http://"] {
+            let bad = Given { flow_logs_otlp: Some(text.into()), ..given("a") };
+            let error = Config::resolve(bad).unwrap_err().to_string();
+            assert!(error.starts_with("--flow-logs-otlp "), "{error}");
+        }
         let bad = Given { dataplane: Some("tcp:1".into()), ..given("a") };
         assert!(Config::resolve(bad).unwrap_err().to_string().starts_with("--dataplane: "));
         let bad = Given { authz: Some("9191".into()), ..given("a") };

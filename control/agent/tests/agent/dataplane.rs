@@ -107,6 +107,7 @@ impl Dataplane for Service {
     type ListNamesStream = Answers<proto::NameAddress>;
     type TraceStream = Answers<proto::Sighting>;
     type ProbeStream = Answers<proto::Sighting>;
+    type WatchFlowsStream = Answers<proto::FlowReports>;
 
     async fn sync(
         &self,
@@ -140,6 +141,20 @@ impl Dataplane for Service {
         _: Request<proto::ListNamesRequest>,
     ) -> Result<Response<Self::ListNamesStream>, Status> {
         Err(Status::unimplemented("the agent does not ask for names"))
+    }
+
+    async fn list_rule_counts(
+        &self,
+        _: Request<proto::ListRuleCountsRequest>,
+    ) -> Result<Response<proto::RuleCounts>, Status> {
+        Err(Status::unimplemented("the agent does not ask for rules"))
+    }
+
+    async fn watch_flows(
+        &self,
+        _: Request<proto::WatchFlowsRequest>,
+    ) -> Result<Response<Self::WatchFlowsStream>, Status> {
+        Err(Status::unimplemented("no flows are reported"))
     }
 
     async fn get_counters(

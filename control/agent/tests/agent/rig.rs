@@ -80,6 +80,8 @@ impl Directory {
             node_ip: Some(node_ip.into()),
             metrics: Some(free_address()),
             authz: None,
+            flow_logs: None,
+            flow_logs_otlp: None,
             log: None,
             nodeport_addresses: None,
             config: None,

@@ -41,6 +41,7 @@ pub(crate) fn policy(
         polices_egress,
         stage: stage(spec),
         needed_everywhere: !spec.performance_hints.is_empty(),
+        staged: None,
         ingress: rules(&spec.ingress, namespace)?,
         egress: rules(&spec.egress, namespace)?,
     })

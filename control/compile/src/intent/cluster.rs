@@ -36,6 +36,7 @@ pub(crate) fn policy(object: &ClusterNetworkPolicy) -> Option<PolicyIntent> {
         polices_egress: !spec.egress.is_empty(),
         stage: Stage::Ends,
         needed_everywhere: false,
+        staged: None,
         ingress: Vec::new(),
         egress: Vec::new(),
     };

@@ -40,6 +40,7 @@ pub(crate) fn policy(object: &NetworkPolicy) -> Option<PolicyIntent> {
         polices_egress,
         stage: Stage::Ends,
         needed_everywhere: false,
+        staged: None,
         ingress: Vec::new(),
         egress: Vec::new(),
     };

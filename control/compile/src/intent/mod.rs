@@ -6,11 +6,13 @@
 //!
 //! - `calico`: NetworkPolicy, GlobalNetworkPolicy and Profile of Calico;
 //! - `kubernetes`: NetworkPolicy of Kubernetes;
-//! - `cluster`: ClusterNetworkPolicy.
+//! - `cluster`: ClusterNetworkPolicy;
+//! - `staged`: the three kinds that are not in force.
 
 pub(crate) mod calico;
 pub(crate) mod kubernetes;
 pub(crate) mod cluster;
+pub(crate) mod staged;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -45,8 +47,19 @@ pub(crate) struct PolicyIntent {
     pub(crate) stage: Stage,
     /// Whether it is wanted also where it selects nothing (a performance hint).
     pub(crate) needed_everywhere: bool,
+    /// Set for a policy that is not in force.
+    pub(crate) staged: Option<Staged>,
     pub(crate) ingress: Vec<RuleIntent>,
     pub(crate) egress: Vec<RuleIntent>,
+}
+
+/// What a staged policy would do if it were enforced.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Staged {
+    /// The policy in whose place it stands, be it there or not.
+    pub(crate) replaces: PolicyKey,
+    /// Whether it only takes that policy away.
+    pub(crate) removes: bool,
 }
 
 /// Where on a packet's path a policy is asked.

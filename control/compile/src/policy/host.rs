@@ -101,6 +101,7 @@ impl Policies {
 
     fn tiers_at(&self, id: ItemId, asked: impl Fn(Stage) -> bool) -> Vec<TierPolicies> {
         let selectors: Vec<_> = self.index.selectors_of(id).collect();
-        self.sequence(&[id], asked).tiers_of(&selectors)
+        let counts = |entry: &Entry| entry.intent.staged.is_none() && asked(entry.intent.stage);
+        self.sequence(&[id], counts).tiers_of(&selectors)
     }
 }

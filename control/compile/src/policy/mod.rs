@@ -20,7 +20,7 @@ use margay_model::{
     DefaultAction, Endpoint, EndpointKey, HostEndpoint, Policy, PolicyKey, TierPolicies, Update,
 };
 
-use crate::intent::{PolicyIntent, ProfileIntent, RuleIntent, Stage, TierIntent, profile_key};
+use crate::intent::{PolicyIntent, ProfileIntent, RuleIntent, TierIntent, profile_key};
 use crate::label::{Event, ItemId, LabelIndex, Labels, SelectorId};
 use crate::profiles::Profiles;
 use crate::request::{Origins, PolicyOrigins};
@@ -37,6 +37,9 @@ pub(crate) struct EndpointFacts {
     /// Names of its profiles, in order.
     pub(crate) profiles: Vec<Arc<str>>,
 }
+
+/// An endpoint's tiers, and those that it would have if staged policies were enforced.
+type Prospects = (Arc<[TierPolicies]>, Option<Arc<[TierPolicies]>>);
 
 #[derive(Debug)]
 struct Entry {
@@ -67,6 +70,8 @@ pub(crate) struct Policies {
     index: LabelIndex,
     tiers: Tiers,
     policies: HashMap<PolicyKey, Entry>,
+    /// Policies that staged ones would replace or remove; of each there is one at most.
+    staged: HashSet<PolicyKey>,
     /// Policies that came (or went) since the last flush. They wait for it, as a selector that
     /// finds its endpoints there needs to be compared with none of them.
     pending: BTreeMap<PolicyKey, Option<PolicyIntent>>,
@@ -166,6 +171,7 @@ impl Policies {
         let moved = old.as_ref().is_none_or(|old| !same_place(&old.intent, &intent));
         if moved {
             self.dirty_endpoints.extend(self.index.items_of(selector));
+            self.stage(&intent, true);
         }
         if let Some(old) = old {
             self.let_go(&key, &old, moved);
@@ -180,7 +186,21 @@ impl Policies {
     fn leave(&mut self, key: &PolicyKey) {
         let Some(old) = self.policies.remove(key) else { return };
         self.let_go(key, &old, true);
+        self.stage(&old.intent, false);
         self.dirty_policies.insert(key.clone());
+    }
+
+    /// Notes or forgets that a policy is staged over another, whose endpoints then have other
+    /// prospects.
+    fn stage(&mut self, intent: &PolicyIntent, on: bool) {
+        let Some(staged) = &intent.staged else { return };
+        match on {
+            true => self.staged.insert(staged.replaces.clone()),
+            false => self.staged.remove(&staged.replaces),
+        };
+        if let Some(replaced) = self.policies.get(&staged.replaces) {
+            self.dirty_endpoints.extend(self.index.items_of(replaced.selector));
+        }
     }
 
     fn let_go(&mut self, key: &PolicyKey, old: &Entry, moved: bool) {
@@ -271,6 +291,9 @@ impl Policies {
     }
 
     fn is_wanted(&self, entry: &Entry) -> bool {
+        if entry.intent.staged.as_ref().is_some_and(|staged| staged.removes) {
+            return false;
+        }
         if entry.intent.stage.is_host_path() {
             return self.selects_host(entry);
         }
@@ -326,10 +349,18 @@ impl Policies {
 
     fn flush_endpoints(&mut self, changes: &mut PolicyChanges) {
         // Endpoints that the same selectors match share their tiers.
-        let mut tiers: HashMap<Vec<SelectorId>, Arc<[TierPolicies]>> = HashMap::new();
+        let mut tiers: HashMap<Vec<SelectorId>, Prospects> = HashMap::new();
         let mut dirty: Vec<_> = std::mem::take(&mut self.dirty_endpoints).into_iter().collect();
         dirty.sort_unstable();
-        let sequence = self.sequence(&dirty, |stage| !stage.is_host_path());
+        let sequence = self.sequence(&dirty, |entry| {
+            !entry.intent.stage.is_host_path() && entry.intent.staged.is_none()
+        });
+        let prospects = match self.staged.is_empty() {
+            true => Sequence::default(),
+            false => self.sequence(&dirty, |entry| {
+                !entry.intent.stage.is_host_path() && self.would_be(entry)
+            }),
+        };
         let mut gone: BTreeSet<EndpointKey> = BTreeSet::new();
         let mut fresh: BTreeMap<EndpointKey, Arc<Endpoint>> = BTreeMap::new();
         for id in dirty {
@@ -342,10 +373,12 @@ impl Policies {
             let mut endpoint = facts.endpoint.clone();
             let selectors: Vec<_> = self.index.selectors_of(id).collect();
             endpoint.profiles = facts.profiles.iter().map(|name| profile_key(name)).collect();
-            endpoint.tiers = match tiers.get(&selectors) {
+            (endpoint.tiers, endpoint.pending) = match tiers.get(&selectors) {
                 Some(tiers) => tiers.clone(),
                 None => {
-                    let found: Arc<[_]> = sequence.tiers_of(&selectors).into();
+                    let pending = self.has_prospects(&selectors);
+                    let pending = pending.then(|| prospects.tiers_of(&selectors).into());
+                    let found = (sequence.tiers_of(&selectors).into(), pending);
                     tiers.insert(selectors, found.clone());
                     found
                 }
@@ -387,15 +420,15 @@ impl Policies {
         tiers
     }
 
-    /// The policies that some endpoint among these has and that are asked at some point of the path,
-    /// in the order of evaluation.
-    fn sequence(&self, endpoints: &[ItemId], asked: impl Fn(Stage) -> bool) -> Sequence {
+    /// Those of the policies that some endpoint among these has which count, in the order of
+    /// evaluation.
+    fn sequence(&self, endpoints: &[ItemId], counts: impl Fn(&Entry) -> bool) -> Sequence {
         let selectors: HashSet<_> =
             endpoints.iter().flat_map(|id| self.index.selectors_of(*id)).collect();
         let keys = selectors.iter().filter_map(|s| self.by_selector.get(s)).flatten();
-        let entries = keys.filter_map(|k| self.policies.get(k));
+        let entries = keys.filter_map(|k| self.policies.get(k)).filter(|entry| counts(entry));
         let mut sequence = Sequence::default();
-        for (place, entries) in self.by_tier(entries.filter(|e| asked(e.intent.stage))) {
+        for (place, entries) in self.by_tier(entries) {
             for entry in entries {
                 let next = sequence.policies.len();
                 sequence.by_selector.entry(entry.selector).or_default().push(next);
@@ -407,6 +440,25 @@ impl Policies {
             sequence.tiers.push((place.name, default_action, sequence.policies.len()));
         }
         sequence
+    }
+
+    /// Whether a policy would be in force if all staged ones were enforced.
+    fn would_be(&self, entry: &Entry) -> bool {
+        match &entry.intent.staged {
+            Some(staged) => !staged.removes,
+            None => !self.staged.contains(&entry.intent.key),
+        }
+    }
+
+    /// Whether staged policies would change anything for an endpoint that these selectors match.
+    fn has_prospects(&self, selectors: &[SelectorId]) -> bool {
+        let keys = selectors.iter().filter_map(|s| self.by_selector.get(s)).flatten();
+        let mut entries = keys.filter_map(|key| self.policies.get(key));
+        !self.staged.is_empty()
+            && entries.any(|entry| {
+                !entry.intent.stage.is_host_path()
+                    && self.would_be(entry) == entry.intent.staged.is_some()
+            })
     }
 }
 
@@ -445,6 +497,7 @@ fn same_place(a: &PolicyIntent, b: &PolicyIntent) -> bool {
         && a.polices_ingress == b.polices_ingress
         && a.polices_egress == b.polices_egress
         && a.stage == b.stage
+        && a.staged == b.staged
 }
 
 fn remove_from<K: Eq + std::hash::Hash>(

@@ -103,6 +103,7 @@ fn compile(intent: &RuleIntent, sets: &mut Sets) -> Rule {
         _ => TCP,
     };
     Rule {
+        number: intent.number,
         action: intent.action,
         ip_version: intent.ip_version,
         protocol: intent.protocol,

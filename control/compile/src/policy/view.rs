@@ -44,14 +44,14 @@ pub struct PolicyView<'c> {
 impl Policies {
     /// The tiers with policies, in the order of evaluation.
     pub(crate) fn view(&self) -> Vec<TierView<'_>> {
-        let tiers =
-            self.by_tier(self.policies.values()).into_iter().map(|(place, entries)| TierView {
-                order: place.order(),
-                exists: place.exists(),
-                default_action: self.tiers.default_action(&place.name),
-                policies: entries.into_iter().map(PolicyView::from).collect(),
-                name: place.name,
-            });
+        let enforced = self.policies.values().filter(|entry| entry.intent.staged.is_none());
+        let tiers = self.by_tier(enforced).into_iter().map(|(place, entries)| TierView {
+            order: place.order(),
+            exists: place.exists(),
+            default_action: self.tiers.default_action(&place.name),
+            policies: entries.into_iter().map(PolicyView::from).collect(),
+            name: place.name,
+        });
         tiers.collect()
     }
 

@@ -161,13 +161,12 @@ pub(crate) fn words(state: &State) -> Vec<String> {
     for endpoint in state.endpoints.values() {
         let addresses: Vec<_> = endpoint.addresses.iter().map(|a| a.to_string()).collect();
         let mut line = format!("endpoint {} {}", endpoint.key, addresses.join(","));
-        for tier in endpoint.tiers.iter() {
-            let keys = |keys: &[margay_model::PolicyKey]| keys.join(" ");
-            let (ingress, egress) = (keys(&tier.ingress), keys(&tier.egress));
-            write!(line, " | {} in[{ingress}] out[{egress}]", tier.name).unwrap();
-        }
+        line += &tier_words(&endpoint.tiers);
         write!(line, " | {}", endpoint.profiles.join(" ")).unwrap();
         lines.push(line);
+        lines.extend(
+            endpoint.pending.as_ref().map(|tiers| format!("  pending{}", tier_words(tiers))),
+        );
     }
     for policy in state.policies.values() {
         if policy.key.starts_with("Profile/") {
@@ -183,6 +182,15 @@ pub(crate) fn words(state: &State) -> Vec<String> {
     }
     lines.extend(state.services.values().map(|s| service_words(s)));
     lines
+}
+
+fn tier_words(tiers: &[margay_model::TierPolicies]) -> String {
+    let mut words = String::new();
+    for tier in tiers {
+        let (ingress, egress) = (tier.ingress.join(" "), tier.egress.join(" "));
+        write!(words, " | {} in[{ingress}] out[{egress}]", tier.name).unwrap();
+    }
+    words
 }
 
 fn policy_words(state: &State, policy: &Policy) -> Vec<String> {

@@ -49,6 +49,9 @@ pub(super) struct Flow {
     state: String,
     idle_ms: u64,
     verdict: &'static str,
+    /// Why its packets are dropped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    denied: Option<String>,
     /// Whether its packets go from pod to pod past the workers.
     shortcut: bool,
     egress: Option<Hit>,
@@ -71,7 +74,8 @@ struct Count {
     bytes: u64,
 }
 
-/// The rule that decided.
+/// The rule that decided: its policy and its place in the document; `Tier//NAME` and 0 where the
+/// default action of a tier did.
 #[derive(Debug, Serialize)]
 struct Hit {
     policy: String,
@@ -212,6 +216,7 @@ impl Flow {
             state: flow.state,
             idle_ms: flow.idle_ms,
             verdict: if flow.allowed { "allow" } else { "deny" },
+            denied: (!flow.denied.is_empty()).then_some(flow.denied),
             shortcut: flow.shortcut,
             egress: flow.egress.map(Into::into),
             ingress: flow.ingress.map(Into::into),
@@ -288,7 +293,10 @@ impl fmt::Display for Tuple {
 
 impl fmt::Display for Hit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}#{}", self.policy, self.rule)
+        match self.policy.strip_prefix("Tier//") {
+            Some(tier) => write!(f, "default of tier {tier}"),
+            None => write!(f, "{}#{}", self.policy, self.rule),
+        }
     }
 }
 

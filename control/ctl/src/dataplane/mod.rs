@@ -2,6 +2,7 @@
 //!
 //! - [`status`]: `node status`: what runs, in which mode, and what does not;
 //! - [`flows`]: the connections; [`names`]: what names resolved to; [`counters`]: what was counted;
+//!   [`hits`]: what rules have decided;
 //! - [`trace`]: packets on their way, and what would become of those that nobody sends.
 
 mod status;
@@ -9,6 +10,7 @@ mod status;
 pub(crate) mod flows;
 pub(crate) mod names;
 mod counters;
+pub(crate) mod hits;
 
 mod trace;
 

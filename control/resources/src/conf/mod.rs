@@ -62,6 +62,14 @@ pub struct Settings {
     pub dns_packets_nfqueue_max_hold_duration: Duration,
     /// Another number than before: what was learned is forgotten.
     pub dns_cache_epoch: u32,
+    /// What lines about packets of Log rules begin with.
+    pub log_prefix: String,
+    /// Lines of a Log rule in a time; `None` for no limit of Calico's.
+    pub log_action_rate_limit: Option<(u32, Duration)>,
+    /// Packets of a Log rule that may come at once.
+    pub log_action_rate_limit_burst: u32,
+    /// Between two flushes of the flow log.
+    pub flow_logs_flush_interval: Duration,
 }
 
 /// Destinations that are not masqueraded.
@@ -202,6 +210,10 @@ impl Default for Settings {
             dns_extra_ttl: Duration::from_secs(dns.extra_ttl.into()),
             dns_packets_nfqueue_max_hold_duration: Duration::from_millis(dns.max_hold.into()),
             dns_cache_epoch: dns.epoch,
+            log_prefix: "calico-packet".to_owned(),
+            log_action_rate_limit: None,
+            log_action_rate_limit_burst: 5,
+            flow_logs_flush_interval: Duration::from_secs(300),
         }
     }
 }

@@ -79,6 +79,11 @@ impl Settings {
         let hold = &mut self.dns_packets_nfqueue_max_hold_duration;
         from.read("dnsPacketsNfqueueMaxHoldDuration", hold, time);
         from.read("dnsCacheEpoch", &mut self.dns_cache_epoch, |v| number(v, 0, u32::MAX.into()));
+        from.read("logPrefix", &mut self.log_prefix, prefix);
+        from.read("logActionRateLimit", &mut self.log_action_rate_limit, rate);
+        let burst = &mut self.log_action_rate_limit_burst;
+        from.read("logActionRateLimitBurst", burst, |v| number(v, 1, 9999));
+        from.read("flowLogsFlushInterval", &mut self.flow_logs_flush_interval, interval);
         let before = self.conntrack_timeouts;
         from.read("bpfConntrackTimeouts", &mut self.conntrack_timeouts, |v| timeouts(v, before));
     }
@@ -188,6 +193,42 @@ fn failsafe(value: &Value) -> Result<FailsafePort, Wrong> {
     let port = member("port").ok_or_else(|| format!("{value} has no port"))?;
     let net = member("net").filter(|v| v.as_str() != Some("")).map(net).transpose()?;
     Ok(FailsafePort { protocol, port: number(port, 0, 65_535)?, net })
+}
+
+/// The longest prefix that nftables takes.
+const LONGEST_PREFIX: usize = 127;
+
+fn prefix(value: &Value) -> Result<String, Wrong> {
+    let text = value.as_str().filter(|text| text.len() <= LONGEST_PREFIX);
+    let printable = |text: &&str| !text.is_empty() && !text.chars().any(char::is_control);
+    let wrong = || format!("{value} is not a text of 1 to {LONGEST_PREFIX} bytes on one line");
+    text.filter(printable).map(str::to_owned).ok_or_else(wrong)
+}
+
+/// `N/second`, `N/minute`, `N/hour` or `N/day`; the empty text is no limit.
+fn rate(value: &Value) -> Result<Option<(u32, Duration)>, Wrong> {
+    let wrong = || format!("{value} is no rate; write one such as 10/second or 5/minute");
+    let text = value.as_str().ok_or_else(wrong)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let (number, unit) = text.split_once('/').ok_or_else(wrong)?;
+    let seconds = match unit {
+        "second" => 1,
+        "minute" => 60,
+        "hour" => 3600,
+        "day" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number = number.parse().ok().filter(|n| (1..=9999).contains(n)).ok_or_else(wrong)?;
+    Ok(Some((number, Duration::from_secs(seconds))))
+}
+
+/// A duration of a second at least.
+fn interval(value: &Value) -> Result<Duration, Wrong> {
+    let given = value.as_str().and_then(duration::parse);
+    let wrong = || format!("{value} is no duration of a second or more, such as 15s");
+    given.filter(|given| *given >= Duration::from_secs(1)).ok_or_else(wrong)
 }
 
 fn timeouts(value: &Value, mut timeouts: ConntrackTimeouts) -> Result<ConntrackTimeouts, Wrong> {

@@ -100,7 +100,8 @@ fn every_setting_is_read() {
         "bpfConntrackTimeouts": {"tcpSynSent": "5s", "tcpFinsSeen": "1m", "udpTimeout": "Auto"},
         "dnsTrustedServers": ["192.0.2.53", "k8s-service:dns/coredns:5353"],
         "dnsExtraTTL": "30s", "dnsPacketsNfqueueMaxHoldDuration": "500ms", "dnsCacheEpoch": 2,
-        "somethingElse": {"is": "kept"},
+        "logPrefix": "%n", "logActionRateLimit": "5/minute", "logActionRateLimitBurst": 7,
+        "flowLogsFlushInterval": "15s", "somethingElse": {"is": "kept"},
     }));
     let expected = Settings {
         vxlan_port: 4790,
@@ -137,6 +138,10 @@ fn every_setting_is_read() {
         dns_extra_ttl: Duration::from_secs(30),
         dns_packets_nfqueue_max_hold_duration: Duration::from_millis(500),
         dns_cache_epoch: 2,
+        log_prefix: "%n".to_owned(),
+        log_action_rate_limit: Some((5, Duration::from_secs(60))),
+        log_action_rate_limit_burst: 7,
+        flow_logs_flush_interval: Duration::from_secs(15),
     };
     assert_eq!(settings, expected);
 }
@@ -167,5 +172,25 @@ fn what_cannot_be_read_is_reported_and_leaves_the_setting_alone() {
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for (found, expected) in found.iter().zip(expected) {
         assert!(found.starts_with(expected), "{found:?} does not start with {expected:?}");
+    }
+}
+
+#[test]
+fn the_log_action_has_a_prefix_and_a_rate() {
+    let settings = of_default(json!({}));
+    assert_eq!((&*settings.log_prefix, settings.log_action_rate_limit), ("calico-packet", None));
+    assert_eq!(settings.log_action_rate_limit_burst, 5);
+    let spec = json!({
+        "logPrefix": "%t/%n", "logActionRateLimit": "5/minute", "logActionRateLimitBurst": 7
+    });
+    let settings = of_default(spec);
+    let rate = Some((5, Duration::from_secs(60)));
+    assert_eq!((&*settings.log_prefix, settings.log_action_rate_limit), ("%t/%n", rate));
+    assert_eq!(settings.log_action_rate_limit_burst, 7);
+    for bad in ["5", "0/second", "x/minute", "5/week", "5/minute/", "99999/second"] {
+        assert_eq!(problems(json!({ "logActionRateLimit": bad })).len(), 1, "{bad}");
+    }
+    for bad in ["", "two\nlines", &"x".repeat(128)] {
+        assert_eq!(problems(json!({ "logPrefix": bad })).len(), 1, "{bad}");
     }
 }

@@ -17,7 +17,7 @@ use margay_tables::classifier::Direction;
 use margay_tables::flow::{Dir, FlowId, FlowRef, Stamped};
 use margay_wire::protocol;
 
-use super::miss::{self, Way};
+use super::miss::{self, Denial, Met, Way};
 use crate::Engine;
 use crate::batch::{Fate, Packet, Side};
 use crate::conntrack::{self, icmp, tcp};
@@ -122,8 +122,13 @@ fn again(
     engine.counters.stale.add(1);
     let mut way = Way { to: rewritten(flow, &packet.tuple), ..Way::new(packet) };
     miss::route(snapshot, packet, &mut way)?;
-    let verdict = match judged(snapshot, packet, flow, &way) {
-        Err(reason) if snapshot.settings.cut_flows_on_policy_change => {
+    let judged = judged(snapshot, packet, flow, &way);
+    note_change(engine, snapshot, flow, &judged);
+    let verdict = match judged {
+        Judged::Denied(denial) if snapshot.settings.cut_flows_on_policy_change => {
+            Verdict::Drop { reason: denial.reason, epoch: snapshot.names_epoch }
+        }
+        Judged::As(Verdict::Drop { reason, .. }) => {
             Verdict::Drop { reason, epoch: snapshot.names_epoch }
         }
         _ => {
@@ -140,14 +145,50 @@ fn again(
     Continue(id)
 }
 
+/// What is known of a connection that was judged again.
+enum Judged {
+    /// The other direction was judged by this very generation.
+    As(Verdict),
+    /// These rules allow it.
+    Allowed([u32; 2]),
+    /// It is not allowed any more.
+    Denied(Denial),
+}
+
+/// Has the packets up to now accounted to the rules that stood for them, if others stand for those
+/// to come. The rule of the other direction is in that direction's line, and a packet counted there
+/// at this very moment may be counted by half: once in a change of policy.
+fn note_change(engine: &Engine<'_>, snapshot: &Snapshot, flow: FlowRef<'_>, judged: &Judged) {
+    let (rules, denied) = match judged {
+        Judged::As(_) => return,
+        Judged::Allowed(rules) => (*rules, false),
+        Judged::Denied(denial) if snapshot.settings.cut_flows_on_policy_change => {
+            (denial.rules, true)
+        }
+        Judged::Denied(_) => return,
+    };
+    let lines = [flow, flow.peer()].map(|line| (line, line.dir() as usize));
+    let was_denied = lines.iter().any(|(line, _)| is_cut(*line));
+    let same = lines.iter().all(|(line, at)| rules.get(*at) == Some(&line.rule()));
+    if same && denied == was_denied {
+        return;
+    }
+    if let Some(journal) = engine.journal() {
+        journal.changing(&flow);
+    }
+    for (line, at) in lines {
+        line.set_rule(rules.get(at).copied().unwrap_or_default());
+    }
+}
+
+fn is_cut(flow: FlowRef<'_>) -> bool {
+    let decision = Decision::unpack(flow.decision().action);
+    decision.is_some_and(|decision| matches!(decision.verdict, Verdict::Drop { .. }))
+}
+
 /// Whether the connection is allowed: as the other direction was told by this very generation, or
 /// judged now. `at_hand` is the way of the packet at hand.
-fn judged(
-    snapshot: &Snapshot,
-    packet: &Packet,
-    flow: FlowRef<'_>,
-    at_hand: &Way,
-) -> Result<(), DropReason> {
+fn judged(snapshot: &Snapshot, packet: &Packet, flow: FlowRef<'_>, at_hand: &Way) -> Judged {
     let Stamped { generation, action } = flow.peer().decision();
     // The other direction knew the first one's pod by its address only.
     let sender = at_hand.src_pod;
@@ -161,15 +202,16 @@ fn judged(
         && !moved
         && let Some(decision) = Decision::unpack(action)
     {
-        return match decision.verdict {
-            Verdict::Drop { epoch, .. } if epoch != snapshot.names_epoch => {
-                judge(snapshot, packet, flow, at_hand)
-            }
-            Verdict::Drop { reason, .. } => Err(reason),
-            Verdict::Forward { .. } => Ok(()),
-        };
+        // What names resolve to has changed since: it may be allowed now.
+        let outdated = matches!(decision.verdict, Verdict::Drop { epoch, .. } if epoch != snapshot.names_epoch);
+        if !outdated {
+            return Judged::As(decision.verdict);
+        }
     }
-    judge(snapshot, packet, flow, at_hand)
+    match judge(snapshot, packet, flow, at_hand) {
+        Ok(rules) => Judged::Allowed(rules),
+        Err(denial) => Judged::Denied(denial),
+    }
 }
 
 /// Judges the connection as its first packet was: its source as it came, its destination
@@ -179,7 +221,7 @@ fn judge(
     packet: &Packet,
     flow: FlowRef<'_>,
     at_hand: &Way,
-) -> Result<(), DropReason> {
+) -> Result<[u32; 2], Denial> {
     let (orig, reply) = match flow.dir() {
         Dir::Orig => (packet.tuple, flow.peer().tuple()),
         Dir::Reply => (flow.peer().tuple(), packet.tuple),
@@ -215,7 +257,8 @@ fn judge(
         _ => way.to_host = flow.dir() == Dir::Orig && at_hand.to_host,
     }
     way.accepted |= miss::judge_pre_dnat(snapshot, icmp, &way)?;
-    miss::judge(snapshot, side, &tuple, icmp, &way).map(|_| ())
+    // A connection is logged once: when it begins.
+    miss::judge(snapshot, side, &tuple, icmp, &way, &mut Met::new())
 }
 
 /// The pod of this node that has an address.

@@ -27,6 +27,7 @@ use super::{Place, Snapshot, Workload};
 /// Assembles snapshots, one after the other.
 pub struct Assembler {
     generation: u32,
+    inherited: u32,
     ready: bool,
     policies: PolicyBook,
     services: ServiceTable,
@@ -45,6 +46,7 @@ impl Assembler {
     pub fn new(generation: u32) -> Self {
         let mut assembler = Self {
             generation,
+            inherited: generation,
             ready: false,
             policies: PolicyBook::default(),
             services: ServiceTable::default(),
@@ -99,6 +101,7 @@ impl Assembler {
         let ports = self.ports(&inputs, &workloads, &guards);
         let snapshot = Snapshot {
             generation: self.generation,
+            inherited: self.inherited,
             ready: self.ready,
             ports,
             trunk: trunk(underlay),
@@ -181,6 +184,7 @@ impl Assembler {
                 port: port.id,
                 adjacency: self.number(HopKey::Pod(port.id)),
                 policy: self.policies.endpoint(endpoint),
+                pending: self.policies.pending(endpoint),
             });
         }
         out

@@ -68,6 +68,8 @@ pub struct Workload {
     pub adjacency: AdjacencyId,
     /// The compiled policies of both directions.
     pub policy: EndpointPolicy,
+    /// What they would be if all staged policies were enforced, if any of these concerns it.
+    pub pending: Option<EndpointPolicy>,
 }
 
 /// What an address is to pools.
@@ -85,6 +87,9 @@ pub struct Snapshot {
     /// The generation that decisions are stamped with. It grows whenever a cached decision might
     /// have become wrong.
     pub generation: u32,
+    /// The last generation of the process before this one: what was decided by it or earlier has
+    /// numbers of rules that mean nothing any more.
+    pub inherited: u32,
     /// Whether a complete state of the control plane is in it.
     pub ready: bool,
     /// Ports by number.

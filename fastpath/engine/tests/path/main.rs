@@ -13,6 +13,7 @@ mod affinity;
 mod outgoing;
 mod policy;
 mod names;
+mod accounts;
 mod host;
 mod guards;
 mod pressure;

@@ -75,7 +75,7 @@ prop_compose! {
         let nets = [&src.nets, &src.not_nets, &dst.nets, &dst.not_nets];
         let one_family = icmp.is_some() || nets.iter().any(|nets| !nets.is_empty());
         let ip_version = one_family.then_some(IpVersion::V4);
-        Rule { action, ip_version, protocol, not_protocol, icmp, not_icmp, src, dst }
+        Rule { number: 0, action, ip_version, protocol, not_protocol, icmp, not_icmp, src, dst }
     }
 }
 

@@ -24,7 +24,7 @@ use margay_model::{
 };
 use margay_tables::addr::Tuple;
 use margay_tables::classifier::Standing;
-use margay_tables::flow::{FlowConfig, FlowTable, Region};
+use margay_tables::flow::{FlowConfig, FlowTable, Journal, Region};
 
 use super::packet::{Ip, ip};
 use super::rules::{PROFILE, allow};
@@ -134,6 +134,7 @@ impl Node {
             FlowConfig { v4: connections, v6: connections, participants: 4, denial_share: 8 };
         let bytes = FlowTable::required_bytes(&config).unwrap();
         let table = FlowTable::create(Region::heap(bytes), &config, secret, 1).unwrap();
+        let table = table.with_journal(Journal::new(256));
         // An engine borrows its table; a test process is short.
         let table: &'static Arc<FlowTable> = Box::leak(Box::new(Arc::new(table)));
         let counters = Arc::new(Counters::default());
@@ -400,6 +401,7 @@ pub fn endpoint(pod: &str, interface: &str, mac: [u8; 6], addresses: &[&str]) ->
         allowed_sources: Vec::new(),
         mtu: 1500,
         tiers: Arc::new([]),
+        pending: None,
         profiles: Arc::new([PROFILE.into()]),
         priority: 0,
     }

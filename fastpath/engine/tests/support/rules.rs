@@ -56,9 +56,12 @@ pub fn allow_set(set: &str) -> Rule {
     Rule { src, ..allow() }
 }
 
-/// Puts a policy in force and hands out its key.
+/// Puts a policy in force and hands out its key. Its rules are those of its document.
 pub fn policy(state: &mut State, name: &str, ingress: Vec<Rule>, egress: Vec<Rule>) -> Arc<str> {
     let key: Arc<str> = format!("NetworkPolicy/default/{name}").into();
+    let [ingress, egress] = [ingress, egress].map(|rules| {
+        (0..).zip(rules).map(|(number, rule)| Rule { number, ..rule }).collect::<Vec<_>>()
+    });
     state.apply(Update::Policy(Arc::new(Policy { key: key.clone(), ingress, egress })));
     key
 }

@@ -18,6 +18,8 @@ impl From<&Endpoint> for proto::Endpoint {
             tiers: messages(endpoint.tiers.iter()),
             profiles: strings(endpoint.profiles.iter()),
             priority: endpoint.priority,
+            pending: (endpoint.pending.as_ref())
+                .map(|tiers| proto::PendingTiers { tiers: messages(tiers.iter()) }),
         }
     }
 }
@@ -36,6 +38,11 @@ impl TryFrom<proto::Endpoint> for Endpoint {
             tiers: each::<_, TierPolicies>(endpoint.tiers, "tiers")?.into(),
             profiles: names::<PolicyKey>(endpoint.profiles).into(),
             priority: endpoint.priority,
+            pending: (endpoint.pending)
+                .map(|pending| each::<_, TierPolicies>(pending.tiers, "tiers"))
+                .transpose()
+                .at("pending")?
+                .map(Into::into),
         })
     }
 }

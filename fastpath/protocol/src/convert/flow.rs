@@ -1,8 +1,8 @@
 //! Connections, as they are shown, and the filter that chooses them.
 
 use ipnet::IpNet;
-use margay_model::PolicyKey;
-use margay_model::flow::{FlowCount, FlowTuple, FlowView};
+use margay_model::flow::{FlowCount, FlowReport, FlowTuple, FlowView, Judgement};
+use margay_model::{DropReason, PolicyKey};
 
 use crate::bytes::{from_address, small};
 use crate::error::{At, FieldError};
@@ -18,6 +18,7 @@ impl From<&FlowView> for proto::Flow {
             state: flow.state.to_owned(),
             idle_ms: flow.idle_ms,
             allowed: flow.allowed,
+            denied: flow.denied.map(DropReason::name).unwrap_or_default().to_owned(),
             shortcut: flow.shortcut,
             egress: flow.egress.as_ref().map(from_hit),
             ingress: flow.ingress.as_ref().map(from_hit),
@@ -41,6 +42,36 @@ impl From<&FlowCount> for proto::FlowCount {
     fn from(count: &FlowCount) -> Self {
         Self { packets: count.packets, bytes: count.bytes }
     }
+}
+
+impl From<&FlowReport> for proto::FlowReport {
+    fn from(report: &FlowReport) -> Self {
+        let [src, dst] = report.endpoints.clone().map(|key| key.unwrap_or_default().to_string());
+        let [egress, ingress] = report.enforced.each_ref().map(from_judgement);
+        let [egress_pending, ingress_pending] = report.pending.each_ref().map(from_judgement);
+        Self {
+            flow: Some((&report.flow).into()),
+            orig_more: Some((&report.more[0]).into()),
+            reply_more: Some((&report.more[1]).into()),
+            begun: report.begun,
+            ended: report.ended,
+            src,
+            dst,
+            egress,
+            ingress,
+            egress_pending,
+            ingress_pending,
+        }
+    }
+}
+
+fn from_judgement(judgement: &Option<Judgement>) -> Option<proto::Judgement> {
+    judgement.as_ref().map(|judgement| proto::Judgement {
+        allowed: judgement.allowed,
+        policy: judgement.policy.as_deref().unwrap_or_default().to_owned(),
+        tier: judgement.tier.as_deref().unwrap_or_default().to_owned(),
+        rule: judgement.rule,
+    })
 }
 
 fn from_hit((policy, rule): &(PolicyKey, u32)) -> proto::RuleHit {

@@ -1,6 +1,6 @@
 //! The node, its peers, the pools and the settings.
 
-use margay_model::node::{EndpointToHost, Timeouts, TunnelAddress};
+use margay_model::node::{EndpointToHost, LogLimit, Timeouts, TunnelAddress};
 use margay_model::{DnsSettings, Encap, LocalNode, Pool, PortRange, RemoteNode, Settings};
 
 use super::net::{from_subnet, subnet_v4, subnet_v6};
@@ -161,6 +161,10 @@ impl From<&Settings> for proto::Settings {
             failsafe_inbound: messages(&settings.failsafe_inbound),
             failsafe_outbound: messages(&settings.failsafe_outbound),
             dns: Some((&settings.dns).into()),
+            log_prefix: settings.log_prefix.to_string(),
+            log_packets: settings.log_limit.map_or(0, |limit| limit.packets),
+            log_per_ms: settings.log_limit.map_or(0, |limit| limit.per_ms),
+            log_burst: settings.log_burst,
         }
     }
 }
@@ -171,6 +175,8 @@ impl TryFrom<proto::Settings> for Settings {
     fn try_from(settings: proto::Settings) -> Result<Self, FieldError> {
         let ports: PortRange =
             needed(settings.snat_ports, "snat_ports")?.try_into().at("snat_ports")?;
+        let defaults = Self::default();
+        let limit = LogLimit { packets: settings.log_packets, per_ms: settings.log_per_ms };
         Ok(Self {
             vxlan_port: small(settings.vxlan_port).at("vxlan_port")?,
             vxlan_vni: vni(settings.vxlan_vni).at("vxlan_vni")?,
@@ -188,6 +194,15 @@ impl TryFrom<proto::Settings> for Settings {
             dns: match settings.dns {
                 Some(dns) => dns.try_into().at("dns")?,
                 None => DnsSettings::default(),
+            },
+            log_prefix: match settings.log_prefix.is_empty() {
+                true => defaults.log_prefix,
+                false => settings.log_prefix.into(),
+            },
+            log_limit: (limit.packets != 0 && limit.per_ms != 0).then_some(limit),
+            log_burst: match settings.log_burst {
+                0 => defaults.log_burst,
+                burst => burst,
             },
         })
     }

@@ -108,6 +108,7 @@ impl From<&Rule> for proto::Rule {
             not_icmp: rule.not_icmp.as_ref().map(Into::into),
             src: from_entity(&rule.src),
             dst: from_entity(&rule.dst),
+            number: rule.number,
         }
     }
 }
@@ -122,6 +123,7 @@ impl TryFrom<proto::Rule> for Rule {
 
     fn try_from(rule: proto::Rule) -> Result<Self, FieldError> {
         Ok(Self {
+            number: rule.number,
             action: action(rule.action).at("action")?,
             ip_version: version(rule.ip_version).at("ip_version")?,
             protocol: rule.protocol.map(small).transpose().at("protocol")?,

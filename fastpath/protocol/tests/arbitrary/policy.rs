@@ -62,17 +62,20 @@ fn rule() -> impl Strategy<Value = Rule> {
     let icmp =
         || option::of(any::<(u8, Option<u8>)>().prop_map(|(kind, code)| IcmpMatch { kind, code }));
     let entity = || prop_oneof![Just(EntityMatch::default()), entity()];
-    (action, version, any::<Option<u8>>(), any::<Option<u8>>(), icmp(), icmp(), entity(), entity())
-        .prop_map(|(action, ip_version, protocol, not_protocol, icmp, not_icmp, src, dst)| Rule {
+    let protocols = any::<(Option<u8>, Option<u8>)>();
+    (any::<u32>(), action, version, protocols, icmp(), icmp(), entity(), entity()).prop_map(
+        |(number, action, ip_version, protocols, icmp, not_icmp, src, dst)| Rule {
+            number,
             action,
             ip_version,
-            protocol,
-            not_protocol,
+            protocol: protocols.0,
+            not_protocol: protocols.1,
             icmp,
             not_icmp,
             src,
             dst,
-        })
+        },
+    )
 }
 
 pub(crate) fn policy() -> impl Strategy<Value = Policy> {
@@ -94,9 +97,9 @@ pub(crate) fn endpoint() -> impl Strategy<Value = Endpoint> {
     (
         (name(), name(), mac(), any::<u16>(), any::<u32>()),
         (vec(any::<IpAddr>(), 0..3), vec(net(), 0..3)),
-        (vec(tier(), 0..3), names()),
+        (vec(tier(), 0..3), option::of(vec(tier(), 0..3)), names()),
     )
-        .prop_map(|(what, (addresses, allowed_sources), (tiers, profiles))| {
+        .prop_map(|(what, (addresses, allowed_sources), (tiers, pending, profiles))| {
             let (key, interface, mac, mtu, priority) = what;
             Endpoint {
                 key,
@@ -106,6 +109,7 @@ pub(crate) fn endpoint() -> impl Strategy<Value = Endpoint> {
                 allowed_sources,
                 mtu,
                 tiers: tiers.into(),
+                pending: pending.map(Into::into),
                 profiles: profiles.into(),
                 priority,
             }

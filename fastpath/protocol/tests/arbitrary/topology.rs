@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use margay_model::node::{EndpointToHost, Timeouts, TunnelAddress};
+use margay_model::node::{EndpointToHost, LogLimit, Timeouts, TunnelAddress};
 use margay_model::{
     Backend, DnsServer, DnsSettings, Encap, Failsafe, LocalNode, Pool, RemoteNode, Route,
     RouteTarget, Selection, Service, Settings, TrafficPolicy,
@@ -45,8 +45,11 @@ fn settings() -> impl Strategy<Value = Settings> {
         (vec(net(), 0..3), vec(net(), 0..3)),
         any::<[bool; 3]>(),
         (any::<u32>(), timeouts(), vec(failsafe(), 0..3), vec(failsafe(), 0..3), dns()),
+        ("[a-z%]{1,9}".prop_map(Into::into), option::of((1..9u32, 1..9u32)), 1..9u32),
     )
-        .prop_map(|(vxlan, nets, [cut, allow_vxlan, allow_ipip], rest)| {
+        .prop_map(|(vxlan, nets, [cut, allow_vxlan, allow_ipip], rest, log)| {
+            let (log_prefix, limit, log_burst) = log;
+            let log_limit = limit.map(|(packets, per_ms)| LogLimit { packets, per_ms });
             let (vxlan_port, vxlan_vni, ports, endpoint_to_host) = vxlan;
             let (service_ranges, node_port_addresses) = nets;
             let (errors, timeouts, failsafe_inbound, failsafe_outbound, dns) = rest;
@@ -65,6 +68,9 @@ fn settings() -> impl Strategy<Value = Settings> {
                 failsafe_outbound,
                 timeouts,
                 dns,
+                log_prefix,
+                log_limit,
+                log_burst,
             }
         })
 }

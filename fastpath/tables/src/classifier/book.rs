@@ -16,7 +16,7 @@ use super::cluster::ClusterPolicies;
 use super::facts::{Direction, Standing};
 use super::list::{EndpointPolicy, RuleList, Step};
 use super::matcher::CompiledRule;
-use super::names::{Numbering, Numbers};
+use super::names::{NOBODY, Numbering, Numbers};
 use super::sets::SetBook;
 use crate::addr::Addr;
 
@@ -27,6 +27,8 @@ pub struct PolicyBook {
     sets: SetBook,
     numbering: Numbering,
     policies: HashMap<PolicyKey, Compiled>,
+    /// Numbers of the tiers' default actions. There are few tiers: none is taken back.
+    tiers: HashMap<Arc<str>, Numbers>,
     lists: Vec<List>,
     /// Numbers in `lists` that are free.
     vacant: Vec<ListId>,
@@ -115,7 +117,10 @@ impl PolicyBook {
             Update::SetGone(id) => self.sets.remove(sets, id),
             Update::Policy(policy) => self.set_policy(policy),
             Update::PolicyGone(key) => self.remove_policy(key),
-            Update::EndpointGone(key) => self.forget(key),
+            Update::EndpointGone(key) => {
+                self.forget(key);
+                self.forget(&pending_key(key));
+            }
             Update::HostGone(key) => {
                 HostLists::keys(key).iter().for_each(|key| self.forget(key));
             }
@@ -162,6 +167,21 @@ impl PolicyBook {
         self.policy_of(list)
     }
 
+    /// What its policies would be if all staged ones were enforced; `None` where none of these
+    /// concerns it. To be asked as [`PolicyBook::endpoint`].
+    pub fn pending(&mut self, endpoint: &Endpoint) -> Option<EndpointPolicy> {
+        let key = pending_key(&endpoint.key);
+        match &endpoint.pending {
+            Some(tiers) => {
+                Some(self.endpoint(&Endpoint { key, tiers: tiers.clone(), ..endpoint.clone() }))
+            }
+            None => {
+                self.forget(&key);
+                None
+            }
+        }
+    }
+
     fn forget(&mut self, key: &EndpointKey) {
         if let Some(known) = self.endpoints.remove(key) {
             self.release(known.list);
@@ -197,11 +217,12 @@ impl PolicyBook {
         self.work.policies += 1;
         let old = self.policies.remove(&policy.key);
         let mut numbers = old.map(|old| old.numbers).unwrap_or_default();
-        let counts = (policy.ingress.len() as u32, policy.egress.len() as u32);
+        let places = policy.ingress.iter().chain(&policy.egress).map(|rule| rule.number).collect();
         let names = &mut self.classifier.names;
-        self.numbering.assign(names, &mut numbers, &policy.key, counts);
+        self.numbering.assign(names, &mut numbers, &policy.key, &places);
+        let first = policy.ingress.len() as u32;
         let ingress = self.compile(&policy.ingress, &policy.key, |rule| numbers.of(rule));
-        let egress = self.compile(&policy.egress, &policy.key, |rule| numbers.of(counts.0 + rule));
+        let egress = self.compile(&policy.egress, &policy.key, |rule| numbers.of(first + rule));
         self.policies.insert(policy.key.clone(), Compiled { ingress, egress, numbers });
         self.renew_users(&policy.key);
     }
@@ -302,12 +323,23 @@ impl PolicyBook {
         if let Some(policy) = &list.policy {
             return policy.clone();
         }
-        let policy = self.apart(&list.tiers, &list.profiles);
+        let (tiers, profiles) = (list.tiers.clone(), list.profiles.clone());
+        tiers.iter().for_each(|tier| self.number_tier(&tier.name));
+        let policy = self.apart(&tiers, &profiles);
         self.work.lists += 1;
         if let Some(list) = self.lists.get_mut(id) {
             list.policy = Some(policy.clone());
         }
         policy
+    }
+
+    fn number_tier(&mut self, name: &Arc<str>) {
+        if !self.tiers.contains_key(name) {
+            let mut numbers = Numbers::default();
+            let key = format!("Tier//{name}").into();
+            self.numbering.assign(&mut self.classifier.names, &mut numbers, &key, &[0, 0].into());
+            self.tiers.insert(name.clone(), numbers);
+        }
     }
 
     fn build(
@@ -324,7 +356,9 @@ impl PolicyBook {
             };
             if !policies.is_empty() {
                 let steps = policies.iter().flat_map(|key| self.steps(key, direction));
-                rules.push_tier(&tier.name, tier.default_action, steps);
+                let default = self.tiers.get(&tier.name).map_or(0, |n| n.of(direction as u32));
+                let id = if default == 0 { NOBODY } else { default };
+                rules.push_tier(&tier.name, tier.default_action, id, steps);
             }
         }
         for profile in profiles {
@@ -341,6 +375,11 @@ impl PolicyBook {
         };
         rules.iter().cloned().map(Step::Rule).collect()
     }
+}
+
+/// The name under which an endpoint's prospects are remembered; no endpoint has a blank in its key.
+fn pending_key(key: &EndpointKey) -> EndpointKey {
+    format!("{key} pending").into()
 }
 
 // === impl HostLists ===

@@ -18,6 +18,7 @@ use super::book::PolicyBook;
 use super::facts::{Decision, Direction, PacketFacts};
 use super::list::{Course, Span, Step};
 use super::matcher::{Condition, End};
+use super::names::NOBODY;
 use super::sets::Sets;
 use crate::addr::{Addr, Prefix};
 use crate::lpm::Lpm;
@@ -173,7 +174,8 @@ impl Whole {
             if !keys.is_empty() {
                 let end = *self.ends.get(&tier.name)?;
                 let (default, tier) = (tier.default_action, Some(tier.name.clone()));
-                spans.push(Span { end, default, tier });
+                // Nobody asks for the names behind these answers.
+                spans.push(Span { end, default, tier, id: NOBODY });
             }
         }
         Some(Part { rules, spans })

@@ -83,7 +83,8 @@ pub struct Decision<'p> {
     pub policy: Option<&'p PolicyKey>,
     /// The rule's place in its policy's rules of the direction, from 0.
     pub rule: Option<u32>,
-    /// The deciding rule's number, for [`super::Classifier::rule`]; 0 for none.
+    /// The number of what decided, for [`super::Classifier::rule`]: a rule, or a tier's default
+    /// action; where neither did, one that names nothing. Never 0.
     pub id: u32,
     /// Numbers of the Log rules that matched on the way; the first few.
     pub logged: ArrayVec<u32, 4>,
@@ -97,7 +98,8 @@ impl Decision<'_> {
         self.verdict == Verdict::Allow
     }
 
-    /// The deciding rule's number; it fits 24 bits, 0 is none.
+    /// The number of what decided; it fits 24 bits. 0, which it never is, can stand for a packet
+    /// that nobody was asked about.
     pub fn rule_id(&self) -> u32 {
         self.id
     }

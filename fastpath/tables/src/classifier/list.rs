@@ -7,6 +7,7 @@ use margay_model::{Action, DefaultAction, PolicyKey};
 
 use super::facts::{Cause, Decision, Direction, PacketFacts, Verdict};
 use super::matcher::CompiledRule;
+use super::names::NOBODY;
 use super::prefilter::Prefilter;
 use super::sets::Sets;
 
@@ -43,6 +44,8 @@ pub(super) struct Span {
     pub(super) default: DefaultAction,
     /// The tier's name; `None` for a profile.
     pub(super) tier: Option<Arc<str>>,
+    /// The number of its default action.
+    pub(super) id: u32,
 }
 
 /// Steps, and the spans that lie in them.
@@ -73,28 +76,31 @@ impl EndpointPolicy {
 
 impl RuleList {
     /// Appends a tier with its steps. A tier without policies in the direction must be left out.
+    /// `id` is the number of its default action.
     pub(super) fn push_tier(
         &mut self,
         name: &Arc<str>,
         default: DefaultAction,
+        id: u32,
         steps: impl IntoIterator<Item = Step>,
     ) {
-        self.push_span(Some(name.clone()), default, steps);
+        self.push_span(Some(name.clone()), default, id, steps);
     }
 
     /// Appends a profile with its steps.
     pub(super) fn push_profile(&mut self, steps: impl IntoIterator<Item = Step>) {
-        self.push_span(None, DefaultAction::Pass, steps);
+        self.push_span(None, DefaultAction::Pass, 0, steps);
     }
 
     fn push_span(
         &mut self,
         tier: Option<Arc<str>>,
         default: DefaultAction,
+        id: u32,
         steps: impl IntoIterator<Item = Step>,
     ) {
         self.rules.extend(steps);
-        self.spans.push(Span { end: self.rules.len() as u32, default, tier });
+        self.spans.push(Span { end: self.rules.len() as u32, default, tier, id });
     }
 
     /// Builds what makes the evaluation quick, once all steps are in.
@@ -198,7 +204,8 @@ impl<'p> Course<'p> {
 
 impl Span {
     fn denies(&self, logged: ArrayVec<u32, 4>) -> Decision<'_> {
-        Decision { cause: Cause::TierDefault, tier: self.tier.as_ref(), ..nobody(logged) }
+        let (tier, id) = (self.tier.as_ref(), self.id);
+        Decision { cause: Cause::TierDefault, tier, id, ..nobody(logged) }
     }
 }
 
@@ -209,7 +216,7 @@ fn nobody<'p>(logged: ArrayVec<u32, 4>) -> Decision<'p> {
         tier: None,
         policy: None,
         rule: None,
-        id: 0,
+        id: NOBODY,
         logged,
     }
 }

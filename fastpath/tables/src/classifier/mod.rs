@@ -71,8 +71,9 @@ impl Classifier {
         policy.list(direction).decide_where(&self.sets, facts, holds)
     }
 
-    /// The policy, and the rule within the direction's rules (from 0), that a number of a
-    /// [`Decision`] names. A number that is long out of use may name another rule.
+    /// The policy, and the rule's place in its document (from 0), that a number of a [`Decision`]
+    /// names; for the default action of a tier `Tier//NAME` and 0. A number that is long out of use
+    /// may name another rule.
     pub fn rule(&self, id: u32) -> Option<(PolicyKey, u32)> {
         self.names.resolve(id)
     }

@@ -30,6 +30,8 @@ fn set(members: impl IntoIterator<Item = Member>) -> Arc<AddressSet> {
 }
 
 fn policy(key: &str, ingress: Vec<Rule>) -> Arc<Policy> {
+    // As in a document: each rule at its place.
+    let ingress = (0..).zip(ingress).map(|(number, rule)| Rule { number, ..rule }).collect();
     Arc::new(Policy { key: key.into(), ingress, egress: Vec::new() })
 }
 
@@ -47,6 +49,7 @@ fn endpoint(key: &str, tiers: Vec<TierPolicies>, profiles: &[&str]) -> Endpoint 
         allowed_sources: Vec::new(),
         mtu: 1500,
         tiers: tiers.into(),
+        pending: None,
         profiles: profiles.iter().map(|key| PolicyKey::from(*key)).collect(),
         priority: 0,
     }

@@ -22,7 +22,7 @@
 //!
 //! In the order of use: [`region`] and [`layout`] (memory), [`record`] (what a connection is),
 //! [`index`] (how it is found), [`epoch`], [`pool`] and [`hold`] (when it may be used again),
-//! [`table`], [`worker`] (insert, remove), [`sweep`] (ageing, eviction, listing), [`recover`]
+//! [`journal`] (what became of connections), [`table`], [`worker`] (insert, remove), [`sweep`] (ageing, eviction, listing), [`recover`]
 //! (taking over); [`affinity`] beside them.
 
 mod region;
@@ -32,6 +32,7 @@ mod index;
 mod epoch;
 mod pool;
 mod hold;
+mod journal;
 mod table;
 mod worker;
 mod sweep;
@@ -42,6 +43,7 @@ mod affinity;
 mod tests;
 
 pub use affinity::{Affinities, AffinityKey, BackendId};
+pub use journal::{Entry, FlowCopy, Journal, Logged};
 pub use layout::{FlowConfig, LayoutError};
 pub use record::{Dir, FlowId, FlowRef, MARKS, NewFlow, Rewrite, Stamped};
 pub use region::{Line, Region};

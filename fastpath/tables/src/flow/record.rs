@@ -181,7 +181,8 @@ impl<'t> FlowRef<'t> {
         self.id.dir()
     }
 
-    /// The other direction. Of a cached denial it has no meaning.
+    /// The other direction. Of a cached denial nothing but its tuple and its rule has a meaning,
+    /// and the tuple is no key.
     #[must_use]
     pub fn peer(&self) -> Self {
         let dir = if self.dir() == Dir::Orig { Dir::Reply } else { Dir::Orig };
@@ -352,7 +353,7 @@ impl<'t> FlowRef<'t> {
 
     /// Fills a record that nobody else can see; both lines end PENDING. `self` is its Orig.
     pub(super) fn fill(&self, new: &NewFlow) {
-        let reply = new.reply.unwrap_or(new.orig.reversed());
+        let reply = new.reply.or(new.answers).unwrap_or(new.orig.reversed());
         let one_way = if new.reply.is_none() { ONE_WAY } else { 0 };
         let flags = one_way | u64::from(new.marks & MARKS) << MARKS_SHIFT | State::Pending as u64;
         self.fill_line(&new.orig, &reply, new, Dir::Orig, flags);
@@ -480,6 +481,9 @@ pub struct NewFlow {
     pub orig: Tuple,
     /// Key of the answers' direction; `None` makes a cached denial, which has one direction.
     pub reply: Option<Tuple>,
+    /// Of a cached denial: what answers would have carried, for those who list it. It is no key,
+    /// and of the family of `orig`.
+    pub answers: Option<Tuple>,
     /// Now.
     pub now: u32,
     /// Decisions for Orig and Reply.
@@ -500,6 +504,7 @@ impl NewFlow {
         Self {
             orig,
             reply: Some(reply),
+            answers: None,
             now,
             decisions,
             conntrack: [0; 2],
@@ -508,11 +513,10 @@ impl NewFlow {
         }
     }
 
-    /// A cached denial.
-    pub fn denial(orig: Tuple, now: u32, decision: Stamped, rule: u32) -> Self {
+    /// A cached denial, without rules.
+    pub fn denial(orig: Tuple, now: u32, decision: Stamped) -> Self {
         let decisions = [decision, Stamped::default()];
-        let rules = [rule, 0];
-        Self { orig, reply: None, now, decisions, conntrack: [0; 2], rules, marks: 0 }
+        Self { reply: None, decisions, ..Self::connection(orig, orig, now) }
     }
 
     /// Whether the record has to be of the IPv6 kind.

@@ -3,6 +3,7 @@
 use super::affinity::Affinities;
 use super::epoch::Epochs;
 use super::index::Index;
+use super::journal::Journal;
 use super::layout::{FlowConfig, Layout, LayoutError, W_GENERATION, W_SEED};
 use super::pool::Pool;
 use super::record::{FlowId, FlowRef, Key};
@@ -25,6 +26,7 @@ pub struct FlowTable {
     live: Box<[LiveCount]>,
     pub(super) denials: AtomicU64,
     pub(super) denial_limit: u64,
+    journal: Option<Journal>,
 }
 
 /// Written by one participant (and by the recovery, in the first).
@@ -111,7 +113,20 @@ impl FlowTable {
             live: (0..participants).map(|_| LiveCount::default()).collect(),
             denials: AtomicU64::new(0),
             denial_limit: records / u64::from(config.denial_share.max(1)),
+            journal: None,
         }
+    }
+
+    /// Keeps a journal from now on; without this call nothing is noted.
+    #[must_use]
+    pub fn with_journal(mut self, journal: Journal) -> Self {
+        self.journal = Some(journal);
+        self
+    }
+
+    /// The journal, if one is kept.
+    pub fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
     }
 
     /// The hash that the other functions take, computed once for each packet.

@@ -113,6 +113,9 @@ impl FlowWorker {
             return false;
         }
         let orig = flow.orig();
+        if let Some(journal) = self.table.journal() {
+            journal.ended(&orig);
+        }
         unlink(&self.table, &orig);
         if orig.is_denial() {
             self.table.denials.fetch_sub(1, Relaxed);

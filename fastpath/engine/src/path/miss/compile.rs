@@ -12,7 +12,7 @@ use margay_tables::addr::Tuple;
 use margay_tables::flow::{FlowRef, Insert, NewFlow, Stamped};
 use margay_wire::{protocol, transport};
 
-use super::Way;
+use super::{Denial, Way};
 use crate::Engine;
 use crate::batch::{Fate, Packet};
 use crate::conntrack::{icmp, tcp};
@@ -134,17 +134,30 @@ fn translated_source(
     Some(Tuple { src_port, ..way.to })
 }
 
-/// Remembers a denial for the packet's tuple.
+/// Remembers a denial for the packet's tuple, and counts the packet there.
 pub(crate) fn compile_denial(
     engine: &mut Engine<'_>,
     snapshot: &Snapshot,
     packet: &Packet,
-    reason: DropReason,
+    way: &Way,
+    denial: Denial,
 ) {
-    let verdict = Verdict::Drop { reason, epoch: snapshot.names_epoch };
+    let verdict = Verdict::Drop { reason: denial.reason, epoch: snapshot.names_epoch };
     let decision = Decision { side: packet.side, verdict };
     let stamped = Stamped { generation: snapshot.generation, action: decision.pack() };
-    let marks = icmp::mark(packet.tuple.protocol, packet.icmp.0);
-    engine
-        .insert_denial(&NewFlow { marks, ..NewFlow::denial(packet.tuple, engine.now, stamped, 0) });
+    let flow = NewFlow {
+        marks: icmp::mark(packet.tuple.protocol, packet.icmp.0),
+        rules: denial.rules,
+        answers: Some(way.to.reversed()),
+        ..NewFlow::denial(packet.tuple, engine.now, stamped)
+    };
+    // Without a record the next packet is judged once more, no worse.
+    match engine.insert_denial(&flow) {
+        Insert::New(id) | Insert::Exists(id) => {
+            if let Some(flow) = engine.flow(id).filter(FlowRef::is_denial) {
+                flow.touch(engine.now, packet.ip_len.into());
+            }
+        }
+        _ => engine.counters.unremembered.add(1),
+    }
 }

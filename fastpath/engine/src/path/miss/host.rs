@@ -25,11 +25,14 @@ use margay_tables::addr::Tuple;
 use margay_tables::classifier::{Cause, Decision, Direction, EndpointPolicy, PacketFacts};
 
 use super::policy::facts;
-use super::{Way, compile_denial};
+use super::{Denial, Way, compile_denial};
 use crate::Engine;
 use crate::batch::{Fate, Packet, Side};
 use crate::path::parse::{dropped, is_martian};
 use crate::snapshot::{AdjacencyId, Guard, HopKey, Snapshot, is_failsafe};
+
+/// Why a packet is not allowed, and the number of what decided.
+type Refusal = (DropReason, u32);
 
 /// Asks pre-DNAT policy about the packet at hand.
 pub(super) fn pre_dnat(
@@ -42,9 +45,9 @@ pub(super) fn pre_dnat(
     way.accepted = packet.accepted;
     match judge_pre_dnat(snapshot, packet.icmp, way) {
         Ok(accepted) => way.accepted |= accepted,
-        Err(reason) => {
-            compile_denial(engine, snapshot, packet, reason);
-            return dropped(reason);
+        Err(denial) => {
+            compile_denial(engine, snapshot, packet, way, denial);
+            return dropped(denial.reason);
         }
     }
     Continue(())
@@ -89,8 +92,8 @@ pub(crate) fn is_untracked(
         return Ok(false);
     }
     let facts = facts(tuple, icmp);
-    let rule = ask(snapshot, &guard.lists.untracked, direction, &facts)?;
-    Ok(rule.is_some())
+    let rule = ask(snapshot, &guard.lists.untracked, direction, &facts);
+    rule.map(|rule| rule.is_some()).map_err(|(reason, _)| reason)
 }
 
 /// What pre-DNAT policy says of a connection as its sender addressed it: whether nothing else is to
@@ -99,7 +102,7 @@ pub(crate) fn judge_pre_dnat(
     snapshot: &Snapshot,
     icmp: (u8, u8),
     way: &Way,
-) -> Result<bool, DropReason> {
+) -> Result<bool, Denial> {
     let Some(guard) = guard(snapshot, way.arrives).filter(|_| !way.accepted) else {
         return Ok(false);
     };
@@ -108,32 +111,38 @@ pub(crate) fn judge_pre_dnat(
     }
     let facts = facts(&way.asked, icmp);
     let policy = &guard.lists.pre_dnat;
-    ask(snapshot, policy, Direction::Ingress, &facts).map(|rule| rule.is_some())
+    let rule = ask(snapshot, policy, Direction::Ingress, &facts);
+    rule.map(|rule| rule.is_some()).map_err(|(reason, id)| Denial { reason, rules: [0, id] })
 }
 
 /// What host endpoints say of a connection whose way is known: the rules that allowed it where it
 /// leaves and where it came in. `side` is the first packet's, `tuple` has its destination
-/// translated.
+/// translated; `source` is the rule by which the source's pod allowed it.
 pub(super) fn judge(
     snapshot: &Snapshot,
     side: Side,
     tuple: &Tuple,
     facts: &PacketFacts,
     way: &Way,
-) -> Result<[u32; 2], DropReason> {
+    source: u32,
+) -> Result<[u32; 2], Denial> {
     let mut rules = [0; 2];
     if let Some(guard) = guard(snapshot, way.arrives).filter(|_| !way.accepted) {
+        let denied = |(reason, id)| Denial { reason, rules: [source, id] };
         if !way.to_host {
-            ask(snapshot, &guard.lists.forward, Direction::Ingress, facts)?;
+            ask(snapshot, &guard.lists.forward, Direction::Ingress, facts).map_err(denied)?;
         } else if !is_inbound_failsafe(snapshot, &way.asked) {
-            rules[1] = ask_all(snapshot, &guard.lists.own, Direction::Ingress, facts)?;
+            let own = ask_all(snapshot, &guard.lists.own, Direction::Ingress, facts);
+            rules[1] = own.map_err(denied)?;
         }
     }
     if let Some(guard) = guard(snapshot, way.leaves) {
+        let denied = |(reason, id)| Denial { reason, rules: [id, 0] };
         if side != Side::Host || !is_nodes(snapshot, tuple) {
-            ask(snapshot, &guard.lists.forward, Direction::Egress, facts)?;
+            ask(snapshot, &guard.lists.forward, Direction::Egress, facts).map_err(denied)?;
         } else if !is_outbound_failsafe(snapshot, tuple) {
-            rules[0] = ask_all(snapshot, &guard.lists.own, Direction::Egress, facts)?;
+            let own = ask_all(snapshot, &guard.lists.own, Direction::Egress, facts);
+            rules[0] = own.map_err(denied)?;
         }
     }
     Ok(rules)
@@ -167,7 +176,7 @@ fn ask(
     policy: &EndpointPolicy,
     direction: Direction,
     facts: &PacketFacts,
-) -> Result<Option<u32>, DropReason> {
+) -> Result<Option<u32>, Refusal> {
     let decision = snapshot.classifier.decide(policy, direction, facts);
     if decision.cause == Cause::NoProfile { Ok(None) } else { said(&decision).map(Some) }
 }
@@ -178,10 +187,11 @@ fn ask_all(
     policy: &EndpointPolicy,
     direction: Direction,
     facts: &PacketFacts,
-) -> Result<u32, DropReason> {
+) -> Result<u32, Refusal> {
     said(&snapshot.classifier.decide(policy, direction, facts))
 }
 
-fn said(decision: &Decision<'_>) -> Result<u32, DropReason> {
-    if decision.allowed() { Ok(decision.rule_id()) } else { Err(decision.drop_reason()) }
+fn said(decision: &Decision<'_>) -> Result<u32, Refusal> {
+    let id = decision.rule_id();
+    if decision.allowed() { Ok(id) } else { Err((decision.drop_reason(), id)) }
 }

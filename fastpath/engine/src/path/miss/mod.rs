@@ -22,7 +22,7 @@ use crate::snapshot::{AdjacencyId, Snapshot};
 pub(crate) use compile::compile_denial;
 pub(crate) use dnat::is_service;
 pub(crate) use host::{arrival, departure, is_nodes, is_untracked, judge_pre_dnat};
-pub(crate) use policy::judge;
+pub(crate) use policy::{Denial, Met, facts, judge};
 pub(crate) use route::{find, route};
 
 /// What the stages learn and choose for one packet.

@@ -2,14 +2,17 @@
 //! endpoints between them, with the rules that said so.
 //!
 //! Drops: policy, policy_missing, endpoint_to_host. A denial is remembered for a moment, so that a
-//! denied flood does not walk the whole order for each packet.
+//! denied flood does not walk the whole order for each packet. Packets that met Log rules are noted
+//! in the journal.
 
 use std::ops::ControlFlow::{self, Continue};
 
+use arrayvec::ArrayVec;
 use margay_model::DropReason;
 use margay_model::node::EndpointToHost;
 use margay_tables::addr::Tuple;
 use margay_tables::classifier::{Direction, PacketFacts};
+use margay_tables::flow::Logged;
 use margay_wire::protocol;
 
 use super::{Way, compile_denial, host};
@@ -18,6 +21,19 @@ use crate::batch::{Fate, Packet, Side};
 use crate::path::parse::dropped;
 use crate::snapshot::Snapshot;
 
+/// Why a connection is not allowed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Denial {
+    /// Why its packets are dropped.
+    pub(crate) reason: DropReason,
+    /// What decided at the source's and at the destination's pod; the last that is not 0 denied,
+    /// unless the reason is the host's.
+    pub(crate) rules: [u32; 2],
+}
+
+/// Log rules that a packet met, and whether each is for packets to the endpoint.
+pub(crate) type Met = ArrayVec<(u32, bool), 8>;
+
 /// Judges the packet at both ends.
 pub(crate) fn policy(
     engine: &mut Engine<'_>,
@@ -25,27 +41,48 @@ pub(crate) fn policy(
     packet: &Packet,
     way: &mut Way,
 ) -> ControlFlow<Fate> {
-    match judge(snapshot, packet.side, &way.to, packet.icmp, way) {
+    let mut met = Met::new();
+    let judged = judge(snapshot, packet.side, &way.to, packet.icmp, way, &mut met);
+    if !met.is_empty() {
+        log(engine, packet, way, &met);
+    }
+    match judged {
         Ok(rules) => {
             way.rules = rules;
             Continue(())
         }
-        Err(reason) => {
-            compile_denial(engine, snapshot, packet, reason);
-            dropped(reason)
+        Err(denial) => {
+            compile_denial(engine, snapshot, packet, way, denial);
+            dropped(denial.reason)
         }
     }
 }
 
+#[cold]
+fn log(engine: &Engine<'_>, packet: &Packet, way: &Way, met: &Met) {
+    let Some(journal) = engine.journal() else { return };
+    for (rule, ingress) in met {
+        journal.log(Logged {
+            tuple: way.to,
+            icmp: packet.icmp,
+            len: packet.ip_len,
+            rule: *rule,
+            ingress: *ingress,
+        });
+    }
+}
+
 /// The rules by which both ends allow a connection, or why one does not. `tuple` is the first
-/// packet's with its destination translated and its source as it was.
+/// packet's with its destination translated and its source as it was. What Log rules it meets is
+/// added to `met`.
 pub(crate) fn judge(
     snapshot: &Snapshot,
     side: Side,
     tuple: &Tuple,
     icmp: (u8, u8),
     way: &Way,
-) -> Result<[u32; 2], DropReason> {
+    met: &mut Met,
+) -> Result<[u32; 2], Denial> {
     let mut rules = [0; 2];
     // What a pod sends to itself is nobody else's business.
     if way.src_pod.is_some() && way.src_pod == way.dst_pod {
@@ -53,13 +90,15 @@ pub(crate) fn judge(
     }
     let facts = PacketFacts { established: way.established, ..facts(tuple, icmp) };
     if let Some(index) = way.src_pod {
-        rules[0] = decide(snapshot, index, Direction::Egress, &facts)?;
+        let (rule, verdict) = decide(snapshot, index, Direction::Egress, &facts, met);
+        rules[0] = rule;
+        verdict.map_err(|reason| Denial { reason, rules })?;
     }
-    let [leaving, arriving] = host::judge(snapshot, side, tuple, &facts, way)?;
+    let [leaving, arriving] = host::judge(snapshot, side, tuple, &facts, way, rules[0])?;
     if way.to_host && side == Side::Pod {
         let action = snapshot.settings.endpoint_to_host;
         if action == EndpointToHost::Drop {
-            return Err(DropReason::EndpointToHost);
+            return Err(Denial { reason: DropReason::EndpointToHost, rules });
         }
     }
     // The node reaches its own pods whatever their policies say, as the kubelet needs it.
@@ -67,22 +106,31 @@ pub(crate) fn judge(
     if let Some(index) = way.dst_pod
         && !from_own_host
     {
-        rules[1] = decide(snapshot, index, Direction::Ingress, &facts)?;
+        let (rule, verdict) = decide(snapshot, index, Direction::Ingress, &facts, met);
+        rules[1] = rule;
+        verdict.map_err(|reason| Denial { reason, rules })?;
     }
     // Where a pod is an end, its policy is what is shown.
     let shown = |pod, host| if pod == 0 { host } else { pod };
     Ok([shown(rules[0], leaving), shown(rules[1], arriving)])
 }
 
+/// What decides at a pod, and how.
 fn decide(
     snapshot: &Snapshot,
     index: u32,
     direction: Direction,
     facts: &PacketFacts,
-) -> Result<u32, DropReason> {
-    let Some(workload) = snapshot.workload(index) else { return Err(DropReason::PolicyMissing) };
+    met: &mut Met,
+) -> (u32, Result<(), DropReason>) {
+    let Some(workload) = snapshot.workload(index) else {
+        return (0, Err(DropReason::PolicyMissing));
+    };
     let decision = snapshot.classifier.decide(&workload.policy, direction, facts);
-    if decision.allowed() { Ok(decision.rule_id()) } else { Err(decision.drop_reason()) }
+    // Both ends' lists fit: each has four at most.
+    met.extend(decision.logged.iter().map(|rule| (*rule, direction == Direction::Ingress)));
+    let allowed = decision.allowed();
+    (decision.rule_id(), if allowed { Ok(()) } else { Err(decision.drop_reason()) })
 }
 
 /// What policies look at of a packet.

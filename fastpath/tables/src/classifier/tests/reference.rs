@@ -178,6 +178,7 @@ fn rule() -> impl Strategy<Value = Rule> {
     )
         .prop_map(
             |(action, ip_version, protocol, not_protocol, (icmp, not_icmp), src, dst)| Rule {
+                number: 0,
                 action,
                 ip_version,
                 protocol,

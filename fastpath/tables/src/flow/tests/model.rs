@@ -137,7 +137,7 @@ proptest! {
                     model.insert(&mut worker, new);
                 }
                 Op::Deny { v6, client, server } => {
-                    let denial = NewFlow::denial(tuple(v6, client, server, 1000, 80), 1, Stamped::default(), 0);
+                    let denial = NewFlow::denial(tuple(v6, client, server, 1000, 80), 1, Stamped::default());
                     model.insert(&mut worker, NewFlow { marks: 9, ..denial });
                 }
                 Op::Remove { which } => model.remove(&mut worker, which),

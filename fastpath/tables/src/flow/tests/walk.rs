@@ -13,7 +13,7 @@ fn connect(worker: &mut FlowWorker, n: u16, now: u32) -> FlowId {
 }
 
 fn deny(worker: &mut FlowWorker, n: u16, now: u32) -> Insert {
-    worker.insert(&NewFlow::denial(tuple(false, n, 8, 1, 2), now, Stamped::default(), 0))
+    worker.insert(&NewFlow::denial(tuple(false, n, 8, 1, 2), now, Stamped::default()))
 }
 
 #[test]
