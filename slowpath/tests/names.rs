@@ -130,7 +130,8 @@ fn what_an_earlier_process_saved_is_learned_again_lapsed_or_not() {
 
 #[test]
 fn every_bound_holds_and_is_counted() {
-    let limits = Limits { wanted: 2, others: 2, addresses: 2, members: 3 };
+    let limits =
+        Limits { wanted: 2, others: 2, addresses: 2, addresses_of_others: 1, total: 9, members: 3 };
     let (mut names, mut heard) = (Names::new(limits), Heard::default());
     heard.hear(names.set_patterns(0, &set("s"), &patterns(&["*.example"])));
     for (nth, name) in ["a.example", "b.example", "c.example"].iter().enumerate() {
@@ -151,6 +152,22 @@ fn every_bound_holds_and_is_counted() {
         heard.hear(names.learn(0, &[fact(&format!("{nth}.net"), "192.0.2.99", 60)]));
     }
     assert_eq!(names.len(), 2 + 2);
+    for nth in 0..3 {
+        heard.hear(names.learn(0, &[fact("8.net", &format!("192.0.2.{}", 100 + nth), 60 + nth)]));
+    }
+    assert_eq!(names.iter().filter(|known| known.name.as_str() == "8.net").count(), 1);
+}
+
+#[test]
+fn all_names_together_have_a_bound_of_their_own() {
+    let mut names = Names::new(Limits { total: 2, ..Limits::default() });
+    for nth in 0..4 {
+        names.learn(0, &[fact(&format!("{nth}.net"), "192.0.2.1", 60)]);
+    }
+    assert_eq!((names.len(), names.iter().count(), names.refused()), (2, 2, 2));
+    names.expire(60_000);
+    names.learn(60_000, &[fact("4.net", "192.0.2.1", 60)]);
+    assert_eq!((names.len(), names.refused()), (1, 2));
 }
 
 proptest! {

@@ -22,6 +22,7 @@ use margay_engine::{Assembler, PortId, Snapshot, Underlay};
 use margay_model::{EndpointKey, LocalNode, State, Update};
 use margay_protocol::message::{DaemonMessage, EndpointStatus};
 use margay_protocol::{FlowFilter, proto};
+use margay_slowpath::dns::Fact;
 use margay_tables::flow::FlowTable;
 use margay_worker::link::Returned;
 use margay_worker::{Command, Link};
@@ -43,6 +44,8 @@ use crate::state_dir::StateDir;
 
 /// How long workers may take to forward by a new snapshot before it is said that one hangs.
 const ADOPT_WITHIN: Duration = Duration::from_secs(2);
+/// Answers of name servers that are put in force together at most.
+const TOGETHER: usize = 256;
 
 /// Why a host endpoint is not in force.
 const NO_UPLINK: &str = "no uplink is the interface that it stands for, or another one that stands \
@@ -420,6 +423,37 @@ impl Control {
         self.collect();
     }
 
+    /// Learns what a name server said, and what others said meanwhile: they are put in force
+    /// together.
+    async fn learn(&mut self, ticket: u64, facts: &[Fact]) {
+        let mut changed = self.names.learn(facts, &mut self.assembler);
+        let (mut tickets, mut other) = (vec![ticket], None);
+        while tickets.len() < TOGETHER
+            && let Ok(next) = self.parts.ask.try_recv()
+        {
+            match next {
+                Ask::Learn { ticket, facts } => {
+                    changed |= self.names.learn(&facts, &mut self.assembler);
+                    tickets.push(ticket);
+                }
+                // It keeps its place.
+                next => {
+                    other = Some(next);
+                    break;
+                }
+            }
+        }
+        if changed {
+            self.put_names_in_force().await;
+        }
+        for ticket in tickets {
+            let _ = self.parts.tell.send(Tell::Learned(ticket));
+        }
+        if let Some(other) = other {
+            Box::pin(self.asked(other)).await;
+        }
+    }
+
     /// What was learned of domain names is in force when this returns. No decision that allows
     /// becomes wrong by it: flows and the shortcut keep theirs.
     async fn put_names_in_force(&mut self) {
@@ -507,12 +541,7 @@ impl Control {
     async fn asked(&mut self, ask: Ask) {
         match ask {
             Ask::Neighbour { port, addr } => self.want(port, addr).await,
-            Ask::Learn { ticket, facts } => {
-                if self.names.learn(&facts, &mut self.assembler) {
-                    self.put_names_in_force().await;
-                }
-                let _ = self.parts.tell.send(Tell::Learned(ticket));
-            }
+            Ask::Learn { ticket, facts } => self.learn(ticket, &facts).await,
             Ask::PathMtu { peer, mtu } => {
                 if self.path_mtus.learn(peer, mtu, Instant::now()) {
                     info!(%peer, mtu, "the way to a tunnel's far end takes less");

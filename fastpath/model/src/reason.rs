@@ -105,6 +105,7 @@ reasons! {
         Other "other" "Nothing that policy needs: other types of records, errors, a part of a message.",
         Unasked "unasked" "An answer to what the pod did not ask: it went on and was not believed.",
         Malformed "malformed" "Not a message, or of a stream whose beginning was not seen: it went on.",
+        Crowded "crowded" "An answer that was not learned and went on: too many were under way.",
         Unheld "unheld" "An answer that went on at once: too many were being held back.",
         Late "late" "An answer that was held back for as long as may be, and went on.",
     }

@@ -32,6 +32,8 @@ pub use message::Fact;
 
 /// Answers that are held back at once; more go on at once.
 const MAX_HELD: usize = 1_024;
+/// Answers whose addresses are on their way into force at once; further ones go on unread.
+const MAX_UNDER_WAY: usize = 4_096;
 /// Length of a UDP header.
 const UDP_LEN: usize = 8;
 
@@ -43,6 +45,7 @@ pub(crate) struct Dns {
     /// The oldest first.
     held: VecDeque<Held>,
     next_ticket: u64,
+    under_way: usize,
     max_hold: u64,
 }
 
@@ -88,6 +91,11 @@ impl Dns {
                 return go_on(punt, out);
             }
         };
+        if self.under_way >= MAX_UNDER_WAY {
+            out.push(Action::Read(Reading::Crowded));
+            return go_on(punt, out);
+        }
+        self.under_way += 1;
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         out.push(Action::Read(Reading::Answer));
@@ -101,6 +109,7 @@ impl Dns {
 
     /// What an answer said is in force: the answer goes on, if it has not yet.
     pub(crate) fn learned(&mut self, ticket: u64) -> Vec<Action> {
+        self.under_way = self.under_way.saturating_sub(1);
         let mut out = Vec::new();
         let place = self.held.iter().position(|held| held.ticket == ticket);
         if let Some(held) = place.and_then(|place| self.held.remove(place)) {

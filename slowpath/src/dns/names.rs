@@ -26,8 +26,12 @@ pub struct Limits {
     pub wanted: usize,
     /// Other names; the oldest make room.
     pub others: usize,
-    /// Addresses of one name; those that would end first make room.
+    /// Addresses of a wanted name; those that would end first make room.
     pub addresses: usize,
+    /// Addresses of another name, likewise.
+    pub addresses_of_others: usize,
+    /// Addresses of all names together; further ones are refused.
+    pub total: usize,
     /// Addresses of one set; further ones are refused.
     pub members: usize,
 }
@@ -95,7 +99,14 @@ struct Known {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { wanted: 16_384, others: 4_096, addresses: 1_024, members: 65_536 }
+        Self {
+            wanted: 16_384,
+            others: 2_048,
+            addresses: 1_024,
+            addresses_of_others: 32,
+            total: 1 << 17,
+            members: 65_536,
+        }
     }
 }
 
@@ -262,8 +273,18 @@ impl Names {
         if old.is_some_and(|old| old >= until) {
             return None;
         }
+        if old.is_none() && self.ends.len() >= self.limits.total {
+            self.refused += 1;
+            if known.addresses.is_empty() {
+                self.discard(name);
+                self.others.retain(|other| other != name);
+            }
+            return None;
+        }
         known.addresses.insert(addr, until);
-        let soonest = (known.addresses.len() > self.limits.addresses)
+        let Limits { addresses, addresses_of_others, .. } = self.limits;
+        let most = if known.sets.is_empty() { addresses_of_others } else { addresses };
+        let soonest = (known.addresses.len() > most)
             .then(|| known.addresses.iter().min_by_key(|(_, until)| **until).map(|(a, _)| *a));
         if let Some(old) = old {
             self.ends.remove(&(old, addr, name.clone()));
@@ -311,14 +332,20 @@ impl Names {
             self.ends.remove(&(until, addr, name.clone()));
         }
         if known.addresses.is_empty() {
-            self.wanted -= usize::from(!known.sets.is_empty());
-            self.names.remove(name);
+            self.discard(name);
         }
         if let Some(names) = self.by_addr.get_mut(&addr) {
             names.remove(name);
             if names.is_empty() {
                 self.by_addr.remove(&addr);
             }
+        }
+    }
+
+    /// Forgets a name that has no address.
+    fn discard(&mut self, name: &DomainName) {
+        if self.names.remove(name).is_some_and(|known| !known.sets.is_empty()) {
+            self.wanted -= 1;
         }
     }
 
