@@ -155,7 +155,6 @@ async fn serve(
     let readings = Arc::new(Readings::default());
     let accounts = Arc::new(Accounts::new(table, config.rule_series));
     let shared = Arc::new(Shared::new(
-        instance(),
         links.clone(),
         config.cores.clone(),
         slow_counters.clone(),

@@ -83,7 +83,6 @@ pub(crate) struct Shared {
 impl Shared {
     /// Nothing is in force yet.
     pub(crate) fn new(
-        instance: u64,
         links: Arc<[Link]>,
         cores: Vec<Option<usize>>,
         slow: Arc<Counters>,
@@ -92,6 +91,7 @@ impl Shared {
         accounts: Arc<Accounts>,
         table: &'static Arc<FlowTable>,
     ) -> Self {
+        let instance = crate::instance();
         let (started, view) = (Instant::now(), Mutex::default());
         Self { started, instance, links, cores, slow, readings, shortcut, accounts, table, view }
     }

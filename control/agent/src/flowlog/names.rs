@@ -18,6 +18,12 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 /// An object.
 type Object = (Kind, String, String);
 
+/// An address of a service with protocol and port.
+type Front = (IpAddr, u8, u16);
+
+/// A protocol and a port of every node.
+type NodePort = (u8, u16);
+
 /// Everything that has a name.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
@@ -31,9 +37,9 @@ pub(crate) struct Names {
     nets: HashMap<Object, Vec<IpNet>>,
     /// Lengths of the sets' networks, of either family.
     lengths: [BTreeSet<u8>; 2],
-    services: HashMap<(IpAddr, u8, u16), ServicePort>,
-    node_ports: HashMap<(u8, u16), ServicePort>,
-    frontends: HashMap<Object, (Vec<(IpAddr, u8, u16)>, Vec<(u8, u16)>)>,
+    services: HashMap<Front, ServicePort>,
+    node_ports: HashMap<NodePort, ServicePort>,
+    frontends: HashMap<Object, (Vec<Front>, Vec<NodePort>)>,
     gone: VecDeque<(Instant, Object)>,
 }
 

@@ -43,6 +43,9 @@ pub(crate) struct Count {
     pub bytes: u64,
 }
 
+/// Sums by direction (whether ingress) and verdict (whether allowed).
+type Others = [(bool, bool, Count); 4];
+
 // === impl Counts ===
 
 impl Counts {
@@ -90,7 +93,7 @@ impl Counts {
     }
 
     /// The rules with metrics of their own, and the sum of all others by direction and verdict.
-    pub(crate) fn series(&self) -> (&[(Rule, Count)], [(bool, bool, Count); 4]) {
+    pub(crate) fn series(&self) -> (&[(Rule, Count)], Others) {
         let (own, rest) = self.rules.split_at(self.rules.len().min(self.series));
         let sums = [0, 1, 2, 3].map(|index: usize| {
             let (ingress, allowed) = (index & 2 != 0, index & 1 != 0);
