@@ -31,7 +31,7 @@ pub use error::{CniError, Code};
 pub use identity::{Attachment, AttachmentRef, Orchestrator, Workload};
 pub use request::{
     AddEndpoint, AddressStatus, Allocate, CheckAddress, CheckEndpoint, DelEndpoint, Families,
-    GcAddresses, GcEndpoints, PlanEndpoint, Release, Status,
+    GcAddresses, GcEndpoints, HostPort, PlanEndpoint, Release, Status,
 };
 pub use wire::{Call, MAX_LINE, PROTOCOL, Request, Response};
 

@@ -73,6 +73,20 @@ pub struct CheckAddress {
     pub addresses: Vec<IpAddr>,
 }
 
+/// A port of the node that leads to a pod (`runtimeConfig.portMappings`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostPort {
+    /// IP protocol number: TCP, UDP or SCTP.
+    pub protocol: u8,
+    /// The node's port.
+    pub host_port: u16,
+    /// The node's address that has it; `None` for all.
+    pub host_ip: Option<IpAddr>,
+    /// The pod's port.
+    pub port: u16,
+}
+
 /// Bring the endpoint into force: the answer comes when the first packet that the pod sends or
 /// receives will be judged by its policy. The pod's end is down until then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +107,9 @@ pub struct AddEndpoint {
     pub addresses: Vec<IpAddr>,
     /// MTU of both ends.
     pub mtu: u32,
+    /// Ports of the node that lead to the pod.
+    #[serde(default)]
+    pub host_ports: Vec<HostPort>,
     /// How long to wait for the policy, in seconds; 0 leaves it to the agent.
     #[serde(default)]
     pub timeout_s: u32,

@@ -8,7 +8,7 @@ mod raw;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use margay_cni_api::{AttachmentRef, Client, CniError, Code, DEFAULT_SOCKET, Families};
+use margay_cni_api::{AttachmentRef, Client, CniError, Code, DEFAULT_SOCKET, Families, HostPort};
 use margay_model::Mac;
 use serde_json::Value;
 
@@ -38,6 +38,8 @@ pub(crate) struct NetConf {
     pub(crate) ips: Vec<IpAddr>,
     /// The Ethernet address that the runtime asks for: `args.cni.mac` or `runtimeConfig.mac`.
     pub(crate) mac: Option<Mac>,
+    /// The node's ports that the runtime asks for: `runtimeConfig.portMappings`.
+    pub(crate) host_ports: Vec<HostPort>,
     /// `log_level`, `log_file_path`.
     pub(crate) log: Log,
     /// `prevResult`.
@@ -117,6 +119,7 @@ impl NetConf {
             policy_timeout_s: conf.policy_setup_timeout_seconds.unwrap_or_default(),
             ips: runtime.addresses().map_err(invalid)?,
             mac: runtime.mac().map_err(invalid)?,
+            host_ports: runtime.host_ports().map_err(invalid)?,
             log: log(conf.log_level.as_deref(), conf.log_file_path)?,
             prev_result,
             valid_attachments: conf.valid_attachments.unwrap_or_default(),
@@ -286,12 +289,50 @@ mod tests {
                 c["prevResult"] = json!({"ips": [{"address": "10.0.0.300/32"}]});
             }),
             ("ips", |c| c["runtimeConfig"] = json!({"ips": ["somewhere"]})),
+            ("runtimeConfig.portMappings[0].hostPort", |c| {
+                let mapping = json!({"hostPort": 70_000, "containerPort": 80});
+                c["runtimeConfig"] = json!({"portMappings": [mapping]});
+            }),
+            ("runtimeConfig.portMappings[1].protocol", |c| {
+                let none = json!({"hostPort": 0, "containerPort": 80, "protocol": "icmp"});
+                let mapping = json!({"hostPort": 1, "containerPort": 80, "protocol": "icmp"});
+                c["runtimeConfig"] = json!({"portMappings": [none, mapping]});
+            }),
+            ("runtimeConfig.portMappings[0].hostIP", |c| {
+                let mapping = json!({"hostPort": 1, "containerPort": 80, "hostIP": "node"});
+                c["runtimeConfig"] = json!({"portMappings": [mapping]});
+            }),
         ];
         for (key, change) in cases {
             let error = conf(change).expect_err(key);
             assert_eq!(error.code, Code::INVALID_CONFIG, "{key}: {error}");
             assert!(error.msg.contains(key), "{key}: {error}");
         }
+    }
+
+    #[test]
+    fn ports_of_the_node_are_read_as_cnis_own_portmap_reads_them() {
+        let conf = conf(|c| {
+            c["runtimeConfig"] = json!({"portMappings": [
+                {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+                {"hostPort": 53, "containerPort": 5353, "protocol": "UDP", "hostIP": "0.0.0.0"},
+                {"hostPort": 9, "containerPort": 9, "protocol": "sctp", "hostIP": "fd00::1"},
+                {"hostPort": 0, "containerPort": 7},
+            ]});
+        })
+        .unwrap();
+        let ports = [
+            (6, 8080, None, 80),
+            (17, 53, None, 5353),
+            (132, 9, Some("fd00::1".parse().unwrap()), 9),
+        ]
+        .map(|(protocol, host_port, host_ip, port)| HostPort {
+            protocol,
+            host_port,
+            host_ip,
+            port,
+        });
+        assert_eq!(conf.host_ports, ports);
     }
 
     #[test]

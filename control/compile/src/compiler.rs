@@ -24,7 +24,7 @@ use crate::network::{Network, NodeConfig, NodeFacts};
 use crate::policy::{EndpointFacts, Policies};
 use crate::profiles::{LabelMap, Profiles, of_account, of_namespace};
 use crate::request::Requests;
-use crate::service::{HealthChecks, Services, Usable};
+use crate::service::{HealthChecks, HostPorts, Services, Usable};
 use crate::sets::{Contribution, Sets};
 use crate::work::Work;
 use crate::workloads::Workloads;
@@ -98,6 +98,7 @@ pub struct Compiler {
     sets: Sets,
     policies: Policies,
     services: Services,
+    host_ports: HostPorts,
     network: Network,
     items: Items,
     endpoint_nodes: BTreeMap<EndpointKey, Arc<str>>,
@@ -165,6 +166,7 @@ impl Compiler {
             sets: Sets::default(),
             policies: Policies::default(),
             services: Services::new(own_node.clone()),
+            host_ports: HostPorts::default(),
             network: Network::new(config),
             items: Items::default(),
             endpoint_nodes: BTreeMap::new(),
@@ -468,6 +470,7 @@ impl Compiler {
             self.network.set_settings(settings);
         }
         let (services, services_gone) = self.services.flush(&mut self.sets);
+        let (host_ports, host_ports_gone) = self.host_ports.flush();
         let policy = self.policies.flush(&mut self.sets, &self.profiles);
         let (sets, sets_gone) = self.sets.flush();
         let network = self.network.flush();
@@ -478,7 +481,9 @@ impl Compiler {
             policy.endpoints,
             network.routes,
             services,
+            host_ports,
             services_gone,
+            host_ports_gone,
             network.routes_gone,
             policy.endpoints_gone,
             policy.policies_gone,
@@ -503,6 +508,7 @@ impl Compiler {
             self.endpoint_nodes.remove(key);
         }
         let mut keys = BTreeSet::new();
+        let mut mapped = Vec::new();
         for (key, interface) in interfaces {
             let id = self.items.id(ItemKey::Interface(key.clone()));
             self.sets.set_item(id, interface.labels.clone(), interface.contribution);
@@ -510,6 +516,9 @@ impl Compiler {
                 Some(own) => interface.attached && interface.node.as_ref() == Some(own),
                 None => true,
             };
+            if self.own_node.is_some() && emitted {
+                mapped.push((interface.host_ports, interface.facts.endpoint.addresses.clone()));
+            }
             match interface.node {
                 Some(node) => self.endpoint_nodes.insert(key.clone(), node),
                 None => self.endpoint_nodes.remove(&key),
@@ -521,6 +530,7 @@ impl Compiler {
             }
             keys.insert(key);
         }
+        self.host_ports.set(pod, &mapped);
         if !keys.is_empty() {
             self.items.interfaces.insert(pod.clone(), keys);
         }

@@ -18,7 +18,7 @@ use crate::label::Labels;
 use crate::name::ObjectName;
 use crate::policy::EndpointFacts;
 use crate::profiles::{self, Profiles};
-use crate::service::PodBackend;
+use crate::service::{HostPort, PodBackend};
 use crate::sets::{Contribution, NamedPort};
 
 /// The longest name of a service account that fits into a label.
@@ -32,6 +32,8 @@ pub(crate) struct Interface {
     pub(crate) node: Option<Arc<str>>,
     /// The CNI path made it; otherwise only the pod's status tells of it.
     pub(crate) attached: bool,
+    /// Ports of its node that lead to it.
+    pub(crate) host_ports: Vec<HostPort>,
     pub(crate) facts: EndpointFacts,
 }
 
@@ -126,6 +128,7 @@ impl Workloads {
                 contribution: Contribution { nets, ports, domains: Vec::new() },
                 node,
                 attached: self.endpoints.contains_key(name),
+                host_ports: facts.host_ports.clone(),
                 facts: EndpointFacts {
                     endpoint: endpoint(key.clone(), facts, mtu),
                     profiles: names.clone(),
@@ -152,6 +155,7 @@ impl Workloads {
             addresses: pod.own_addresses().to_vec(),
             allowed_sources: Vec::new(),
             ports: Vec::new(),
+            host_ports: Vec::new(),
         };
         BTreeMap::from([interface(facts, pod.ports.clone())])
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use margay_cni_api::AttachmentRef;
+use margay_cni_api::{AttachmentRef, HostPort};
 use margay_model::Mac;
 use serde::Deserialize;
 use serde_json::Value;
@@ -65,11 +65,26 @@ pub(super) struct Args {
     pub(super) cni: Wishes,
 }
 
-/// What a runtime may wish for (CNI's CONVENTIONS.md, "ips" and "mac").
+/// What a runtime may wish for (CNI's CONVENTIONS.md, "ips", "mac" and "portMappings").
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Wishes {
     ips: Option<Vec<String>>,
     mac: Option<String>,
+    #[serde(rename = "portMappings")]
+    port_mappings: Option<Vec<PortMapping>>,
+}
+
+/// A port of the node for a port of the container.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PortMapping {
+    #[serde(default)]
+    host_port: u16,
+    container_port: u16,
+    /// None means TCP.
+    protocol: Option<String>,
+    #[serde(rename = "hostIP")]
+    host_ip: Option<String>,
 }
 
 // === impl Wishes ===
@@ -78,7 +93,8 @@ impl Wishes {
     /// Both lists of wishes; of two Ethernet addresses the other's.
     pub(super) fn merge(self, other: Self) -> Self {
         let ips = [self.ips, other.ips].into_iter().flatten().flatten().collect();
-        Self { ips: Some(ips), mac: other.mac.or(self.mac) }
+        let port_mappings = other.port_mappings.or(self.port_mappings);
+        Self { ips: Some(ips), mac: other.mac.or(self.mac), port_mappings }
     }
 
     /// The addresses, each once; a prefix length is taken off.
@@ -100,5 +116,39 @@ impl Wishes {
     pub(super) fn mac(&self) -> Result<Option<Mac>, String> {
         let text = self.mac.as_deref().filter(|text| !text.is_empty());
         text.map(|text| text.parse().map_err(|error| format!("mac: {text:?}: {error}"))).transpose()
+    }
+
+    /// The ports of the node. As with CNI's own portmap, a mapping without one is none.
+    pub(super) fn host_ports(&self) -> Result<Vec<HostPort>, String> {
+        let mappings = self.port_mappings.iter().flatten().enumerate();
+        let mappings = mappings.filter(|(_, mapping)| mapping.host_port != 0);
+        mappings
+            .map(|(at, mapping)| {
+                mapping.host_port().map_err(|e| format!("runtimeConfig.portMappings[{at}].{e}"))
+            })
+            .collect()
+    }
+}
+
+// === impl PortMapping ===
+
+impl PortMapping {
+    fn host_port(&self) -> Result<HostPort, String> {
+        let name = self.protocol.as_deref().unwrap_or("tcp");
+        let protocol = match name.to_ascii_lowercase().as_str() {
+            "tcp" => 6,
+            "udp" => 17,
+            "sctp" => 132,
+            _ => return Err(format!("protocol: {name:?} is none of tcp, udp and sctp")),
+        };
+        if self.container_port == 0 {
+            return Err("containerPort: 0 is not a port".to_owned());
+        }
+        let text = self.host_ip.as_deref().filter(|text| !text.is_empty());
+        let host_ip = text.map(|text| {
+            text.parse::<IpAddr>().map_err(|_| format!("hostIP: {text:?} is no address"))
+        });
+        let host_ip = host_ip.transpose()?.filter(|address| !address.is_unspecified());
+        Ok(HostPort { protocol, host_port: self.host_port, host_ip, port: self.container_port })
     }
 }

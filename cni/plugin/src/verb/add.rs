@@ -93,6 +93,7 @@ fn add_endpoint(subject: &Subject<'_>, pair: &Pair, addresses: &[IpAddr]) -> Res
         mac: pair.pod_mac,
         addresses: addresses.to_vec(),
         mtu: pair.mtu,
+        host_ports: subject.config.host_ports.clone(),
         timeout_s: subject.config.policy_timeout_s,
     };
     subject.agent.call(request).map(drop)

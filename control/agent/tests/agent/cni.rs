@@ -31,6 +31,7 @@ pub(crate) fn add(timeout_s: u32) -> AddEndpoint {
         mac: "02:00:00:00:00:01".parse().unwrap(),
         addresses: vec!["10.244.0.1".parse().unwrap()],
         mtu: 1450,
+        host_ports: Vec::new(),
         timeout_s,
     }
 }

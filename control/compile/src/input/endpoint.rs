@@ -10,6 +10,7 @@ use margay_resources::v3;
 use crate::name::ObjectName;
 use crate::policy::HostEndpointFacts;
 use crate::profiles::LabelMap;
+use crate::service::HostPort;
 use crate::sets::NamedPort;
 
 /// An interface of a pod, as the CNI path wrote it.
@@ -25,6 +26,7 @@ pub(crate) struct WorkloadFacts {
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) allowed_sources: Vec<IpNet>,
     pub(crate) ports: Vec<NamedPort>,
+    pub(crate) host_ports: Vec<HostPort>,
 }
 
 /// A host endpoint.
@@ -57,6 +59,12 @@ impl From<&v3::WorkloadEndpoint> for WorkloadFacts {
             protocol: p.protocol.number(),
             port: p.port,
         });
+        let host_ports = spec.ports.iter().filter(|p| p.host_port != 0).map(|p| HostPort {
+            protocol: p.protocol.number(),
+            host_port: p.host_port,
+            host_ip: p.host_ip.parse().ok(),
+            port: p.port,
+        });
         Self {
             pod: ObjectName::new(object.namespace(), pod.as_str()),
             endpoint: spec.endpoint.as_str().into(),
@@ -66,6 +74,7 @@ impl From<&v3::WorkloadEndpoint> for WorkloadFacts {
             addresses: spec.ip_networks.iter().map(|n| n.net().addr()).collect(),
             allowed_sources: spec.allow_spoofed_source_prefixes.iter().map(v3::Net::net).collect(),
             ports: ports.collect(),
+            host_ports: host_ports.collect(),
         }
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! Endpoints come from EndpointSlices, or, where a service has none, from the pods that its
 //! selector matches. [`choose`] picks the usable ones, [`health`] is what load balancers are told,
-//! [`view`] shows all endpoints to people.
+//! [`view`] shows all endpoints to people. [`host_port`]: the ports of the node that lead to one pod.
 
 mod choose;
 mod health;
+mod host_port;
 pub(crate) mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use margay_model::{Selection, Service, ServiceKey, TrafficPolicy, Update};
 pub use choose::Usable;
 pub(crate) use choose::{Conditions, Hints, ServiceEndpoint, Viewer};
 pub use health::{HealthCheck, HealthChecks};
+pub(crate) use host_port::{HostPort, HostPorts};
 
 use crate::label::{Event, Expression, ItemId, LabelIndex, Labels, SelectorId};
 use crate::name::ObjectName;
@@ -431,16 +433,9 @@ fn service(facts: &ServiceFacts, port: &ServicePort, v6: bool, usable: Usable) -
         list.dedup();
         list
     };
-    let protocol = match port.protocol {
-        6 => "TCP".to_owned(),
-        17 => "UDP".to_owned(),
-        132 => "SCTP".to_owned(),
-        other => other.to_string(),
-    };
-    let family = if v6 { "IPv6" } else { "IPv4" };
     let v6_net = |n: &IpNet| matches!(n, IpNet::V6(_));
     Service {
-        key: format!("{}:{}/{protocol}/{family}", facts.name, port.port).into(),
+        key: key(&facts.name, port.port, port.protocol, v6),
         protocol: port.protocol,
         port: port.port,
         cluster_ips: of_family(&facts.cluster_ips),
@@ -456,6 +451,18 @@ fn service(facts: &ServiceFacts, port: &ServicePort, v6: bool, usable: Usable) -
         local_backends: usable.local,
         kept_backends: usable.kept,
     }
+}
+
+/// The name of a service's port of one family.
+fn key(name: impl std::fmt::Display, port: u16, protocol: u8, v6: bool) -> ServiceKey {
+    let protocol = match protocol {
+        6 => "TCP".to_owned(),
+        17 => "UDP".to_owned(),
+        132 => "SCTP".to_owned(),
+        other => other.to_string(),
+    };
+    let family = if v6 { "IPv6" } else { "IPv4" };
+    format!("{name}:{port}/{protocol}/{family}").into()
 }
 
 /// The ranges of one family. A list that holds the other family only still closes this one: to

@@ -1,8 +1,10 @@
 //! Endpoints as WorkloadEndpoint objects, in Calico's shape.
 
 use ipnet::IpNet;
-use margay_cni_api::{AddEndpoint, Attachment, AttachmentRef, Orchestrator, Workload};
-use margay_resources::v3::{Net, WorkloadEndpoint, WorkloadEndpointSpec};
+use margay_cni_api::{AddEndpoint, Attachment, AttachmentRef, HostPort, Orchestrator, Workload};
+use margay_resources::v3::{
+    Net, Protocol, WorkloadEndpoint, WorkloadEndpointPort, WorkloadEndpointSpec,
+};
 use margay_resources::{Kind, Resource};
 use serde_json::Value;
 
@@ -53,6 +55,7 @@ pub(super) fn build(node: &str, request: &AddEndpoint, wishes: &Wishes) -> Value
         profiles,
         interface_name: request.host_interface.clone(),
         mac: request.mac.to_string(),
+        ports: request.host_ports.iter().map(port).collect(),
         allow_spoofed_source_prefixes: wishes.sources.iter().copied().map(Net::from).collect(),
         ..WorkloadEndpointSpec::default()
     };
@@ -69,6 +72,16 @@ pub(super) fn build(node: &str, request: &AddEndpoint, wishes: &Wishes) -> Value
             .into(),
     );
     Resource::WorkloadEndpoint(Box::new(object)).to_value()
+}
+
+fn port(mapped: &HostPort) -> WorkloadEndpointPort {
+    WorkloadEndpointPort {
+        name: String::new(),
+        protocol: Protocol::of_number(mapped.protocol),
+        port: mapped.port,
+        host_port: mapped.host_port,
+        host_ip: mapped.host_ip.map(|address| address.to_string()).unwrap_or_default(),
+    }
 }
 
 /// An object as an endpoint, if it is one.

@@ -178,6 +178,7 @@ fn endpoint(container: &str, name: &str) -> AddEndpoint {
         mac: "02:00:00:00:00:01".parse().expect("an address"),
         addresses: Vec::new(),
         mtu: 1450,
+        host_ports: Vec::new(),
         timeout_s: 0,
     }
 }
