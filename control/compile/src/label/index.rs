@@ -179,7 +179,6 @@ impl LabelIndex {
         self.next = self.next.wrapping_add(1);
         let anchors = self.choose_anchors(expression);
         self.enter(id, expression, anchors.as_deref());
-        self.evaluated += 1;
         let matches = self.select(expression.tree(), &self.all_items);
         for item in &matches {
             if let Some(item) = self.items.get_mut(&ItemId(item)) {
