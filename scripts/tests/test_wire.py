@@ -229,7 +229,9 @@ def frame(rig, packet):
 
 
 def talk(rig, raw, packet, within=1.0):
-    """Sends a packet to n1; the first IPIP packet that n1 sends afterwards."""
+    """Sends a packet to n1; the first IPIP packet that n1 sends afterwards, of the same protocol
+    within: what was said before may be said again."""
+    protocol = packet[1].proto
     with contextlib.suppress(TimeoutError):
         while True:
             raw.recv(4096)
@@ -238,7 +240,8 @@ def talk(rig, raw, packet, within=1.0):
     while time.monotonic() < end:
         with contextlib.suppress(TimeoutError):
             got = Ether(raw.recv(4096))
-            if IP in got and got[IP].src == N1[V4] and got[IP].proto == 4:
+            answers = IP in got and got[IP].src == N1[V4] and got[IP].proto == 4
+            if answers and got[IP][1].proto == protocol:
                 return got[IP]
     return None
 
