@@ -100,6 +100,11 @@ enum Policy {
     Hits(dataplane::hits::Args),
 }
 
+/// A cluster's documents are millions of small pieces: they are read and compiled in little more than
+/// half of the time that the C library's allocator takes.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     cli.options.start_logging();
