@@ -400,7 +400,7 @@ fn in_frame<T>(punt: &Punt, bytes: &[u8], look: impl FnOnce(&mut Frame<'_>) -> T
     let mut chunk = bytes.to_vec();
     let ingress = if punt.tunneled { From::Tunnel(punt.port) } else { From::Port(punt.port) };
     let (start, len) = (0, chunk.len());
-    look(&mut Frame { chunk: &mut chunk, start, len, ingress, reassembled: false, read: false })
+    look(&mut Frame::new(&mut chunk, start, len, ingress))
 }
 
 // === impl Readings ===

@@ -211,7 +211,7 @@ fn sight(
     let before = chunk.get(ROOM..).unwrap_or_default().to_vec();
     let ingress = Ingress::Port(port);
     let (start, len) = (ROOM, bytes.len());
-    let frame = Frame { chunk: &mut chunk, start, len, ingress, reassembled: false, read: false };
+    let frame = Frame::new(&mut chunk, start, len, ingress);
     let seen = engine.look(snapshot, &frame, &mut Vec::new());
     let mut batch = Batch::default();
     batch.frames.push(frame);

@@ -36,14 +36,7 @@ fn time(node: &mut Node, traffic: &[Vec<u8>], batches: u64) -> Duration {
         for (chunk, frame) in memory.iter_mut().zip(&mut frames) {
             let (start, len, ingress) = (HEADROOM, frame.len(), ingress(A));
             chunk[start..start + len].copy_from_slice(frame);
-            batch.frames.push(Frame {
-                chunk,
-                start,
-                len,
-                ingress,
-                reassembled: false,
-                read: false,
-            });
+            batch.frames.push(Frame::new(chunk, start, len, ingress));
         }
         let begin = Instant::now();
         node.engine.run(&node.snapshot, node.now, &mut batch);

@@ -41,7 +41,13 @@ pub struct Frame<'m> {
     pub read: bool,
 }
 
-impl Frame<'_> {
+impl<'m> Frame<'m> {
+    /// A frame as it was received: the slow path has had nothing to do with it.
+    #[inline]
+    pub fn new(chunk: &'m mut [u8], start: usize, len: usize, ingress: Ingress) -> Self {
+        Self { chunk, start, len, ingress, reassembled: false, read: false }
+    }
+
     /// The frame's bytes; empty where start and length contradict the chunk.
     pub fn bytes(&self) -> &[u8] {
         self.chunk.get(self.start..self.start + self.len).unwrap_or_default()

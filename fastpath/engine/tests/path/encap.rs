@@ -162,14 +162,7 @@ fn a_frame_without_headroom_is_dropped_not_written_outside() {
         let mut chunk = [&vec![0; headroom][..], &bytes].concat();
         let mut batch = Batch::default();
         let (start, len, ingress) = (headroom, bytes.len(), ingress(A));
-        batch.frames.push(Frame {
-            chunk: &mut chunk,
-            start,
-            len,
-            ingress,
-            reassembled: false,
-            read: false,
-        });
+        batch.frames.push(Frame::new(&mut chunk, start, len, ingress));
         node.engine.run(&node.snapshot, node.now, &mut batch);
         assert_eq!(batch.fates[0], Fate::Drop(margay_model::DropReason::NoHeadroom), "{headroom}");
     }

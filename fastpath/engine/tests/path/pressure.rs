@@ -270,14 +270,7 @@ fn two_workers_carry_the_two_directions_of_one_connection() {
     let mut chunk = [&[0; HEADROOM][..], &bytes].concat();
     let mut batch = margay_engine::Batch::default();
     let (start, len, ingress) = (HEADROOM, bytes.len(), ingress(WIRE));
-    let frame = margay_engine::Frame {
-        chunk: &mut chunk,
-        start,
-        len,
-        ingress,
-        reassembled: false,
-        read: false,
-    };
+    let frame = margay_engine::Frame::new(&mut chunk, start, len, ingress);
     batch.frames.push(frame);
     other.run(&node.snapshot, node.now, &mut batch);
     assert_eq!(batch.fates[0], Fate::Forward(A));
@@ -305,14 +298,7 @@ fn workers_that_masquerade_at_once_never_hand_out_one_port_twice() {
             let mut batch = margay_engine::Batch::default();
             let (start, len, ingress) = (HEADROOM, bytes.len(), ingress(pod));
             let chunk = &mut chunk[..];
-            batch.frames.push(margay_engine::Frame {
-                chunk,
-                start,
-                len,
-                ingress,
-                reassembled: false,
-                read: false,
-            });
+            batch.frames.push(margay_engine::Frame::new(chunk, start, len, ingress));
             engine.run(&node.snapshot, node.now, &mut batch);
             // A worker that was interrupted in the midst of an entry may be met: once more, then.
             if batch.fates[0] == Fate::Drop(DropReason::FlowTableFull) {

@@ -12,7 +12,7 @@ fn watched(node: &mut Node, from: margay_engine::PortId, packet: &Ip) -> (Traced
     let bytes = frame_from(from, packet);
     let mut chunk = [&[0; 256][..], &bytes].concat();
     let (start, len, ingress) = (256, bytes.len(), ingress(from));
-    let frame = Frame { chunk: &mut chunk, start, len, ingress, reassembled: false, read: false };
+    let frame = Frame::new(&mut chunk, start, len, ingress);
     let seen = node.engine.look(&node.snapshot, &frame, &mut Vec::new());
     let mut batch = Batch::default();
     batch.frames.push(frame);

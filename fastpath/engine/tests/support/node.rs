@@ -182,8 +182,7 @@ impl Node {
     pub fn conversation(&mut self, from: PortId, packet: &Ip) -> Option<(Tuple, bool)> {
         let mut chunk = frame_from(from, packet);
         let (start, len, ingress) = (0, chunk.len(), ingress(from));
-        let mut frame =
-            Frame { chunk: &mut chunk, start, len, ingress, reassembled: false, read: false };
+        let mut frame = Frame::new(&mut chunk, start, len, ingress);
         self.engine.conversation(&self.snapshot, &mut frame)
     }
 
@@ -217,14 +216,7 @@ impl Node {
         let mut batch = Batch::default();
         for ((chunk, len), (ingress, _)) in chunks.iter_mut().zip(&lens).zip(&frames) {
             let (start, len, ingress) = (HEADROOM, *len, *ingress);
-            batch.frames.push(Frame {
-                chunk,
-                start,
-                len,
-                ingress,
-                reassembled: false,
-                read: false,
-            });
+            batch.frames.push(Frame::new(chunk, start, len, ingress));
         }
         self.engine.run(&self.snapshot, self.now, &mut batch);
         assert_eq!(batch.fates.len(), lens.len());
@@ -266,8 +258,7 @@ impl Node {
     pub fn answer_to(&mut self, from: PortId, packet: &Ip) -> Option<Tuple> {
         let mut chunk = frame_from(from, packet);
         let (start, len, ingress) = (0, chunk.len(), Ingress::Port(from));
-        let mut frame =
-            Frame { chunk: &mut chunk, start, len, ingress, reassembled: false, read: false };
+        let mut frame = Frame::new(&mut chunk, start, len, ingress);
         self.engine.answer_to(&self.snapshot, &mut frame)
     }
 
