@@ -22,27 +22,21 @@ pub(crate) struct HostEndpointFacts {
 impl Policies {
     /// Adds or replaces a host endpoint that is emitted.
     pub(crate) fn set_host(&mut self, id: ItemId, facts: HostEndpointFacts, labels: Labels) {
-        let old = self.hosts.get(&id);
-        if old != Some(&facts) {
-            let profiles = old.map(|old| old.profiles.clone()).unwrap_or_default();
+        if self.hosts.get(&id) != Some(&facts) {
             self.count_profiles(&facts.profiles, true);
-            self.count_profiles(&profiles, false);
+            if let Some(old) = self.hosts.insert(id, facts) {
+                self.count_profiles(&old.profiles, false);
+            }
             self.dirty_endpoints.insert(id);
-            self.hosts.insert(id, facts);
         }
-        let mut events = std::mem::take(&mut self.events);
-        self.index.set_item(id, labels, &mut events);
-        self.handle(events);
+        self.label(id, labels);
     }
 
     /// Removes a host endpoint.
     pub(crate) fn remove_host(&mut self, id: ItemId) {
         let Some(old) = self.hosts.remove(&id) else { return };
         self.count_profiles(&old.profiles, false);
-        let mut events = std::mem::take(&mut self.events);
-        self.index.remove_item(id, &mut events);
-        self.handle(events);
-        self.dirty_endpoints.insert(id);
+        self.unlabel(id);
     }
 
     /// Whether an item is, or was when changes were last published, a host endpoint.
@@ -69,10 +63,11 @@ impl Policies {
                 continue;
             };
             self.recomputed += 1;
+            let host = self.host(id, facts);
             let host = match old {
-                Some(old) if *old == self.host(id, facts) => old,
+                Some(old) if *old == host => old,
                 _ => {
-                    let host = Arc::new(self.host(id, facts));
+                    let host = Arc::new(host);
                     changes.endpoints.push(Update::Host(host.clone()));
                     host
                 }

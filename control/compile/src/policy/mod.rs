@@ -219,23 +219,30 @@ impl Policies {
 
     /// Adds or replaces an endpoint that is emitted.
     pub(crate) fn set_endpoint(&mut self, id: ItemId, facts: EndpointFacts, labels: Labels) {
-        let old = self.endpoints.get(&id);
-        if old != Some(&facts) {
-            let profiles = old.map(|o| o.profiles.clone()).unwrap_or_default();
+        if self.endpoints.get(&id) != Some(&facts) {
             self.count_profiles(&facts.profiles, true);
-            self.count_profiles(&profiles, false);
+            if let Some(old) = self.endpoints.insert(id, facts) {
+                self.count_profiles(&old.profiles, false);
+            }
             self.dirty_endpoints.insert(id);
-            self.endpoints.insert(id, facts);
         }
-        let mut events = std::mem::take(&mut self.events);
-        self.index.set_item(id, labels, &mut events);
-        self.handle(events);
+        self.label(id, labels);
     }
 
     /// Removes an endpoint.
     pub(crate) fn remove_endpoint(&mut self, id: ItemId) {
         let Some(old) = self.endpoints.remove(&id) else { return };
         self.count_profiles(&old.profiles, false);
+        self.unlabel(id);
+    }
+
+    fn label(&mut self, id: ItemId, labels: Labels) {
+        let mut events = std::mem::take(&mut self.events);
+        self.index.set_item(id, labels, &mut events);
+        self.handle(events);
+    }
+
+    fn unlabel(&mut self, id: ItemId) {
         let mut events = std::mem::take(&mut self.events);
         self.index.remove_item(id, &mut events);
         self.handle(events);

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use margay_model::{PolicyKey, PortRange, TierPolicies};
+use margay_model::{PolicyKey, TierPolicies};
 
 use super::Classifier;
 use super::book::PolicyBook;
@@ -19,6 +19,7 @@ use super::facts::{Decision, Direction, PacketFacts};
 use super::list::{Course, Span, Step};
 use super::matcher::{Condition, End};
 use super::names::NOBODY;
+use super::prefilter::few_ports;
 use super::sets::Sets;
 use crate::addr::{Addr, Prefix};
 use crate::lpm::Lpm;
@@ -93,8 +94,6 @@ struct Known {
 
 /// So many vectors of a field are kept.
 const KEPT: usize = 1 << 13;
-/// A range of more ports than this is not entered port by port.
-const MAX_PORTS: u32 = 64;
 
 // === impl ClusterPolicies ===
 
@@ -208,14 +207,14 @@ fn protocol(condition: &Condition) -> Option<u8> {
 
 /// The ports that a condition leaves possible, if they are few and it says so itself.
 fn dst_ports(condition: &Condition) -> Option<Vec<u16>> {
-    let ranges = match condition {
-        Condition::Port(End::Dst, range) => std::slice::from_ref(range),
-        Condition::Ports(End::Dst, any) if any.named.is_empty() => &any.ranges,
+    let ports = match condition {
+        Condition::Port(End::Dst, range) => few_ports(std::slice::from_ref(range))?.collect(),
+        Condition::Ports(End::Dst, any) if any.named.is_empty() => {
+            few_ports(&any.ranges)?.collect()
+        }
         _ => return None,
     };
-    let size = |range: &PortRange| u32::from(range.last.saturating_sub(range.first)) + 1;
-    let few = ranges.iter().map(size).sum::<u32>() <= MAX_PORTS;
-    few.then(|| ranges.iter().flat_map(|range| range.first..=range.last).collect())
+    Some(ports)
 }
 
 // === impl Field ===

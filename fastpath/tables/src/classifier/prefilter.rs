@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use margay_model::PortRange;
 use smallvec::SmallVec;
 
 use super::facts::PacketFacts;
@@ -233,9 +234,9 @@ fn options(rule: &CompiledRule) -> impl Iterator<Item = Vec<Value>> {
 fn option(condition: &Condition) -> Option<Vec<Value>> {
     Some(match condition {
         Condition::Protocol(protocol) => vec![Value::Protocol(*protocol)],
-        Condition::Port(End::Dst, range) => dst_ports(std::slice::from_ref(range))?,
+        Condition::Port(End::Dst, range) => dst_ports(std::slice::from_ref(range))?.collect(),
         Condition::Ports(End::Dst, any) => {
-            let mut values = dst_ports(&any.ranges)?;
+            let mut values: Vec<_> = dst_ports(&any.ranges)?.collect();
             values.extend(any.named.iter().map(|set| Value::PortSet(End::Dst, *set)));
             values
         }
@@ -249,12 +250,15 @@ fn option(condition: &Condition) -> Option<Vec<Value>> {
     })
 }
 
-fn dst_ports(ranges: &[margay_model::PortRange]) -> Option<Vec<Value>> {
-    let size = |r: &margay_model::PortRange| u32::from(r.last.saturating_sub(r.first)) + 1;
-    let total: u32 = ranges.iter().map(size).sum();
-    (total <= MAX_PORTS).then(|| {
-        ranges.iter().flat_map(|range| range.first..=range.last).map(Value::DstPort).collect()
-    })
+fn dst_ports(ranges: &[PortRange]) -> Option<impl Iterator<Item = Value>> {
+    few_ports(ranges).map(|ports| ports.map(Value::DstPort))
+}
+
+/// The ports of ranges, if they are few enough to enter rules under each.
+pub(super) fn few_ports(ranges: &[PortRange]) -> Option<impl Iterator<Item = u16>> {
+    let size = |range: &PortRange| u32::from(range.last.saturating_sub(range.first)) + 1;
+    let few = ranges.iter().map(size).sum::<u32>() <= MAX_PORTS;
+    few.then(|| ranges.iter().flat_map(|range| range.first..=range.last))
 }
 
 /// One probe finds a port; an address may be in many sets.
