@@ -10,19 +10,22 @@
 //! 3. the snapshot, in force on all workers;
 //! 4. the uplinks' classes: what is redirected finds a worker that knows it;
 //! 5. the word to the agent.
+//!
+//! [`kernel`] is step 1, [`names`] what name servers said.
+
+mod kernel;
+mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
 use margay_engine::snapshot::{HopKey, host_endpoint};
 use margay_engine::{Assembler, PortId, Snapshot, Underlay};
 use margay_model::{EndpointKey, LocalNode, State, Update};
 use margay_protocol::message::{DaemonMessage, EndpointStatus};
 use margay_protocol::{FlowFilter, proto};
-use margay_slowpath::dns::Fact;
 use margay_tables::flow::FlowTable;
 use margay_worker::link::Returned;
 use margay_worker::{Command, Link};
@@ -32,8 +35,7 @@ use tracing::{error, info, warn};
 use crate::classes::Classes;
 use crate::devices::{DeviceError, Devices};
 use crate::difference::{Difference, ports_gone};
-use crate::host;
-use crate::kernel::{Desired, HostPort, Keeper, KernelView, Link as KernelLink, NeighbourState};
+use crate::kernel::{Desired, HostPort, Keeper, KernelView, NeighbourState};
 use crate::names::Learned;
 use crate::path_mtu::PathMtus;
 use crate::ports::{Ports, addresses_of};
@@ -42,10 +44,10 @@ use crate::show;
 use crate::slow::{Ask, Tell, host_flow};
 use crate::state_dir::StateDir;
 
+use kernel::Grounds;
+
 /// How long workers may take to forward by a new snapshot before it is said that one hangs.
 const ADOPT_WITHIN: Duration = Duration::from_secs(2);
-/// Answers of name servers that are put in force together at most.
-const TOGETHER: usize = 256;
 
 /// Why a host endpoint is not in force.
 const NO_UPLINK: &str = "no uplink is the interface that it stands for, or another one that stands \
@@ -124,15 +126,6 @@ pub(crate) struct Control {
     grounds: Grounds,
 }
 
-/// What of the kernel Margay's own routes, rules and addresses stand on: the kernel takes routes
-/// away with their source address or with a link that goes down.
-#[derive(Default)]
-struct Grounds {
-    links: Arc<BTreeMap<u32, KernelLink>>,
-    addresses: Arc<BTreeSet<(u32, IpNet)>>,
-    own_removed: u64,
-}
-
 /// When changes of the kernel's view are to be in force.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum When {
@@ -140,20 +133,6 @@ enum When {
     /// Neighbours that nobody waits for may wait for the next second: each new or lost one makes
     /// all decisions anew, and a large network has always some.
     Soon,
-}
-
-// === impl Grounds ===
-
-impl Grounds {
-    fn of(view: &KernelView) -> Self {
-        let KernelView { links, addresses, own_removed, .. } = view.clone();
-        Self { links, addresses, own_removed }
-    }
-
-    fn are(&self, view: &KernelView) -> bool {
-        (&self.links, &self.addresses, self.own_removed)
-            == (&view.links, &view.addresses, view.own_removed)
-    }
 }
 
 // === impl Control ===
@@ -376,27 +355,6 @@ impl Control {
         changed
     }
 
-    /// The kernel's part, where it is not as it should be.
-    async fn apply_to_kernel(&mut self) {
-        let desired = host::desired(&self.state, &self.view, &self.parts.desired);
-        if desired == self.parts.desired && self.grounds.are(&self.view) {
-            return;
-        }
-        match self.parts.host.apply(&desired).await {
-            Ok((_, changes)) => {
-                if desired == self.parts.desired && !changes.is_empty() {
-                    warn!(?changes, "somebody changed the host port; it is put back");
-                }
-                self.grounds = Grounds::of(&self.view);
-                self.parts.desired = desired;
-            }
-            Err(error) => error!(
-                error = &error as &dyn std::error::Error,
-                "the host port is not as it should be"
-            ),
-        }
-    }
-
     /// Hands a snapshot to all workers and waits until they use it.
     async fn hand_out(&mut self, snapshot: Snapshot) {
         // What was approved by an older one is not any more, whatever the workers still forward by.
@@ -421,45 +379,6 @@ impl Control {
             tokio::time::sleep(Duration::from_micros(100)).await;
         }
         self.collect();
-    }
-
-    /// Learns what a name server said, and what others said meanwhile: they are put in force
-    /// together.
-    async fn learn(&mut self, ticket: u64, facts: &[Fact]) {
-        let mut changed = self.names.learn(facts, &mut self.assembler);
-        let (mut tickets, mut other) = (vec![ticket], None);
-        while tickets.len() < TOGETHER
-            && let Ok(next) = self.parts.ask.try_recv()
-        {
-            match next {
-                Ask::Learn { ticket, facts } => {
-                    changed |= self.names.learn(&facts, &mut self.assembler);
-                    tickets.push(ticket);
-                }
-                // It keeps its place.
-                next => {
-                    other = Some(next);
-                    break;
-                }
-            }
-        }
-        if changed {
-            self.put_names_in_force().await;
-        }
-        for ticket in tickets {
-            let _ = self.parts.tell.send(Tell::Learned(ticket));
-        }
-        if let Some(other) = other {
-            Box::pin(self.asked(other)).await;
-        }
-    }
-
-    /// What was learned of domain names is in force when this returns. No decision that allows
-    /// becomes wrong by it: flows and the shortcut keep theirs.
-    async fn put_names_in_force(&mut self) {
-        let next = self.assembler.refresh_names(&self.snapshot);
-        self.hand_out(next).await;
-        self.parts.shared.update(|view| view.snapshot = Some(self.snapshot.clone()));
     }
 
     /// The kernel's view has changed: what does it mean?
