@@ -243,6 +243,16 @@ class Rig:
             env={"PATH": os.environ["PATH"]} | variables,
         )
 
+    @contextlib.contextmanager
+    def vacant(self, name):
+        """Within: there is a network namespace that a pod of that name could have."""
+        subprocess.run(["ip", "netns", "add", f"{self.tag}-p-{name}"], check=True)
+        try:
+            self.exec(name, "ip", "link", "set", "lo", "up")
+            yield
+        finally:
+            subprocess.run(["ip", "netns", "del", f"{self.tag}-p-{name}"], check=True)
+
     # --- acting within a namespace ---
 
     @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Ports of a node that lead to a pod on it, as container runtimes ask the CNI plugin for them."""
 
-import subprocess
+import contextlib
 
 import pytest
 from documents import calico, rule
@@ -18,26 +18,26 @@ MAPPINGS = [
 ]
 
 
-def attach(rig, node, name, mappings):
-    """A pod with host ports."""
-    subprocess.run(["ip", "netns", "add", f"{rig.tag}-p-{name}"], check=True)
-    rig.exec(name, "ip", "link", "set", "lo", "up")
-    done = rig.cni("ADD", node, "default", name, {"runtimeConfig": {"portMappings": mappings}})
-    assert done.returncode == 0, done.stdout
+@contextlib.contextmanager
+def attached(rig, node, name, mappings):
+    """Within: a pod with host ports."""
+    with rig.vacant(name):
+        done = rig.cni("ADD", node, "default", name, {"runtimeConfig": {"portMappings": mappings}})
+        assert done.returncode == 0, done.stdout
+        yield
+        assert rig.cni("DEL", node, "default", name).returncode == 0
 
 
 @pytest.fixture(scope="module")
 def who(rig):
     for node, name in (("n1", "a"), ("n2", "b")):
         rig.pod(node, "default", name)
-    attach(rig, "n1", "web", MAPPINGS)
     who = Whoami(rig)
-    who.serve("web", 80, 81)
-    wait_until(lambda: who.serves("out", NODE["n1"][V4], 8080), "the host port")
-    yield who
-    who.close()
-    rig.cni("DEL", "n1", "default", "web")
-    subprocess.run(["ip", "netns", "del", f"{rig.tag}-p-web"], check=True)
+    with attached(rig, "n1", "web", MAPPINGS):
+        who.serve("web", 80, 81)
+        wait_until(lambda: who.serves("out", NODE["n1"][V4], 8080), "the host port")
+        yield who
+        who.close()
     rig.books_are_right()
 
 
@@ -85,13 +85,11 @@ def test_the_pods_policy_judges_the_client(rig, who):
 
 
 def test_it_outlives_agent_and_daemon_and_ends_with_the_pod(rig, who):
-    attach(rig, "n1", "brief", [{"hostPort": 8090, "containerPort": 80}])
-    who.serve("brief", 80, sctp=False)
-    wait_until(lambda: who.serves("out", NODE["n1"][V4], 8090, name="brief"), "its host port")
-    for process in ("agent", "daemon"):
-        rig.kill("n1", process)
-        rig.start("n1", process)
-        wait_until(lambda: who.serves("out", NODE["n1"][V4], 8090, name="brief"), process, 10)
-    rig.cni("DEL", "n1", "default", "brief")
-    subprocess.run(["ip", "netns", "del", f"{rig.tag}-p-brief"], check=True)
+    with attached(rig, "n1", "brief", [{"hostPort": 8090, "containerPort": 80}]):
+        who.serve("brief", 80, sctp=False)
+        wait_until(lambda: who.serves("out", NODE["n1"][V4], 8090, name="brief"), "its host port")
+        for process in ("agent", "daemon"):
+            rig.kill("n1", process)
+            rig.start("n1", process)
+            wait_until(lambda: who.serves("out", NODE["n1"][V4], 8090, name="brief"), process, 10)
     wait_until(lambda: not who.serves("out", NODE["n1"][V4], 8090), "the port is free again")

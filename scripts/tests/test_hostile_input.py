@@ -5,7 +5,6 @@ import json
 import random
 import re
 import socket
-import subprocess
 
 import pytest
 from bystanders import undisturbed
@@ -180,10 +179,8 @@ CALLS = {
 @pytest.fixture(scope="module")
 def empty(rig):
     """A namespace that a pod could have."""
-    name = f"{rig.tag}-p-empty"
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    yield "empty"
-    subprocess.run(["ip", "netns", "del", name], check=True)
+    with rig.vacant("empty"):
+        yield "empty"
 
 
 @pytest.mark.parametrize("call", CALLS)

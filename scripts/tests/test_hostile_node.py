@@ -186,23 +186,22 @@ def test_an_agent_that_dies_is_missed_by_nobody(scene):
 
 def test_an_add_while_the_daemon_is_dead_fails_leaves_nothing_and_works_later(scene):
     rig, name = scene.rig, "late"
-    subprocess.run(["ip", "netns", "add", f"{rig.tag}-p-{name}"], check=True)
-    rig.kill("n1", "daemon")
-    try:
-        done = rig.cni("ADD", "n1", "x", name, {"policy_setup_timeout_seconds": 1})
-        error = json.loads(done.stdout)
-        assert done.returncode != 0 and error["code"] == 11, error
-        assert "margayd" in error["msg"] + error["details"], error
-        assert "eth0" not in rig.exec(name, "ip", "-br", "link")
-        assert name not in rig.ctl("get", "workloadendpoints", "-A", "-o", "name")
-    finally:
-        rig.start("n1", "daemon")
-    wait_until(lambda: rig.ready("n1"), "n1 ready")
-    later = lambda: rig.cni("ADD", "n1", "x", name).returncode == 0
-    wait_until(later, "an ADD succeeds again", within=10)
-    assert rig.ping(name, scene.pods["near"][0]) and rig.ping(name, scene.pods["far"][0])
-    assert rig.cni("DEL", "n1", "x", name).returncode == 0
-    subprocess.run(["ip", "netns", "del", f"{rig.tag}-p-{name}"], check=True)
+    with rig.vacant(name):
+        rig.kill("n1", "daemon")
+        try:
+            done = rig.cni("ADD", "n1", "x", name, {"policy_setup_timeout_seconds": 1})
+            error = json.loads(done.stdout)
+            assert done.returncode != 0 and error["code"] == 11, error
+            assert "margayd" in error["msg"] + error["details"], error
+            assert "eth0" not in rig.exec(name, "ip", "-br", "link")
+            assert name not in rig.ctl("get", "workloadendpoints", "-A", "-o", "name")
+        finally:
+            rig.start("n1", "daemon")
+        wait_until(lambda: rig.ready("n1"), "n1 ready")
+        later = lambda: rig.cni("ADD", "n1", "x", name).returncode == 0
+        wait_until(later, "an ADD succeeds again", within=10)
+        assert rig.ping(name, scene.pods["near"][0]) and rig.ping(name, scene.pods["far"][0])
+        assert rig.cni("DEL", "n1", "x", name).returncode == 0
 
 
 def test_packets_are_conserved_and_the_kernel_forwarded_none(scene):

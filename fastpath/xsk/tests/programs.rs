@@ -2,7 +2,8 @@
 
 mod rig;
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use margay_xsk::program::{
     HostFlow, HostFlowProgram, PodProgram, PortProgram, SafePort, TrunkProgram, Uplink, XdpMode,
@@ -104,9 +105,8 @@ fn attaching_to_an_interface_that_is_gone_names_program_and_interface() {
     assert_eq!(errors[1], "cannot attach the BPF program trunk to interface 4711");
 }
 
-/// The host sends UDP from two ports; one flow is registered.
-#[test]
-fn only_registered_flows_of_the_host_leave_by_the_trunk() {
+/// A node, 192.0.2.1, with an uplink and a trunk, and what the uplink leads to.
+fn wired() -> (Namespace, Namespace) {
     let (node, wire) = (Namespace::new(), Namespace::new());
     veth(&node, "uplink", &wire, "wire");
     node.ip("link add margay0 address 02:4d:00:00:00:00 type veth peer name margay0x");
@@ -115,16 +115,29 @@ fn only_registered_flows_of_the_host_leave_by_the_trunk() {
         node.ip(&format!("link set dev {end} up"));
     }
     node.ip("address add 192.0.2.1/24 dev uplink");
-    node.ip("-6 address add 2001:db8::1/64 dev uplink nodad");
+    (node, wire)
+}
+
+/// The program on the uplink, and who receives at the far ends of trunk and uplink.
+fn stations(node: &Namespace, wire: &Namespace) -> (HostFlowProgram, Station, Station) {
     let trunk = node.ifindex("margay0");
     let (trunk_far, uplink, wire_index) =
         (node.ifindex("margay0x"), node.ifindex("uplink"), wire.ifindex("wire"));
     let program = HostFlowProgram::load(trunk).unwrap();
-    let mut far = node.enter(|| {
+    let far = node.enter(|| {
         program.attach(uplink).unwrap();
         Station::open(region(512), "margay0x", trunk_far)
     });
-    let mut wire = wire.enter(|| Station::open(region(512), "wire", wire_index));
+    let wire = wire.enter(|| Station::open(region(512), "wire", wire_index));
+    (program, far, wire)
+}
+
+/// The host sends UDP from two ports; one flow is registered.
+#[test]
+fn only_registered_flows_of_the_host_leave_by_the_trunk() {
+    let (node, wire) = wired();
+    node.ip("-6 address add 2001:db8::1/64 dev uplink nodad");
+    let (program, mut far, mut wire) = stations(&node, &wire);
 
     for (from, to) in
         [("192.0.2.1:5000", "192.0.2.9:53"), ("[2001:db8::1]:5000", "[2001:db8::9]:53")]
@@ -132,12 +145,8 @@ fn only_registered_flows_of_the_host_leave_by_the_trunk() {
         let (source, destination): (SocketAddr, SocketAddr) =
             (from.parse().unwrap(), to.parse().unwrap());
         let flow = HostFlow { protocol: 17, source, destination };
-        let send = |text: &str| {
-            node.enter(|| {
-                let socket = std::net::UdpSocket::bind(source).unwrap();
-                socket.send_to(text.as_bytes(), destination).unwrap();
-            });
-        };
+        let socket = node.enter(|| UdpSocket::bind(source).unwrap());
+        let send = |text: &str| socket.send_to(text.as_bytes(), destination).unwrap();
         send("before");
         assert!(wire.find("before", PATIENCE).is_some(), "{from}: not registered");
         program.add(flow).unwrap();
@@ -159,30 +168,12 @@ fn only_registered_flows_of_the_host_leave_by_the_trunk() {
 /// failsafe ports leave by themselves, and their answers come in.
 #[test]
 fn what_the_host_sends_by_a_guarded_uplink_goes_to_the_trunk() {
-    let (node, wire) = (Namespace::new(), Namespace::new());
-    veth(&node, "uplink", &wire, "wire");
-    node.ip("link add margay0 address 02:4d:00:00:00:00 type veth peer name margay0x");
-    for end in ["margay0", "margay0x"] {
-        rig::quiet(&node, end);
-        node.ip(&format!("link set dev {end} up"));
-    }
-    node.ip("address add 192.0.2.1/24 dev uplink");
+    let (node, wire) = wired();
     node.ip("neigh replace 192.0.2.9 lladdr 02:00:00:00:00:09 dev uplink");
-    let trunk = node.ifindex("margay0");
-    let (trunk_far, uplink, wire_index) =
-        (node.ifindex("margay0x"), node.ifindex("uplink"), wire.ifindex("wire"));
-    let program = HostFlowProgram::load(trunk).unwrap();
-    let mut far = node.enter(|| {
-        program.attach(uplink).unwrap();
-        Station::open(region(512), "margay0x", trunk_far)
-    });
-    let mut wire = wire.enter(|| Station::open(region(512), "wire", wire_index));
-    let send = |to: &str, text: &str| {
-        node.enter(|| {
-            let socket = std::net::UdpSocket::bind("192.0.2.1:5000").unwrap();
-            socket.send_to(text.as_bytes(), to).unwrap();
-        });
-    };
+    let (program, mut far, mut wire) = stations(&node, &wire);
+    let uplink = node.ifindex("uplink");
+    let socket = node.enter(|| UdpSocket::bind("192.0.2.1:5000").unwrap());
+    let send = |to: &str, text: &str| socket.send_to(text.as_bytes(), to).unwrap();
     program.set_failsafes(&[SafePort { protocol: 17, port: 53, net: None }].into()).unwrap();
     send("192.0.2.9:54", "unguarded");
     assert!(wire.find("unguarded", PATIENCE).is_some());
