@@ -1,0 +1,86 @@
+//! `flows`, `dns` and `counters`.
+
+use serde_json::{Value, json};
+
+use crate::common::margayctl;
+use crate::running::Running;
+
+#[test]
+fn connections_are_listed_with_both_directions_and_what_decided() {
+    let node = Running::start();
+    let flows = node.json("flows");
+    let expected = json!({
+        "orig": {"src": "10.0.0.1", "dst": "10.96.0.10", "protocol": "TCP", "srcPort": 4000, "dstPort": 80},
+        "reply": {"src": "10.0.0.2", "dst": "10.0.0.1", "protocol": "TCP", "srcPort": 8080, "dstPort": 4000},
+        "origCount": {"packets": 5, "bytes": 500}, "replyCount": {"packets": 4, "bytes": 4000},
+        "state": "ESTABLISHED", "idleMs": 1250, "verdict": "allow", "shortcut": true,
+        "egress": {"policy": "Profile//kns.x", "rule": 0}, "ingress": null,
+    });
+    assert_eq!(flows[0], expected);
+    assert_eq!(
+        (&flows[1]["verdict"], &flows[1]["orig"]["protocol"]),
+        (&json!("deny"), &json!("ICMPv6"))
+    );
+    let table = node.good("flows -o wide");
+    assert!(table.contains("TCP        10.0.0.1:4000   10.96.0.10:80   10.0.0.2:8080"), "{table}");
+    assert!(table.contains("ESTABLISHED   shortcut") && table.contains("worker"), "{table}");
+    assert!(table.contains("Profile//kns.x#0") && table.contains("1.2s"), "{table}");
+    assert_eq!(node.good("flows -o yaml").matches("idleMs").count(), 2);
+}
+
+#[test]
+fn connections_are_chosen_by_address_protocol_port_verdict_and_number() {
+    let node = Running::start();
+    for (options, count) in [
+        ("", 2),
+        ("--net 10.0.0.2", 1),
+        ("--net 10.0.0.0/8", 1),
+        ("--net fd00::/16", 1),
+        ("--net 192.0.2.0/24", 0),
+        ("--protocol TCP", 1),
+        ("--protocol 58", 1),
+        ("--port 8080", 1),
+        ("--denied", 1),
+        ("--allowed --protocol ICMPv6", 0),
+        ("--limit 1", 1),
+    ] {
+        let flows = node.json(&format!("flows {options}"));
+        assert_eq!(flows.as_array().unwrap().len(), count, "{options}");
+    }
+    let output = margayctl(&["flows", "--net", "nonsense"], "");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("10.0.0.0/8"));
+}
+
+#[test]
+fn names_are_shown_with_their_addresses_time_and_policies() {
+    let node = Running::start();
+    let text = node.good("dns");
+    for part in [
+        "www.example.com   192.0.2.1   60s           *.example.com   NetworkPolicy/x/out",
+        "old.example.com   192.0.2.2   lapsed  ",
+    ] {
+        assert!(text.contains(part), "{part}:\n{text}");
+    }
+    assert!(!text.contains("nobody"), "no policy wants it:\n{text}");
+    let all = node.json("dns --all --address 192.0.2.3");
+    assert_eq!((&all[0]["name"], &all[0]["policies"]), (&json!("nobody.example.net"), &json!([])));
+    let some = node.json("dns --name www.*.com");
+    assert_eq!((&some[0]["remainingSeconds"], &some[1]), (&json!(60), &Value::Null));
+    assert_eq!(node.good("dns -o name"), "old.example.com\nwww.example.com\n");
+}
+
+#[test]
+fn counters_leave_out_what_never_happened_unless_asked() {
+    let node = Running::start();
+    let counters = node.json("counters");
+    let port =
+        json!({"port": "cali1", "rxPackets": 10, "rxBytes": 1000, "txPackets": 7, "txBytes": 700});
+    assert_eq!(counters["ports"], json!([port]));
+    let policy = json!({"reason": "policy", "packets": 3, "sentence": "what policy means"});
+    assert_eq!(counters["drops"], json!([policy]));
+    assert_eq!(counters["flowMisses"], 4);
+    assert_eq!(node.json("counters --all")["drops"][1]["reason"], "spoof");
+    let (table, wide) = (node.good("counters"), node.good("counters -o wide"));
+    assert!(table.contains("drop       policy   3"), "{table}");
+    assert!(!table.contains("what policy means") && wide.contains("what policy means"), "{wide}");
+}
