@@ -94,6 +94,15 @@ def test_other_packets_are_not_shown_and_not_lost(rig, pods):
     rig.conserved("n1")
 
 
+def test_all_conditions_hold_together(rig, pods):
+    def send():
+        for name in ("shut", "c"):
+            datagram(rig, "a", pods[name], 99)
+
+    [way] = trace(rig, "--pod", "a", "--net", pods["c"], "--port", "99", "--count", "2", while_=send)
+    assert way["arriving"]["dst"] == pods["c"]
+
+
 def test_a_dry_run_changes_nothing(rig, pods):
     before = rig.metrics("n1").samples
     ways = trace(rig, "--dry-run", "--src", pods["a"], "--dst", pods["shut"], "--dport", "80")

@@ -107,7 +107,7 @@ fn filter(shared: &Shared, request: proto::TraceRequest) -> Result<Filter, Statu
     let proto::TraceRequest { net, protocol, port: l4_port, .. } = request;
     let tuple = proto::FlowFilter { net, protocol, port: l4_port, ..Default::default() };
     let tuple = FlowFilter::try_from(tuple)?;
-    let mut nets: Vec<IpNet> = tuple.net.into_iter().collect();
+    let mut nets: Vec<Vec<IpNet>> = tuple.net.into_iter().map(|net| vec![net]).collect();
     if !request.pod.is_empty() {
         let of_pod = |key: &str| key.rsplit_once('/').is_some_and(|(pod, _)| pod == request.pod);
         let pods = view.state.endpoints.values().filter(|pod| of_pod(&pod.key));
@@ -115,7 +115,7 @@ fn filter(shared: &Shared, request: proto::TraceRequest) -> Result<Filter, Statu
         if addresses.is_empty() {
             return Err(Status::not_found(format!("{} is no pod of this node", request.pod)));
         }
-        nets.extend(addresses.into_iter().map(IpNet::from));
+        nets.push(addresses.into_iter().map(IpNet::from).collect());
     }
     Ok(Filter {
         from: port(request.from)?,

@@ -21,8 +21,9 @@ pub struct Filter {
     pub from: Option<PortId>,
     /// They leave through this port.
     pub to: Option<PortId>,
-    /// An address of theirs, as they arrive or as they leave, lies in one of these networks.
-    pub nets: Vec<IpNet>,
+    /// An address of theirs, as they arrive or as they leave, lies in one of the networks of each
+    /// of these lists.
+    pub nets: Vec<Vec<IpNet>>,
     /// IP protocol number.
     pub protocol: Option<u8>,
     /// A port of theirs, as they arrive or as they leave, in host byte order.
@@ -66,7 +67,7 @@ impl Filter {
             && match seen.tuple() {
                 Some(tuple) => {
                     self.protocol.is_none_or(|wanted| tuple.protocol == wanted)
-                        && leaving.is_none_or(|leaving| self.names(leaving) || self.names(&tuple))
+                        && leaving.is_none_or(|leaving| self.names([&tuple, leaving]))
                 }
                 None => !self.wants_some_packets(),
             }
@@ -81,10 +82,14 @@ impl Filter {
             && (!self.drops || matches!(traced.fate, Fate::Drop(_)))
     }
 
-    fn names(&self, tuple: &FlowTuple) -> bool {
-        let is_in = |net: &IpNet| net.contains(&tuple.src) || net.contains(&tuple.dst);
-        (self.nets.is_empty() || self.nets.iter().any(is_in))
-            && self.l4_port.is_none_or(|port| [tuple.src_port, tuple.dst_port].contains(&port))
+    /// Whether addresses and ports are wanted: each condition by itself, since a client's packet to
+    /// a service names the service as it arrives and the backend as it leaves.
+    fn names(&self, tuples: [&FlowTuple; 2]) -> bool {
+        let is_in =
+            |net: &IpNet| tuples.iter().any(|t| net.contains(&t.src) || net.contains(&t.dst));
+        let has =
+            |port| tuples.iter().any(|tuple| [tuple.src_port, tuple.dst_port].contains(&port));
+        self.nets.iter().all(|nets| nets.iter().any(is_in)) && self.l4_port.is_none_or(has)
     }
 
     /// Whether only packets are wanted of which the addresses are known.
@@ -133,5 +138,32 @@ impl Tap {
         {
             self.missed.fetch_add(1, Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tuple(src: [u8; 4], dst: [u8; 4], dst_port: u16) -> FlowTuple {
+        FlowTuple { src: src.into(), dst: dst.into(), protocol: 6, src_port: 4000, dst_port }
+    }
+
+    fn nets(lists: &[&str]) -> Filter {
+        let list = |list: &&str| list.split(' ').map(|net| net.parse().unwrap()).collect();
+        Filter { nets: lists.iter().map(list).collect(), ..Filter::default() }
+    }
+
+    #[test]
+    fn every_condition_must_hold_of_the_packet_as_it_arrives_or_leaves() {
+        let arriving = tuple([10, 0, 0, 1], [10, 96, 0, 1], 80);
+        let leaving = tuple([10, 0, 0, 1], [10, 0, 0, 2], 8080);
+        let wants = |filter: &Filter| filter.names([&arriving, &leaving]);
+        assert!(wants(&nets(&[])));
+        assert!(wants(&nets(&["9.9.9.9/32 10.0.0.1/32"])));
+        assert!(wants(&nets(&["10.96.0.1/32", "10.0.0.2/32"])), "service and backend");
+        assert!(!wants(&nets(&["10.0.0.1/32", "9.9.9.9/32"])), "one of them is nowhere");
+        let ported = |port| Filter { l4_port: Some(port), ..nets(&["10.0.0.2/32"]) };
+        assert!(wants(&ported(80)) && wants(&ported(8080)) && !wants(&ported(53)));
     }
 }
