@@ -25,6 +25,8 @@ RECORDS = (
     host("direct.example.com", V4(9), V6(9)),
     host("believed.example.com", V4(10), V6(10)),
     host("late.example.info", V4(11), V6(11)),
+    host("www.cluster.example", V4(12), V6(12)),
+    host("below.cluster.example", V4(13), V6(13)),
 )
 DENIED = 20
 
@@ -221,6 +223,45 @@ def test_a_policy_finds_what_was_looked_up_before_it(rig, client):
     assert client.fetch(V4(11)).at_once
     put_in_force(rig, policy(*NAMES))
     assert client.refused(V4(11))
+
+
+def cluster_policy(name, priority, action, *peers, protocols=()):
+    """A cluster policy of the admin tier on the client's egress."""
+    rule = {"action": action, "to": list(peers)}
+    rule |= {"protocols": list(protocols)} if protocols else {}
+    subject = {"pods": {"podSelector": {"matchLabels": {"app": "client"}}, "namespaceSelector": {}}}
+    return {
+        "apiVersion": "policy.networking.k8s.io/v1alpha2",
+        "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": name},
+        "spec": {"tier": "Admin", "priority": priority, "subject": subject, "egress": [rule]},
+    }
+
+
+def test_a_cluster_policy_accepts_names_before_it_denies_the_rest(rig, client):
+    """A list of names that may be reached, and a denial of everything outside behind it."""
+    http = {"tcp": {"destinationPort": {"number": 80}}}
+    named = {"domainNames": ["WWW.cluster.example.", "*.example.org"]}
+    outside = {"networks": ["198.51.100.0/24", "2001:db8:5::/64"]}
+    put_in_force(rig, [
+        cluster_policy("names", 10, "Accept", named, protocols=[http]),
+        cluster_policy("rest", 20, "Deny", outside),
+    ])  # fmt: skip
+    try:
+        assert client.refused(V4(12)), "nobody has looked it up"
+        for family in (4, 6):
+            assert client.fetch("www.cluster.example", family).at_once
+            assert client.fetch("deep.er.example.org", family).at_once
+        assert client.refused("below.cluster.example") and client.refused("example.org")
+        assert client.refused(V4(1)), "denied before the policy of the namespace"
+        rows = shown(rig, "n1", "--name", "www.cluster.example", "--address", V4(12))
+        assert [row["policies"] for row in rows] == [["KubernetesClusterNetworkPolicy//names"]]
+        # Names are for what is accepted: a rule that denies them denies everything.
+        put_in_force(rig, [cluster_policy("names", 10, "Deny", named), policy(*NAMES)])
+        assert client.refused(V4(12)) and client.refused(V4(19))
+    finally:
+        put_in_force(rig, policy(*NAMES))
+    assert client.fetch("www.example.com").at_once
 
 
 def test_what_was_learned_outlives_the_daemon(rig, client):

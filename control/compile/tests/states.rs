@@ -331,44 +331,82 @@ fn calico_states() -> Vec<Named> {
 }
 
 fn cluster_policy_states() -> Vec<Named> {
-    vec![named(
-        "cluster policies around the default tier, closed where they cannot be converted",
-        vec![
-            web(),
-            kubernetes_policy("deny", json!({"podSelector": {}})),
-            json!({
-                "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
-                "metadata": {"name": "admin"},
-                "spec": {
-                    "tier": "Admin", "priority": 5, "subject": {"namespaces": {}},
-                    "ingress": [
-                        {"action": "Accept", "from": [{"nodes": {}}]},
-                        {"action": "Deny", "from": [{"unheard": {}}]},
-                        {"action": "Pass", "from": [{"namespaces": {}}], "protocols": [{"tcp": {"destinationPort": {"number": 80}}}]},
-                    ],
-                },
-            }),
-            json!({
-                "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
-                "metadata": {"name": "base"},
-                "spec": {
-                    "tier": "Baseline", "priority": 5,
-                    "subject": {"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "web"}}}},
-                    "egress": [{"action": "Deny", "to": [{"networks": ["10.0.0.0/8", "fd00::/8"]}]}],
-                },
-            }),
-        ],
+    vec![
+        cluster_policy_of_names(),
+        named(
+            "cluster policies around the default tier, closed where they cannot be converted",
+            vec![
+                web(),
+                kubernetes_policy("deny", json!({"podSelector": {}})),
+                json!({
+                    "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+                    "metadata": {"name": "admin"},
+                    "spec": {
+                        "tier": "Admin", "priority": 5, "subject": {"namespaces": {}},
+                        "ingress": [
+                            {"action": "Accept", "from": [{"nodes": {}}]},
+                            {"action": "Deny", "from": [{"unheard": {}}]},
+                            {"action": "Pass", "from": [{"namespaces": {}}], "protocols": [{"tcp": {"destinationPort": {"number": 80}}}]},
+                        ],
+                    },
+                }),
+                json!({
+                    "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+                    "metadata": {"name": "base"},
+                    "spec": {
+                        "tier": "Baseline", "priority": 5,
+                        "subject": {"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "web"}}}},
+                        "egress": [{"action": "Deny", "to": [{"networks": ["10.0.0.0/8", "fd00::/8"]}]}],
+                    },
+                }),
+            ],
+            &[
+                "endpoint default/web/eth0 10.0.0.1 | kube-admin in[KubernetesClusterNetworkPolicy//admin] out[] | default in[KubernetesNetworkPolicy/default/deny] out[] | kube-baseline in[] out[KubernetesClusterNetworkPolicy//base] | Profile//kns.default Profile//ksa.default.default",
+                "policy KubernetesClusterNetworkPolicy//admin",
+                "  in deny",
+                "  in pass proto 6 from {10.0.0.1/32} to port 80-80",
+                "policy KubernetesClusterNetworkPolicy//base",
+                "  out deny V4 to 10.0.0.0/8",
+                "  out deny V6 to fd00::/8",
+                "policy KubernetesNetworkPolicy/default/deny",
+            ],
+        ),
+    ]
+}
+
+/// Names are accepted; what is none of the API's names, beside named ports or denied, is closed.
+fn cluster_policy_of_names() -> Named {
+    let names = |names: &[&str]| json!([{"domainNames": names}]);
+    let port = json!([{"tcp": {"destinationPort": {"number": 443}}}]);
+    let mut egress: Vec<_> = ["example", "a.*.example", "*", "x.-y.example", "*.example"]
+        .into_iter()
+        .map(|wrong| json!({"action": "Accept", "to": names(&["good.example", wrong])}))
+        .collect();
+    egress.extend([
+        json!({"action": "Accept", "to": names(&["Www.example.", "*.a.example"]), "protocols": port}),
+        json!({"action": "Accept", "to": names(&["b.example"]), "protocols": [{"destinationNamedPort": "web"}]}),
+        json!({"action": "Accept", "to": [{"domainNames": ["b.example"], "networks": ["10.0.0.0/8"]}]}),
+        json!({"action": "Pass", "to": names(&["b.example"])}),
+    ]);
+    let ingress = json!([{"action": "Accept", "from": names(&["b.example"])}]);
+    let policy = json!({
+        "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": "names"},
+        "spec": {
+            "tier": "Admin", "priority": 5, "subject": {"namespaces": {}},
+            "egress": egress, "ingress": ingress,
+        },
+    });
+    named(
+        "names in a cluster policy",
+        vec![web(), policy],
         &[
-            "endpoint default/web/eth0 10.0.0.1 | kube-admin in[KubernetesClusterNetworkPolicy//admin] out[] | default in[KubernetesNetworkPolicy/default/deny] out[] | kube-baseline in[] out[KubernetesClusterNetworkPolicy//base] | Profile//kns.default Profile//ksa.default.default",
-            "policy KubernetesClusterNetworkPolicy//admin",
-            "  in deny",
-            "  in pass proto 6 from {10.0.0.1/32} to port 80-80",
-            "policy KubernetesClusterNetworkPolicy//base",
-            "  out deny V4 to 10.0.0.0/8",
-            "  out deny V6 to fd00::/8",
-            "policy KubernetesNetworkPolicy/default/deny",
+            "endpoint default/web/eth0 10.0.0.1 | kube-admin in[KubernetesClusterNetworkPolicy//names] out[KubernetesClusterNetworkPolicy//names] | Profile//kns.default Profile//ksa.default.default",
+            "policy KubernetesClusterNetworkPolicy//names",
+            "  out allow proto 6 to learned {*.a.example www.example} to port 443-443",
+            "  out deny",
         ],
-    )]
+    )
 }
 
 fn service_states() -> Vec<Named> {

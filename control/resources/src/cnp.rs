@@ -103,9 +103,18 @@ pub struct Peer {
     /// These networks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<String>,
-    /// These names.
+    /// These names, of what is accepted; `*` before a name stands for one or more labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub domain_names: Vec<String>,
+}
+
+// === impl Peer ===
+
+impl Peer {
+    /// Whether it selects pods, which alone have ports with names.
+    pub fn has_pods(&self) -> bool {
+        self.namespaces.is_some() || self.pods.is_some()
+    }
 }
 
 /// A protocol and its destination port: exactly one field.

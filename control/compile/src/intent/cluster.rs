@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use margay_model::{Action, PortRange};
+use margay_model::{Action, DomainPattern, PortRange};
 use margay_resources::cnp::{
     ClusterNetworkPolicy, NamespacedPod, Peer, PortMatch, ProtocolMatch, Subject,
 };
@@ -85,7 +85,8 @@ fn rules(
         "Pass" => Action::Pass,
         _ => return None,
     };
-    if peers.is_empty() {
+    let named = protocols.iter().any(|each| !each.destination_named_port.is_empty());
+    if peers.is_empty() || named && !peers.iter().all(Peer::has_pods) {
         return None;
     }
     let mut ports = Vec::new();
@@ -97,7 +98,7 @@ fn rules(
     }
     let mut rules = Vec::new();
     for peer in peers {
-        let peer = self::peer(peer, egress)?;
+        let peer = self::peer(peer, action, egress)?;
         for (protocol, port) in &ports {
             let ports = port.iter().cloned().collect();
             let (src, dst) = if egress {
@@ -116,22 +117,38 @@ fn rules(
     Some(rules)
 }
 
-fn peer(peer: &Peer, egress: bool) -> Option<EntityIntent> {
-    if peer.nodes.is_some() || !peer.domain_names.is_empty() {
-        return None;
-    }
-    match (&peer.namespaces, &peer.pods, peer.networks.is_empty()) {
-        (Some(namespaces), None, true) => Some(selected(&pods(None)?, in_namespaces(namespaces)?)),
-        (None, Some(pod), true) => {
+/// The other end; what is no pods is for egress, and names only for rules that accept.
+fn peer(peer: &Peer, action: Action, egress: bool) -> Option<EntityIntent> {
+    let Peer { namespaces, pods: pod, nodes, networks, domain_names } = peer;
+    match (namespaces, pod, nodes, networks.as_slice(), domain_names.as_slice()) {
+        (Some(namespaces), None, None, [], []) => {
+            Some(selected(&pods(None)?, in_namespaces(namespaces)?))
+        }
+        (None, Some(pod), None, [], []) => {
             let namespaces = in_namespaces(&pod.namespace_selector)?;
             Some(selected(&pods(Some(&pod.pod_selector))?, namespaces))
         }
-        (None, None, false) if egress => {
-            let nets = peer.networks.iter().map(|net| network(net)).collect::<Option<_>>()?;
+        (None, None, None, [_, ..], []) if egress => {
+            let nets = networks.iter().map(|net| network(net)).collect::<Option<_>>()?;
             Some(EntityIntent { nets, ..EntityIntent::default() })
+        }
+        (None, None, None, [], [_, ..]) if egress && action == Action::Allow => {
+            let domains = domain_names.iter().map(|name| domain(name)).collect::<Option<_>>()?;
+            Some(EntityIntent { domains: Some(domains), ..EntityIntent::default() })
         }
         _ => None,
     }
+}
+
+/// A name as the API has it: at least two labels, each with a letter or digit at both ends, and
+/// `*` only before them.
+fn domain(text: &str) -> Option<DomainPattern> {
+    let pattern: DomainPattern = text.parse().ok()?;
+    let name = pattern.as_str();
+    let name = name.strip_prefix("*.").unwrap_or(name);
+    let ends = |c: char| c.is_ascii_alphanumeric();
+    let is_label = |label: &str| label.starts_with(ends) && label.ends_with(ends);
+    (name.contains('.') && name.split('.').all(is_label)).then_some(pattern)
 }
 
 type ProtocolPort = (Option<u8>, Option<PortIntent>);
