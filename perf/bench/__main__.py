@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import machine
+import memory
 import rig
 import show
 import tcp
@@ -16,20 +17,22 @@ from shell import precedence
 
 PERF = Path(__file__).resolve().parent.parent
 SUITES = {suite.name: suite for suite in (rig.Suite, tcp.Suite)}
+ALL = [*SUITES, *memory.SUITES]
 
 
 def arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.split(".")[0])
-    parser.add_argument("suites", nargs="*", metavar="SUITE", help="rig, tcp; all of them by default")
+    suites = f"{', '.join(ALL)}; all of them by default"
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=suites)
     parser.add_argument("--rounds", type=int, default=5, help="of every measurement (default 5)")
     parser.add_argument("--seconds", type=float, default=2, help="of each measurement (default 2)")
     parser.add_argument("--case", default="", help="only cases whose names contain this")
     parser.add_argument("--bin", default=PERF.parent / "target/release", help=argparse.SUPPRESS)
     parsed = parser.parse_args()
-    unknown = [suite for suite in parsed.suites if suite not in SUITES]
+    unknown = [suite for suite in parsed.suites if suite not in ALL]
     if unknown:
-        parser.error(f"there is no suite {unknown[0]}: there are {', '.join(SUITES)}")
-    parsed.suites = parsed.suites or list(SUITES)
+        parser.error(f"there is no suite {unknown[0]}: there are {', '.join(ALL)}")
+    parsed.suites = parsed.suites or ALL
     if parsed.rounds < 1 or parsed.seconds <= 0:
         parser.error("--rounds and --seconds must be positive")
     return parsed
@@ -41,13 +44,32 @@ def main():
         sys.exit("scripts/bench: must run as root: namespaces and AF_XDP need it")
     if os.cpu_count() < 2:
         sys.exit("scripts/bench: needs two CPUs: one generates, the other forwards")
-    all_cases = [case for name in chosen.suites for case in SUITES[name].cases]
-    if not any(chosen.case in case.name for case in all_cases):
+    on_wires = [name for name in chosen.suites if name in SUITES]
+    all_cases = [case for name in on_wires for case in SUITES[name].cases]
+    if on_wires and not any(chosen.case in case.name for case in all_cases):
         sys.exit(f"scripts/bench: no case's name contains {chosen.case!r}")
     # A bench that is told to end removes what it has built.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    for name in chosen.suites:
+    for name in on_wires:
         measure(SUITES[name], chosen)
+    for name in (name for name in chosen.suites if name in memory.SUITES):
+        measure_in_memory(name)
+
+
+def measure_in_memory(name):
+    """Runs the benches of a suite, and writes and prints what came of them."""
+    description = machine.describe(PERF.parent)
+    rows = memory.measure(name)
+    write({"suite": name, "machine": description, "command": f"scripts/bench {name}", "rows": rows})
+    print("\n".join(memory.table(rows)))
+
+
+def write(result):
+    """Where the figures of a suite are kept."""
+    out = PERF / "results" / result["suite"]
+    out.parent.mkdir(exist_ok=True)
+    out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return out
 
 
 def measure(kind, chosen):
@@ -73,10 +95,7 @@ def measure(kind, chosen):
         "seconds": chosen.seconds,
         "rows": suite.summary(values, cases),
     }
-    out = PERF / "results" / suite.name
-    out.parent.mkdir(exist_ok=True)
-    out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    show.picture(result, out.with_suffix(".svg"))
+    show.picture(result, write(result).with_suffix(".svg"))
     print("\n".join(show.table(result["rows"])))
 
 

@@ -1,0 +1,131 @@
+"""The suites that send no packet: benches of crates, by time, by instructions, by bytes."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+# Counts instructions for the benches of that name; of the version that the benches are built with.
+RUNNER = ("gungraun-runner", "0.20.0")
+# What a bench of bytes prints.
+BYTES = re.compile(r"^(?P<case>.+): (?P<value>\d+) bytes")
+UNITS = ((1e-9, "ns"), (1e-6, "µs"), (1e-3, "ms"), (1.0, "s"))
+
+
+@dataclass
+class Bench:
+    """A bench target of a crate, and how its figures are found."""
+
+    package: str
+    name: str
+    figures: object
+
+
+def run(bench, scratch, arguments=()):
+    """Runs the target; gives what it printed."""
+    command = ["cargo", "bench", "--quiet", "-p", bench.package, "--bench", bench.name]
+    environment = dict(os.environ, PATH=f"{scratch / 'bin'}:{os.environ['PATH']}")
+    print(f"{bench.package}: {bench.name}", flush=True)
+    done = subprocess.run(
+        [*command, "--", *arguments], env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return done.stdout
+
+
+def times(bench, target, scratch):
+    """What criterion measured: medians with an interval of 95 %."""
+    shutil.rmtree(target / "criterion", ignore_errors=True)
+    run(bench, scratch, ["--noplot"])
+    for path in sorted((target / "criterion").glob("**/new/estimates.json")):
+        case = json.loads(path.with_name("benchmark.json").read_text(encoding="utf-8"))
+        median = json.loads(path.read_text(encoding="utf-8"))["median"]
+        interval = median["confidence_interval"]
+        # A batch of packets is one iteration.
+        elements = (case["throughput"] or {}).get("Elements", 1)
+        value, low, high = (
+            nanoseconds / elements / 1e9
+            for nanoseconds in (
+                median["point_estimate"], interval["lower_bound"], interval["upper_bound"]
+            )
+        )
+        yield {"case": case["full_id"], "unit": "s", "value": value, "low": low, "high": high}
+
+
+def instructions(bench, target, scratch):
+    """What callgrind counted; a batch of the engine has 64 packets."""
+    shutil.rmtree(target / "gungraun" / bench.package, ignore_errors=True)
+    run(bench, scratch, ["--save-summary=json"])
+    per = 64 if bench.package == "margay-engine" else 1
+    for path in sorted((target / "gungraun" / bench.package).glob("**/summary.json")):
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        counted = summary["profiles"][0]["data"]["total"]["metrics"]
+        value, cycles = (counted[event]["values"]["new"] / per for event in ("Ir", "EstimatedCycles"))
+        case = f"{summary['function_name']}/{summary['id']}"
+        yield {"case": case, "unit": "instructions", "value": value, "estimated_cycles": cycles}
+
+
+def sizes(bench, _target, scratch):
+    """What a bench of bytes printed."""
+    for line in run(bench, scratch).splitlines():
+        if found := BYTES.match(line):
+            yield {"case": found["case"], "unit": "bytes", "value": int(found["value"])}
+
+
+SUITES = {
+    "path": [
+        Bench("margay-engine", "instructions", instructions),
+        Bench("margay-tables", "instructions", instructions),
+        Bench("margay-engine", "path", times),
+        Bench("margay-tables", "flow", times),
+    ],
+    "policy": [
+        Bench("margay-tables", "policy", times),
+        Bench("margay-tables", "memory", sizes),
+        Bench("margay-compile", "policy", times),
+        Bench("margay-compile", "memory", sizes),
+    ],
+}
+
+
+def install(scratch):
+    """The counter of instructions, in a folder of its own."""
+    name, version = RUNNER
+    if (scratch / "bin" / name).exists():
+        return
+    command = ["cargo", "install", "--quiet", "--root", str(scratch), "--version", version, name]
+    subprocess.run(command, check=True)
+
+
+def measure(suite):
+    """The rows of a suite."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
+    scratch = target / f"{RUNNER[0]}-{RUNNER[1]}"
+    if any(bench.figures is instructions for bench in SUITES[suite]):
+        install(scratch)
+    return [
+        {"bench": f"{bench.package} {bench.name}", **row}
+        for bench in SUITES[suite]
+        for row in bench.figures(bench, target, scratch)
+    ]
+
+
+def table(rows):
+    """Lines of a Markdown table."""
+    yield "| bench | case | value |"
+    yield "|---|---|---:|"
+    for row in rows:
+        yield f"| {row['bench']} | {row['case']} | {words(row)} |"
+
+
+def words(row):
+    """A value with its unit, and its interval where it has one."""
+    if row["unit"] != "s":
+        cycles = row.get("estimated_cycles")
+        estimate = f", {cycles:,.0f} estimated cycles" if cycles else ""
+        return f"{row['value']:,.0f} {row['unit']}{estimate}"
+    scale, unit = max(pair for pair in UNITS if pair[0] <= max(row["value"], 1e-9))
+    value, low, high = (row[key] / scale for key in ("value", "low", "high"))
+    return f"{value:.3g} {unit} ({low:.3g}–{high:.3g})"
