@@ -104,6 +104,8 @@ pub struct Compiler {
     items: Items,
     endpoint_nodes: BTreeMap<EndpointKey, Arc<str>>,
     dirty_hosts: BTreeSet<Arc<str>>,
+    /// Nodes whose host endpoints may have other addresses than before.
+    dirty_host_nodes: BTreeSet<Arc<str>>,
     dirty_network_sets: BTreeSet<ObjectName>,
     state: State,
 }
@@ -172,6 +174,7 @@ impl Compiler {
             items: Items::default(),
             endpoint_nodes: BTreeMap::new(),
             dirty_hosts: BTreeSet::new(),
+            dirty_host_nodes: BTreeSet::new(),
             dirty_network_sets: BTreeSet::new(),
             state: State::default(),
             own_node,
@@ -417,11 +420,14 @@ impl Compiler {
     }
 
     fn set_host(&mut self, name: &Arc<str>, host: Option<HostFacts>) {
-        match host {
+        let node = host.as_ref().map(|host| host.node.clone());
+        let old = match host {
             Some(host) => self.hosts.insert(name.clone(), host),
             None => self.hosts.remove(name),
         };
         self.dirty_hosts.insert(name.clone());
+        // Which addresses the others of the node have depends on it.
+        self.dirty_host_nodes.extend(node.into_iter().chain(old.map(|old| old.node)));
     }
 
     fn set_node(&mut self, name: &Arc<str>, view: usize, facts: Option<NodeFacts>) {
@@ -438,8 +444,7 @@ impl Compiler {
             self.nodes.remove(name);
         }
         self.network.set_node(name, node);
-        let hosts = self.hosts.iter().filter(|(_, host)| host.node == *name);
-        self.dirty_hosts.extend(hosts.map(|(name, _)| name.clone()));
+        self.dirty_host_nodes.insert(name.clone());
     }
 
     fn set_block(&mut self, name: &Arc<str>, block: Option<crate::network::BlockFacts>) {
@@ -464,9 +469,7 @@ impl Compiler {
         for name in std::mem::take(&mut self.dirty_network_sets) {
             self.flush_network_set(name);
         }
-        for name in std::mem::take(&mut self.dirty_hosts) {
-            self.flush_host(&name);
-        }
+        self.flush_hosts();
         if let Some(settings) = self.configuration.flush(self.own_node.as_deref()) {
             self.network.set_settings(settings);
         }

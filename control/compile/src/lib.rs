@@ -37,6 +37,7 @@ mod configuration;
 pub mod network;
 
 pub use compiler::{CompileError, Compiler, Label, PortView, ResourceChange, Scope};
+pub use intent::Stage;
 pub use label::Unmet;
 pub use network::NodeConfig;
 pub use policy::view::{PolicyView, TierView};

@@ -309,27 +309,45 @@ impl Network {
     /// The way to a node, for what is in the pool of `dst`.
     fn to_node(&self, name: &Arc<str>, dst: &IpNet) -> Option<RouteTarget> {
         let node = self.nodes.get(name)?;
-        let pool = self.pools.values().filter(|p| p.cidr.contains(dst));
-        let pool = pool.max_by_key(|p| p.cidr.prefix_len());
-        let encap = match pool {
-            Some(pool) if pool.always || !self.same_subnet(node, dst) => pool.encap,
-            _ => Encap::None,
-        };
+        let LocalNode { v4, v6, .. } = self.local_node();
+        let encap = self.encap(dst, || is_in_subnet(v4, v6, node, dst));
         Some(RouteTarget::Node { node: name.clone(), encap })
     }
 
-    /// Whether the underlay address of the family of `dst` is in this node's subnet.
-    fn same_subnet(&self, node: &NodeFacts, dst: &IpNet) -> bool {
-        let local = self.local_node();
-        match dst {
-            IpNet::V4(_) => {
-                let subnet = local.v4.and_then(|(a, len)| Ipv4Net::new(a, len).ok());
-                subnet.zip(node.v4).is_some_and(|(subnet, (a, _))| subnet.contains(&a))
-            }
-            IpNet::V6(_) => {
-                let subnet = local.v6.and_then(|(a, len)| Ipv6Net::new(a, len).ok());
-                subnet.zip(node.v6).is_some_and(|(subnet, (a, _))| subnet.contains(&a))
-            }
+    /// How packets to `dst`, an address of the node `to`, travel from the node `from`.
+    pub(crate) fn encap_between(&self, from: &str, to: &str, dst: IpAddr) -> Encap {
+        let (Some(from), Some(to)) = (self.nodes.get(from), self.nodes.get(to)) else {
+            return Encap::None;
+        };
+        let dst = IpNet::from(dst);
+        self.encap(&dst, || is_in_subnet(from.v4, from.v6, to, &dst))
+    }
+
+    /// How packets travel to what is in the pool of `dst`.
+    fn encap(&self, dst: &IpNet, is_near: impl FnOnce() -> bool) -> Encap {
+        let pool = self.pools.values().filter(|p| p.cidr.contains(dst));
+        match pool.max_by_key(|p| p.cidr.prefix_len()) {
+            Some(pool) if pool.always || !is_near() => pool.encap,
+            _ => Encap::None,
+        }
+    }
+}
+
+/// Whether a node's underlay address of the family of `dst` is in the subnet of another one.
+fn is_in_subnet(
+    v4: Option<(Ipv4Addr, u8)>,
+    v6: Option<(Ipv6Addr, u8)>,
+    node: &NodeFacts,
+    dst: &IpNet,
+) -> bool {
+    match dst {
+        IpNet::V4(_) => {
+            let subnet = v4.and_then(|(a, len)| Ipv4Net::new(a, len).ok());
+            subnet.zip(node.v4).is_some_and(|(subnet, (a, _))| subnet.contains(&a))
+        }
+        IpNet::V6(_) => {
+            let subnet = v6.and_then(|(a, len)| Ipv6Net::new(a, len).ok());
+            subnet.zip(node.v6).is_some_and(|(subnet, (a, _))| subnet.contains(&a))
         }
     }
 }

@@ -8,7 +8,6 @@ use std::process::ExitCode;
 
 use crate::court::flow::{Flow, LineError};
 use crate::court::judge::Case;
-use crate::court::jury::Jury;
 use crate::court::verdict::Failure;
 use crate::court::{self, Court};
 use crate::objects::{self, ReadError};
@@ -23,6 +22,10 @@ pub(crate) struct Args {
     /// Flows, one JSON object a line; standard input without it or with -
     #[arg(long, value_name = "FILE")]
     flows: Option<PathBuf>,
+    /// Ask host endpoints as well that flows pass on their way (applyOnForward, preDNAT and
+    /// doNotTrack policies for forwarded traffic), and tell of them as "passages"
+    #[arg(long)]
+    forwarded: bool,
 }
 
 /// Nothing can be simulated.
@@ -51,8 +54,15 @@ pub(crate) fn run(options: &Options, args: &Args) -> Result<ExitCode, SimulateEr
         _ => Box::new(io::stdin().lock()),
     };
     let compiler = court::compile(objects::read(options.datastore()?, court::KINDS)?);
-    let mut court = Court::new(&compiler);
+    let mut court = Court { passages: args.forwarded, ..Court::new(&compiler) };
     answer(&mut court, input, BufWriter::new(io::stdout().lock()))?;
+    if court.passed_unasked > 0 {
+        tracing::warn!(
+            flows = court.passed_unasked,
+            "host endpoints that flows pass have policies for forwarded traffic, which were not \
+             asked; --forwarded asks them"
+        );
+    }
     // The process ends here; to take a large world to pieces would take as long as many verdicts.
     std::mem::forget(court);
     std::mem::forget(compiler);
@@ -74,23 +84,26 @@ fn answer(
         }
         batch.push(Flow::parse(&line).map(|flow| court.hear(&flow)));
         if batch.len() == BATCH {
-            write(&mut court.jury, std::mem::take(&mut batch), &mut output)?;
+            write(court, std::mem::take(&mut batch), &mut output)?;
         }
     }
-    write(&mut court.jury, batch, &mut output)?;
+    write(court, batch, &mut output)?;
     output.flush().map_err(SimulateError::Write)
 }
 
 fn write<'c>(
-    jury: &mut Jury<'c>,
+    court: &mut Court<'c>,
     batch: Vec<Result<Case<'c>, LineError>>,
     output: &mut impl Write,
 ) -> Result<(), SimulateError> {
     let questions: Vec<_> = batch.iter().flatten().flat_map(Case::questions).collect();
-    let mut said = jury.decide(&questions).into_iter();
+    let mut said = court.jury.decide(&questions).into_iter();
     for case in batch {
         let written = match case {
-            Ok(case) => serde_json::to_writer(&mut *output, &case.answer(&mut said)),
+            Ok(case) => {
+                let answer = case.answer(&mut said, court.passages);
+                serde_json::to_writer(&mut *output, &answer)
+            }
             Err(error) => {
                 serde_json::to_writer(&mut *output, &Failure { error: error.to_string() })
             }

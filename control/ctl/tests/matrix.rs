@@ -171,7 +171,7 @@ spec: {node: m, interfaceName: eth1, expectedIPs: [192.168.9.2], profiles: [proj
 apiVersion: projectcalico.org/v3
 kind: HostEndpoint
 metadata: {name: nowhere}
-spec: {node: m, interfaceName: eth2}
+spec: {node: elsewhere, interfaceName: eth2}
 ---
 apiVersion: projectcalico.org/v3
 kind: GlobalNetworkPolicy

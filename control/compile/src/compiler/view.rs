@@ -1,8 +1,9 @@
 //! What people ask of a compiler: who is who, and why.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use margay_model::SetId;
+use margay_model::{Encap, HostInterface, SetId};
 
 use super::{Compiler, ItemKey};
 use crate::label::{ItemId, Unmet};
@@ -68,6 +69,26 @@ impl Compiler {
     /// The endpoints of a service of the state, usable or not, ordered by address and port.
     pub fn backends_of(&self, service: &str) -> Vec<BackendView> {
         self.services.backends(service)
+    }
+
+    /// A node's address of a family, which stands for the node.
+    pub fn main_address(&self, node: &str, v4: bool) -> Option<IpAddr> {
+        let node = self.network.node(node)?;
+        if v4 { node.v4.map(|(a, _)| a.into()) } else { node.v6.map(|(a, _)| a.into()) }
+    }
+
+    /// How packets to `dst`, an address on the node `to`, travel from the node `from`.
+    pub fn encap_between(&self, from: &str, to: &str, dst: IpAddr) -> Encap {
+        self.network.encap_between(from, to, dst)
+    }
+
+    /// Whether the addresses of a host endpoint are a guess: it names an interface, and nothing says
+    /// which addresses that has.
+    pub fn guesses_addresses(&self, host: &str) -> bool {
+        let host = self.hosts.get(host);
+        host.is_some_and(|host| {
+            host.addresses.is_empty() && matches!(host.interface(), HostInterface::Named(_))
+        })
     }
 
     fn item(&self, endpoint: &str) -> Option<ItemId> {

@@ -64,7 +64,7 @@ pub(crate) struct Staged {
 
 /// Where on a packet's path a policy is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub enum Stage {
     /// At pods; at host endpoints about the node's own connections.
     Ends,
     /// There, and at host endpoints about connections that pass through the node.
@@ -79,7 +79,7 @@ pub(crate) enum Stage {
 
 impl Stage {
     /// Whether it only concerns host endpoints, and not the ends of connections.
-    pub(crate) fn is_host_path(self) -> bool {
+    pub fn is_host_path(self) -> bool {
         matches!(self, Self::PreDnat | Self::Untracked)
     }
 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use margay_model::{DefaultAction, HostEndpoint, TierPolicies, Update};
 
 use super::{Entry, Policies, PolicyChanges};
 use crate::intent::{Stage, profile_key};
-use crate::label::{ItemId, Labels};
+use crate::label::{ItemId, Labels, SelectorId};
 
 /// A host endpoint without its lists.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +16,15 @@ pub(crate) struct HostEndpointFacts {
     pub(crate) host: HostEndpoint,
     /// Names of its profiles, in order.
     pub(crate) profiles: Vec<Arc<str>>,
+}
+
+/// The tiers of a host endpoint at each point of the path.
+#[derive(Clone)]
+struct Lists {
+    untracked: Arc<[TierPolicies]>,
+    pre_dnat: Arc<[TierPolicies]>,
+    forward: Arc<[TierPolicies]>,
+    own: Arc<[TierPolicies]>,
 }
 
 // === impl Policies ===
@@ -55,6 +65,8 @@ impl Policies {
         let dirty = self.dirty_endpoints.iter().copied().filter(|id| self.is_host(*id));
         let mut dirty: Vec<_> = dirty.collect();
         dirty.sort_unstable();
+        // Host endpoints that the same selectors match share their lists.
+        let mut known: HashMap<Vec<SelectorId>, Lists> = HashMap::new();
         for id in dirty {
             let old = self.published_hosts.remove(&id);
             let Some(facts) = self.hosts.get(&id) else {
@@ -63,7 +75,9 @@ impl Policies {
                 continue;
             };
             self.recomputed += 1;
-            let host = self.host(id, facts);
+            let selectors: Vec<_> = self.index.selectors_of(id).collect();
+            let lists = known.entry(selectors).or_insert_with_key(|s| self.lists(id, s));
+            let host = with_lists(facts, lists.clone());
             let host = match old {
                 Some(old) if *old == host => old,
                 _ => {
@@ -76,27 +90,34 @@ impl Policies {
         }
     }
 
-    fn host(&self, id: ItemId, facts: &HostEndpointFacts) -> HostEndpoint {
-        let profiles = facts.profiles.iter().map(|name| profile_key(name));
-        HostEndpoint {
-            untracked: self.open(id, Stage::Untracked),
-            pre_dnat: self.open(id, Stage::PreDnat),
-            forward: self.tiers_at(id, |stage| stage == Stage::Forward).into(),
-            tiers: self.tiers_at(id, |stage| !stage.is_host_path()).into(),
-            profiles: profiles.collect(),
-            ..facts.host.clone()
+    /// The lists of a host endpoint that these selectors match.
+    fn lists(&self, id: ItemId, selectors: &[SelectorId]) -> Lists {
+        let tiers = |asked: &dyn Fn(Stage) -> bool| {
+            let counts = |entry: &Entry| entry.intent.staged.is_none() && asked(entry.intent.stage);
+            self.sequence(&[id], counts).tiers_of(selectors)
+        };
+        Lists {
+            untracked: open(tiers(&|stage| stage == Stage::Untracked)),
+            pre_dnat: open(tiers(&|stage| stage == Stage::PreDnat)),
+            forward: tiers(&|stage| stage == Stage::Forward).into(),
+            own: tiers(&|stage| !stage.is_host_path()).into(),
         }
     }
+}
 
-    /// The tiers of a point of the path where the end of a tier decides nothing.
-    fn open(&self, id: ItemId, stage: Stage) -> Arc<[TierPolicies]> {
-        let tiers = self.tiers_at(id, |other| other == stage).into_iter();
-        tiers.map(|tier| TierPolicies { default_action: DefaultAction::Pass, ..tier }).collect()
-    }
+/// The tiers of a point of the path where the end of a tier decides nothing.
+fn open(tiers: Vec<TierPolicies>) -> Arc<[TierPolicies]> {
+    let pass = |tier| TierPolicies { default_action: DefaultAction::Pass, ..tier };
+    tiers.into_iter().map(pass).collect()
+}
 
-    fn tiers_at(&self, id: ItemId, asked: impl Fn(Stage) -> bool) -> Vec<TierPolicies> {
-        let selectors: Vec<_> = self.index.selectors_of(id).collect();
-        let counts = |entry: &Entry| entry.intent.staged.is_none() && asked(entry.intent.stage);
-        self.sequence(&[id], counts).tiers_of(&selectors)
+fn with_lists(facts: &HostEndpointFacts, lists: Lists) -> HostEndpoint {
+    HostEndpoint {
+        untracked: lists.untracked,
+        pre_dnat: lists.pre_dnat,
+        forward: lists.forward,
+        tiers: lists.own,
+        profiles: facts.profiles.iter().map(|name| profile_key(name)).collect(),
+        ..facts.host.clone()
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use margay_model::{DefaultAction, PolicyKey};
 
 use super::{Entry, Policies};
+use crate::intent::Stage;
 use crate::label::{ItemId, Labels, Unmet, unmet};
 
 /// A tier that has policies.
@@ -35,8 +36,8 @@ pub struct PolicyView<'c> {
     pub ingress: bool,
     /// Whether it has a say on packets from those endpoints.
     pub egress: bool,
-    /// Whether it is for host endpoints at another point of the path (untracked, pre-DNAT).
-    pub host_path_only: bool,
+    /// Where on a packet's path it is asked.
+    pub stage: Stage,
 }
 
 // === impl Policies ===
@@ -77,7 +78,7 @@ impl<'c> From<&'c Entry> for PolicyView<'c> {
             selector: intent.selector.text(),
             ingress: intent.polices_ingress,
             egress: intent.polices_egress,
-            host_path_only: intent.stage.is_host_path(),
+            stage: intent.stage,
         }
     }
 }

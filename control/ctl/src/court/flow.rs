@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use margay_resources::v3::Protocol;
+use margay_tables::classifier::PacketFacts;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -70,6 +71,18 @@ impl Flow {
     /// The same flow to a backend of a service.
     pub(crate) fn to(&self, backend: SocketAddr) -> Self {
         Self { dst: backend.ip(), dst_port: Some(backend.port()), ..*self }
+    }
+
+    /// The flow that policies are asked about.
+    pub(crate) fn of(facts: &PacketFacts) -> Self {
+        Self {
+            src: facts.src.into(),
+            dst: facts.dst.into(),
+            protocol: facts.protocol,
+            src_port: facts.src_port,
+            dst_port: facts.dst_port,
+            icmp: facts.icmp,
+        }
     }
 
     /// Reads a line.

@@ -37,6 +37,43 @@ pub(crate) fn cluster(rng: &mut Rng) -> Vec<Resource> {
     objects.iter().map(|value| Resource::from_value(value).unwrap()).collect()
 }
 
+/// The same with more host endpoints, policies for what passes them, and a pool.
+pub(crate) fn guarded(rng: &mut Rng) -> Vec<Resource> {
+    let v3 = "projectcalico.org/v3";
+    let mut objects = cluster(rng);
+    let mut add = |value: Value| objects.push(Resource::from_value(&value).unwrap());
+    for (name, node) in [("eth-m", "m"), ("eth-n", "n"), ("all-n", "n")] {
+        let interface = if name == "all-n" { "*" } else { "eth0" };
+        if rng.bool() {
+            add(json!({"apiVersion": v3, "kind": "HostEndpoint",
+                "metadata": {"name": name, "labels": {"app": one(rng, &APPS)}},
+                "spec": {"node": node, "interfaceName": interface,
+                    "profiles": one(rng, &[json!([]), json!(["projectcalico-default-allow"])])}}));
+        }
+    }
+    for number in 0..rng.usize(1..8) {
+        let mut policy = policy(rng, 200 + number);
+        if policy["kind"] != "GlobalNetworkPolicy" {
+            continue;
+        }
+        policy["spec"]["applyOnForward"] = json!(true);
+        match rng.u8(0..3) {
+            0 => policy["spec"]["doNotTrack"] = json!(true),
+            1 => {
+                policy["spec"]["preDNAT"] = json!(true);
+                policy["spec"]["types"] = json!(["Ingress"]);
+                policy["spec"]["egress"] = json!([]);
+            }
+            _ => {}
+        }
+        add(policy);
+    }
+    let mode = one(rng, &["Never", "Always", "CrossSubnet"]);
+    add(json!({"apiVersion": v3, "kind": "IPPool", "metadata": {"name": "pods"},
+        "spec": {"cidr": "10.0.0.0/16", "vxlanMode": mode, "natOutgoing": rng.bool()}}));
+    objects
+}
+
 /// The same cluster with another policy more, and perhaps without one object.
 pub(crate) fn edited(rng: &mut Rng, cluster: &[Resource]) -> Vec<Resource> {
     let mut edited = cluster.to_vec();

@@ -1,16 +1,18 @@
 //! Who is asked about a flow, and what it comes to.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use margay_model::Endpoint;
+use margay_model::{HostEndpoint, TierPolicies};
 use margay_resources::conf::HostAction;
 use margay_tables::classifier::{Direction, PacketFacts};
 
 use super::flow::Flow;
-use super::jury::Question;
+use super::jury::{Passage, Question, Whom};
+use super::passage::{self, Gate};
 use super::translate::Translation;
-use super::verdict::{Answer, Fate, Side};
-use super::world::{Party, World};
+use super::verdict::{Answer, Fate, PassageSide, Side};
+use super::world::{Guard, Party, World};
 
 const ICMPV6: u8 = 58;
 
@@ -25,6 +27,8 @@ pub(crate) struct Case<'c> {
     pub(crate) refused: Option<Refusal>,
     /// Where a service leads.
     pub(crate) backend: Option<SocketAddr>,
+    /// The host endpoints that it passes on the way, in order.
+    pub(crate) gates: Vec<Gate<'c>>,
 }
 
 /// What one end has to say.
@@ -32,8 +36,8 @@ pub(crate) struct Case<'c> {
 pub(crate) enum Part<'c> {
     /// No policy is asked.
     Known(Side, Why),
-    /// An endpoint's policies are asked.
-    Asks(Question<'c>),
+    /// Policies are asked; the first that decide do.
+    Asks(Vec<Question<'c>>),
 }
 
 /// Why no policy is asked.
@@ -49,6 +53,8 @@ pub(crate) enum Why {
     ToOwnHost,
     /// One of the ports that keep a host reachable.
     Failsafe,
+    /// It leaves by a tunnel, and no host endpoint is for all interfaces.
+    Tunnel,
     /// The service leads nowhere.
     Nowhere,
 }
@@ -71,32 +77,36 @@ pub(crate) fn hear<'c>(world: &mut World<'c>, flow: &Flow) -> Case<'c> {
         Translation::Refused => {
             let egress = egress(world, flow, &src, &dst);
             let ingress = Part::Known(Side::NONE, Why::Nowhere);
-            Case { egress, ingress, refused: Some(Refusal::Service), backend: None }
+            let refused = Some(Refusal::Service);
+            Case { egress, ingress, refused, backend: None, gates: Vec::new() }
         }
         Translation::To(backend) => hear_at(world, flow, backend),
-        Translation::Unchanged => both_ends(world, flow, &src, &dst, None),
+        Translation::Unchanged => both_ends(world, flow, flow, &src, &dst),
     }
 }
 
 /// Hears a flow that a service sends to a backend.
 pub(crate) fn hear_at<'c>(world: &mut World<'c>, flow: &Flow, backend: SocketAddr) -> Case<'c> {
-    let flow = flow.to(backend);
-    let (src, dst) = (world.party(flow.src), world.party(flow.dst));
-    both_ends(world, &flow, &src, &dst, Some(backend))
+    let led = flow.to(backend);
+    let (src, dst) = (world.party(led.src), world.party(led.dst));
+    Case { backend: Some(backend), ..both_ends(world, flow, &led, &src, &dst) }
 }
 
+/// `asked` is the flow as its sender addressed it, `flow` what a service made of it.
 fn both_ends<'c>(
     world: &mut World<'c>,
+    asked: &Flow,
     flow: &Flow,
     src: &Party<'c>,
     dst: &Party<'c>,
-    backend: Option<SocketAddr>,
 ) -> Case<'c> {
+    let arriving = passage::arriving(world, asked, flow, src, dst);
     Case {
         egress: egress(world, flow, src, dst),
-        ingress: ingress(world, flow, src, dst),
+        ingress: ingress(world, &arriving, flow, src, dst),
         refused: (!host_accepts(world, flow, src, dst)).then_some(Refusal::Host),
-        backend,
+        backend: None,
+        gates: passage::gates(world, asked, flow, src, dst),
     }
 }
 
@@ -117,16 +127,33 @@ fn egress<'c>(world: &mut World<'c>, flow: &Flow, src: &Party<'c>, dst: &Party<'
     match (src.endpoint, is_private(src, dst)) {
         (None, _) => Part::Known(Side::NONE, Why::NoEndpoint),
         (_, Some(why)) => Part::Known(Side::NONE, why),
-        (Some(endpoint), None) => ask(world, endpoint, src, Direction::Egress, flow),
+        (Some(endpoint), None) if src.is_pod => {
+            let (whom, direction) = (Whom::End(endpoint), Direction::Egress);
+            Part::Asks(vec![Question { whom, direction, facts: facts(flow) }])
+        }
+        (Some(_), None) => match passage::departure(world, src, dst, flow) {
+            Some(guard) => ask_host(world, guard, src, Direction::Egress, flow, flow),
+            None => Part::Known(Side::NONE, Why::Tunnel),
+        },
     }
 }
 
-fn ingress<'c>(world: &mut World<'c>, flow: &Flow, src: &Party<'c>, dst: &Party<'c>) -> Part<'c> {
-    match (dst.endpoint, is_private(src, dst)) {
-        (_, Some(why)) => Part::Known(Side::NONE, why),
+fn ingress<'c>(
+    world: &mut World<'c>,
+    arriving: &Flow,
+    flow: &Flow,
+    src: &Party<'c>,
+    dst: &Party<'c>,
+) -> Part<'c> {
+    match (dst.endpoint, dst.guard, is_private(src, dst)) {
+        (.., Some(why)) => Part::Known(Side::NONE, why),
         _ if is_to_own_host(src, dst) => Part::Known(Side::NONE, Why::ToOwnHost),
-        (None, _) => Part::Known(Side::NONE, Why::NoEndpoint),
-        (Some(endpoint), None) => ask(world, endpoint, dst, Direction::Ingress, flow),
+        (_, Some(guard), None) => ask_host(world, guard, dst, Direction::Ingress, arriving, flow),
+        (Some(endpoint), None, None) => {
+            let (whom, direction) = (Whom::End(endpoint), Direction::Ingress);
+            Part::Asks(vec![Question { whom, direction, facts: facts(flow) }])
+        }
+        (None, ..) => Part::Known(Side::NONE, Why::NoEndpoint),
     }
 }
 
@@ -139,24 +166,50 @@ fn host_accepts(world: &mut World<'_>, flow: &Flow, src: &Party<'_>, dst: &Party
     is_discovery || world.settings(node).default_endpoint_to_host_action != HostAction::Drop
 }
 
-fn ask<'c>(
+/// Asks a host endpoint about its node's own connections: untracked and pre-DNAT policies see them
+/// as they arrive, and what they leave open is for the others.
+fn ask_host<'c>(
     world: &mut World<'c>,
-    endpoint: &'c Endpoint,
+    guard: Guard<'c>,
     party: &Party<'c>,
     direction: Direction,
+    arriving: &Flow,
     flow: &Flow,
 ) -> Part<'c> {
     let is_ingress = direction == Direction::Ingress;
-    if !party.is_pod && is_failsafe(world, party, is_ingress, flow) {
+    if party.node.is_some_and(|node| is_failsafe(world, node, is_ingress, arriving)) {
         return Part::Known(Side::without_policy(Fate::Allow), Why::Failsafe);
     }
-    Part::Asks(Question { endpoint, direction, facts: facts(flow) })
+    let mut questions = early(guard.host, direction, arriving);
+    questions.push(Question { whom: Whom::End(guard.endpoint), direction, facts: facts(flow) });
+    Part::Asks(questions)
 }
 
-/// Whether the flow is one of those that keep a host reachable: no policy of a host endpoint is
-/// asked about them.
-fn is_failsafe(world: &mut World<'_>, party: &Party<'_>, is_ingress: bool, flow: &Flow) -> bool {
-    let (Some(node), Some(port)) = (party.node, flow.dst_port) else { return false };
+/// What is asked before services are translated.
+pub(super) fn early<'c>(
+    host: &'c HostEndpoint,
+    direction: Direction,
+    arriving: &Flow,
+) -> Vec<Question<'c>> {
+    let passages = [Passage::Untracked, Passage::PreDnat].into_iter();
+    let passages = passages.filter(|passage| passage.concerns(host, direction));
+    let question = |passage| Question {
+        whom: Whom::Passage(host, passage),
+        direction,
+        facts: facts(arriving),
+    };
+    passages.map(question).collect()
+}
+
+/// Whether the flow is one of those that keep a node reachable: no policy for its own connections
+/// is asked about them.
+pub(super) fn is_failsafe(
+    world: &mut World<'_>,
+    node: &Arc<str>,
+    is_ingress: bool,
+    flow: &Flow,
+) -> bool {
+    let Some(port) = flow.dst_port else { return false };
     let settings = world.settings(node);
     let (ports, far) = if is_ingress {
         (&settings.failsafe_inbound_host_ports, flow.src)
@@ -170,7 +223,7 @@ fn is_failsafe(world: &mut World<'_>, party: &Party<'_>, is_ingress: bool, flow:
     })
 }
 
-fn facts(flow: &Flow) -> PacketFacts {
+pub(super) fn facts(flow: &Flow) -> PacketFacts {
     PacketFacts {
         src: flow.src.into(),
         dst: flow.dst.into(),
@@ -187,27 +240,58 @@ fn facts(flow: &Flow) -> PacketFacts {
 impl<'c> Case<'c> {
     /// What policies are to be asked.
     pub(crate) fn questions(&self) -> impl Iterator<Item = Question<'c>> {
-        [&self.egress, &self.ingress].into_iter().filter_map(|part| match part {
-            Part::Asks(question) => Some(*question),
-            Part::Known(..) => None,
-        })
+        let gates = self.gates.iter().map(|gate| &gate.questions[..]);
+        let parts = [self.egress.questions(), self.ingress.questions()].into_iter().chain(gates);
+        parts.flatten().copied()
     }
 
-    /// The endpoints whose policies are to be asked, and whether that is about ingress.
-    pub(crate) fn asked(&self) -> impl Iterator<Item = (&'c Endpoint, bool)> {
-        self.questions().map(|q| (q.endpoint, q.direction == Direction::Ingress))
+    /// The tiers that are to be asked, and whether that is about ingress.
+    pub(crate) fn asked(&self) -> impl Iterator<Item = (&'c [TierPolicies], bool)> {
+        self.questions().map(|q| (q.whom.tiers(), q.direction == Direction::Ingress))
     }
 
-    /// The answer, with what policies said to each of the questions.
-    pub(crate) fn answer(self, said: &mut impl Iterator<Item = Side>) -> Answer {
+    /// The answer, with what policies said to each of the questions. The host endpoints on the way
+    /// are told of if they are `wanted`.
+    pub(crate) fn answer(self, said: &mut impl Iterator<Item = Side>, wanted: bool) -> Answer {
         let mut side = |part| match part {
             Part::Known(side, _) => side,
-            // There is an answer to each question; without one nothing is allowed.
-            Part::Asks(_) => said.next().unwrap_or(Side::without_policy(Fate::Deny)),
+            Part::Asks(questions) => first(&questions, said),
         };
         let (egress, ingress) = (side(self.egress), side(self.ingress));
-        let passes = egress.passes() && ingress.passes() && self.refused.is_none();
+        let passage = |gate: Gate<'c>| PassageSide {
+            node: gate.node.clone(),
+            host_endpoint: gate.host.key.clone(),
+            direction: gate.word(),
+            side: first(&gate.questions, said),
+        };
+        let passages: Vec<_> = self.gates.into_iter().map(passage).collect();
+        let passes = egress.passes()
+            && ingress.passes()
+            && passages.iter().all(|passage| passage.side.passes())
+            && self.refused.is_none();
         let verdict = if passes { Fate::Allow } else { Fate::Deny };
-        Answer { verdict, egress, ingress, backend: self.backend }
+        let passages = wanted.then_some(passages);
+        Answer { verdict, egress, ingress, backend: self.backend, passages }
+    }
+}
+
+/// The first of the answers to questions that decides.
+fn first(questions: &[Question<'_>], said: &mut impl Iterator<Item = Side>) -> Side {
+    // There is an answer to each question; without one nothing is allowed.
+    let mut answers =
+        questions.iter().map(|_| said.next().unwrap_or(Side::without_policy(Fate::Deny)));
+    let decided = answers.by_ref().find(|side| side.verdict != Fate::None);
+    answers.for_each(drop);
+    decided.unwrap_or(Side::NONE)
+}
+
+// === impl Part ===
+
+impl<'c> Part<'c> {
+    fn questions(&self) -> &[Question<'c>] {
+        match self {
+            Self::Asks(questions) => questions,
+            Self::Known(..) => &[],
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::thread::{self, ScopedJoinHandle};
 
 use hashbrown::HashMap;
 use margay_compile::Compiler;
-use margay_model::{Endpoint, PolicyKey, TierPolicies};
+use margay_model::{Endpoint, HostEndpoint, PolicyKey, TierPolicies};
 use margay_tables::classifier::{
     Cause, Classifier, ClusterPolicies, Decision, Direction, EndpointPolicy, Membership,
     PacketFacts, PolicyBook, Standing, Vectors, Verdict,
@@ -20,9 +20,29 @@ use crate::dataplane::names::Known;
 /// What an endpoint is asked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Question<'c> {
-    pub(crate) endpoint: &'c Endpoint,
+    pub(crate) whom: Whom<'c>,
     pub(crate) direction: Direction,
     pub(crate) facts: PacketFacts,
+}
+
+/// Whose policies are asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Whom<'c> {
+    /// Those of an end of the flow, with its profiles: they decide in any case.
+    End(&'c Endpoint),
+    /// A list of a host endpoint, which may leave it open: the verdict is none.
+    Passage(&'c HostEndpoint, Passage),
+}
+
+/// The lists of a host endpoint that are asked besides the one for its own connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Passage {
+    /// About each packet.
+    Untracked,
+    /// About connections before services are translated.
+    PreDnat,
+    /// About connections that pass through the node.
+    Forward,
 }
 
 /// Everybody who decides.
@@ -49,6 +69,8 @@ struct Juror<'c> {
     /// share them.
     tiers: HashMap<usize, Option<Membership>>,
     vectors: Vectors,
+    /// Lists of host endpoints, by where they lie in memory.
+    passages: HashMap<usize, EndpointPolicy>,
     /// The profiles of endpoints, which differ by namespace and service account.
     profiles: HashMap<&'c [PolicyKey], EndpointPolicy>,
 }
@@ -88,7 +110,7 @@ impl<'c> Jury<'c> {
             let asked = self.jurors.iter_mut().enumerate().map(|(number, juror)| {
                 scope.spawn(move || {
                     let numbered = questions.iter().enumerate();
-                    let own = numbered.filter(|(_, q)| share(q.endpoint, count) == number);
+                    let own = numbered.filter(|(_, q)| share(q.whom.tiers(), count) == number);
                     own.map(|(at, question)| (at, juror.decide(law, question))).collect::<Vec<_>>()
                 })
             });
@@ -107,7 +129,7 @@ impl<'c> Jury<'c> {
 /// All tiers with all of their policies.
 fn tiers(compiler: &Compiler) -> Vec<TierPolicies> {
     let tiers = compiler.tiers().into_iter().map(|tier| {
-        let policies = || tier.policies.iter().filter(|policy| !policy.host_path_only);
+        let policies = || tier.policies.iter().filter(|policy| !policy.stage.is_host_path());
         TierPolicies {
             ingress: policies().filter(|p| p.ingress).map(|p| p.key.clone()).collect(),
             egress: policies().filter(|p| p.egress).map(|p| p.key.clone()).collect(),
@@ -124,9 +146,9 @@ fn outcome<T>(thread: ScopedJoinHandle<'_, T>) -> T {
 }
 
 /// Which of so many jurors an endpoint has: the same one as all endpoints with the same tiers.
-fn share(endpoint: &Endpoint, count: usize) -> usize {
+fn share(tiers: &[TierPolicies], count: usize) -> usize {
     // Fibonacci hashing: addresses of allocations differ in their middle bits.
-    let mixed = (endpoint.tiers.as_ptr().addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (tiers.as_ptr().addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 32) as usize % count.max(1)
 }
 
@@ -134,7 +156,16 @@ fn share(endpoint: &Endpoint, count: usize) -> usize {
 
 impl<'c> Juror<'c> {
     fn decide(&mut self, law: &Law<'c>, question: &Question<'c>) -> Side {
-        let decision = self.ask(law, question);
+        let decision = match question.whom {
+            Whom::End(endpoint) => self.ask(law, endpoint, question),
+            Whom::Passage(..) => {
+                let decision = self.ask_passage(law, question);
+                if decision.cause == Cause::NoProfile {
+                    return Side::NONE;
+                }
+                decision
+            }
+        };
         let by_rule = decision.policy.zip(decision.rule);
         let ingress = question.direction == Direction::Ingress;
         Side {
@@ -149,8 +180,13 @@ impl<'c> Juror<'c> {
     }
 
     /// Tiers first, then, where none decides, the profiles.
-    fn ask<'l>(&'l mut self, law: &'l Law<'c>, question: &Question<'c>) -> Decision<'l> {
-        let Question { endpoint, direction, facts } = question;
+    fn ask<'l>(
+        &'l mut self,
+        law: &'l Law<'c>,
+        endpoint: &'c Endpoint,
+        question: &Question<'c>,
+    ) -> Decision<'l> {
+        let Question { direction, facts, .. } = question;
         let Law { book, classifier, cluster, .. } = law;
         let membership = self.tiers.entry(endpoint.tiers.as_ptr().addr());
         let membership = membership.or_insert_with(|| cluster.membership(&endpoint.tiers));
@@ -165,5 +201,45 @@ impl<'c> Juror<'c> {
         let policy = self.profiles.entry(&*endpoint.profiles);
         let policy = policy.or_insert_with(|| book.apart(&[], &endpoint.profiles));
         classifier.decide(policy, *direction, facts)
+    }
+
+    /// A list without profiles.
+    fn ask_passage<'l>(&'l mut self, law: &'l Law<'c>, question: &Question<'c>) -> Decision<'l> {
+        let tiers = question.whom.tiers();
+        let policy = self.passages.entry(tiers.as_ptr().addr());
+        let policy = policy.or_insert_with(|| law.book.apart(tiers, &[]));
+        law.classifier.decide(policy, question.direction, &question.facts)
+    }
+}
+
+// === impl Whom ===
+
+impl<'c> Whom<'c> {
+    /// The tiers that are asked.
+    pub(crate) fn tiers(&self) -> &'c [TierPolicies] {
+        match *self {
+            Self::End(endpoint) => &endpoint.tiers,
+            Self::Passage(host, passage) => passage.of(host),
+        }
+    }
+}
+
+// === impl Passage ===
+
+impl Passage {
+    fn of(self, host: &HostEndpoint) -> &[TierPolicies] {
+        match self {
+            Self::Untracked => &host.untracked,
+            Self::PreDnat => &host.pre_dnat,
+            Self::Forward => &host.forward,
+        }
+    }
+
+    /// Whether a host endpoint has policies to ask, for one direction.
+    pub(crate) fn concerns(self, host: &HostEndpoint, direction: Direction) -> bool {
+        self.of(host).iter().any(|tier| match direction {
+            Direction::Ingress => !tier.ingress.is_empty(),
+            Direction::Egress => !tier.egress.is_empty(),
+        })
     }
 }

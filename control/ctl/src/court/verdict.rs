@@ -13,6 +13,21 @@ pub(crate) struct Answer {
     pub(crate) ingress: Side,
     /// Where a service led.
     pub(crate) backend: Option<SocketAddr>,
+    /// What the host endpoints between the ends say, where they are asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) passages: Option<Vec<PassageSide>>,
+}
+
+/// What a host endpoint says of a flow that passes through its node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PassageSide {
+    pub(crate) node: Arc<str>,
+    pub(crate) host_endpoint: Arc<str>,
+    /// `ingress` where the flow comes into the node, `egress` where it leaves it.
+    pub(crate) direction: &'static str,
+    #[serde(flatten)]
+    pub(crate) side: Side,
 }
 
 /// What one end says.

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::court::Court;
 use crate::court::flow::Flow;
-use crate::court::verdict::{Answer, Fate, Side};
+use crate::court::verdict::{Answer, Fate, PassageSide, Side};
 use crate::dataplane::flows::{Seen, seen};
 use crate::dataplane::names::Known;
 use crate::failure::{Failure, with_sources};
@@ -60,6 +60,9 @@ pub(super) struct Told {
     pub(super) verdict: Fate,
     pub(super) egress: Side,
     pub(super) ingress: Side,
+    /// What host endpoints between the ends say.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) passages: Vec<PassageSide>,
 }
 
 /// Compares what the connections of the dataplane are told in two clusters.
@@ -127,6 +130,6 @@ fn told(court: &mut Court<'_>, flow: &Flow, backend: Option<SocketAddr>) -> Told
         Some(backend) => court.hear_at(flow, backend),
         None => court.hear(flow),
     };
-    let Answer { verdict, egress, ingress, .. } = court.decide(case);
-    Told { verdict, egress, ingress }
+    let Answer { verdict, egress, ingress, passages, .. } = court.decide(case);
+    Told { verdict, egress, ingress, passages: passages.unwrap_or_default() }
 }

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use serde::Serialize;
 
 use super::flows::{FlowChange, FlowChanges};
-use crate::court::verdict::{Fate, Side};
+use crate::court::verdict::{Fate, PassageSide, Side};
 use crate::output::Table;
 use crate::reach::group::{Group, groups};
 use crate::reach::outcome::{Part, Said};
@@ -127,7 +127,7 @@ impl PairChange {
     }
 
     fn row(&self) -> Vec<String> {
-        let said = |said: &Said| words(said.verdict, &said.egress, &said.ingress);
+        let said = |said: &Said| words(said.verdict, &said.egress, &said.ingress, &[]);
         let (old, new) = (said(&self.old), said(&self.new));
         vec![self.from.clone(), self.to.clone(), self.what.clone(), old, new]
     }
@@ -145,27 +145,28 @@ fn row(flow: &FlowChange) -> Vec<String> {
         ends.src.to_string(),
         to,
         ends.backend.map(|backend| backend.to_string()).unwrap_or_default(),
-        words(old.verdict, &old.egress, &old.ingress),
-        words(new.verdict, &new.egress, &new.ingress),
+        words(old.verdict, &old.egress, &old.ingress, &old.passages),
+        words(new.verdict, &new.egress, &new.ingress, &new.passages),
     ]
 }
 
 /// A verdict and what decided.
-fn words(verdict: Fate, egress: &Side, ingress: &Side) -> String {
+fn words(verdict: Fate, egress: &Side, ingress: &Side, passages: &[PassageSide]) -> String {
     let by = |word: &str, side: &Side| match (&side.policy, side.rule, &side.tier) {
         (Some(policy), Some(rule), _) => format!("{word} {policy}#{rule}"),
         (_, _, Some(tier)) => format!("{word} end of {tier}"),
         _ => format!("{word} no profile"),
     };
-    let sides = [("egress", egress), ("ingress", ingress)];
-    let reasons: Vec<_> = if verdict == Fate::Deny {
-        let denied = sides.into_iter().filter(|(_, side)| !side.passes());
-        denied.map(|(word, side)| by(word, side)).collect()
-    } else {
-        // Profiles allow where no policy says anything.
-        let policed = sides.into_iter().filter(|(_, side)| side.tier.is_some());
-        policed.map(|(word, side)| by(word, side)).collect()
+    let ends = [("egress".to_owned(), egress), ("ingress".to_owned(), ingress)];
+    let on_the_way =
+        passages.iter().map(|p| (format!("host endpoint {}", p.host_endpoint), &p.side));
+    // Profiles allow where no policy says anything.
+    let is_reason = |side: &Side| match verdict {
+        Fate::Deny => !side.passes(),
+        _ => side.tier.is_some(),
     };
+    let sides = ends.into_iter().chain(on_the_way).filter(|(_, side)| is_reason(side));
+    let reasons: Vec<_> = sides.map(|(word, side)| by(&word, side)).collect();
     let verdict = if verdict == Fate::Deny { "deny" } else { "allow" };
     if reasons.is_empty() {
         verdict.to_owned()

@@ -7,6 +7,7 @@
 //! - [`service`]: where a service leads;
 //! - [`words`]: rules in words; [`criterion`]: why a rule does not match; [`walk`]: the way through
 //!   an endpoint's tiers;
+//! - [`passage`]: host endpoints on the way, and what is assumed of them;
 //! - [`staged`]: what staged policies would change;
 //! - [`report`]: what is told; [`print`]: how it is told to people.
 
@@ -18,6 +19,8 @@ mod service;
 mod words;
 mod criterion;
 mod walk;
+
+mod passage;
 
 mod staged;
 
@@ -33,7 +36,9 @@ use margay_resources::Kind;
 
 use crate::court::flow::Flow;
 use crate::court::judge::{Part, Refusal, Why};
-use crate::court::verdict::{Answer, Side};
+use crate::court::jury::{Question, Whom};
+use crate::court::passage::Gate;
+use crate::court::verdict::{Answer, Fate, PassageSide, Side};
 use crate::court::{self, Court};
 use crate::dataplane::names::Known;
 use crate::objects::{self, ReadError};
@@ -42,9 +47,9 @@ use crate::output;
 use criterion::Reader;
 use place::{Catalog, Place, What};
 pub(crate) use question::{Args, QuestionError};
-use report::{FlowReport, PartyReport, Report, SideReport};
+use report::{FlowReport, ListReport, PartyReport, PassageReport, Report, SideReport};
 use staged::Preview;
-use walk::Walker;
+use walk::{Walk, Walker};
 use words::Meanings;
 
 /// What only this command reads.
@@ -116,11 +121,18 @@ impl<'c> Expert<'c> {
         let led = case.backend.map_or(*flow, |backend| flow.to(backend));
         let staged =
             self.preview.as_ref().and_then(|preview| preview.report(flow, &case, self.known));
-        let endpoints = [flow.src, led.dst].map(|address| court.world.party(address).endpoint);
-        let endpoints = endpoints.map(|endpoint| endpoint.map(|endpoint| &*endpoint.key));
-        let egress = self.side(&case.egress, &led, endpoints);
-        let ingress = self.side(&case.ingress, &led, endpoints);
+        let egress = self.side(&court, &case.egress);
+        let ingress = self.side(&court, &case.ingress);
+        let assumed = passage::assumed(&court, flow, &case);
+        let gates: Vec<_> =
+            case.gates.iter().map(|gate| self.passage(&court, flow, gate)).collect();
         let answer = court.decide(case);
+        let said = answer.passages.iter().flatten().map(|passage| passage.side.clone());
+        let passages = gates
+            .into_iter()
+            .zip(said)
+            .map(|(passage, side)| PassageReport { side: passage.side.decided(side), ..passage });
+        let passages = passages.collect();
         let nowhere = refused == Some(Refusal::Service);
         Report {
             flow: FlowReport::from(flow),
@@ -132,31 +144,67 @@ impl<'c> Expert<'c> {
             egress: egress.decided(answer.egress),
             ingress: ingress.decided(answer.ingress),
             backend: answer.backend,
+            passages,
+            assumed,
             staged,
         }
     }
 
     /// How a side comes to its verdict.
-    fn side(&self, part: &Part<'c>, flow: &Flow, endpoints: [Option<&'c str>; 2]) -> SideReport {
+    fn side(&self, court: &Court<'c>, part: &Part<'c>) -> SideReport {
         match part {
             Part::Known(side, why) => SideReport::without_policies(side, not_asked(*why)),
-            Part::Asks(question) => {
-                let reader = Reader {
-                    state: self.compiler.state(),
-                    meanings: Meanings(self.compiler),
-                    known: self.known,
-                    flow: *flow,
-                    endpoints,
-                };
-                let walker = Walker {
-                    compiler: self.compiler,
-                    reader,
-                    endpoint: question.endpoint,
-                    direction: question.direction,
-                    all: self.all,
-                };
-                SideReport::walked(walker.walk())
+            Part::Asks(questions) => self.walked(court, questions),
+        }
+    }
+
+    /// The way through the policies that are asked, until one decides.
+    fn walked(&self, court: &Court<'c>, questions: &[Question<'c>]) -> SideReport {
+        let mut lists = Vec::new();
+        for question in questions {
+            let walk = self.walk(court, question);
+            let Whom::Passage(_, passage) = question.whom else {
+                return SideReport::walked(lists, Some(walk));
+            };
+            let is_decided = walk.conclusion.verdict != Fate::None;
+            lists.push(ListReport { list: passage::name(passage), walk });
+            if is_decided {
+                break;
             }
+        }
+        SideReport::walked(lists, None)
+    }
+
+    fn walk(&self, court: &Court<'c>, question: &Question<'c>) -> Walk {
+        let flow = Flow::of(&question.facts);
+        let endpoint = |address| court.world.party(address).endpoint.map(|end| &*end.key);
+        let reader = Reader {
+            state: self.compiler.state(),
+            meanings: Meanings(self.compiler),
+            known: self.known,
+            flow,
+            endpoints: [endpoint(flow.src), endpoint(flow.dst)],
+        };
+        let key = match question.whom {
+            Whom::End(endpoint) => endpoint.key.clone(),
+            Whom::Passage(host, _) => format!("/{}/", host.key).into(),
+        };
+        let Question { whom, direction, .. } = *question;
+        let all = self.all;
+        Walker { compiler: self.compiler, reader, whom, key: &key, direction, all }.walk()
+    }
+
+    /// What a host endpoint says on the way.
+    fn passage(&self, court: &Court<'c>, flow: &Flow, gate: &Gate<'c>) -> PassageReport {
+        let [arriving, judged] = gate.flows;
+        let other = [judged, arriving].into_iter().find(|other| other != flow);
+        PassageReport {
+            node: gate.node.clone(),
+            host_endpoint: gate.host.key.clone(),
+            direction: gate.word(),
+            flow: other.as_ref().map(FlowReport::from),
+            by: passage::by(court, gate),
+            side: self.walked(court, &gate.questions),
         }
     }
 
@@ -201,6 +249,9 @@ fn not_asked(why: Why) -> &'static str {
         Why::SamePod => "a pod may always talk to itself",
         Why::FromOwnHost => "a node may always talk to its own pods",
         Why::ToOwnHost => "what its own pods send to a node is decided by their egress policies",
+        Why::Tunnel => {
+            "it leaves by a tunnel, and no host endpoint of the node is for all interfaces"
+        }
         Why::Failsafe => "a failsafe port, which keeps hosts reachable whatever policies say",
         Why::Nowhere => "the service leads nowhere",
     }
@@ -223,6 +274,13 @@ fn because(answer: &Answer, refused: Option<Refusal>) -> String {
     if !answer.ingress.passes() {
         reasons.push(format!("the destination's ingress is denied by {}", by(&answer.ingress)));
     }
+    for passage in answer.passages.iter().flatten().filter(|passage| !passage.side.passes()) {
+        let PassageSide { node, host_endpoint, direction, side } = passage;
+        reasons.push(format!(
+            "the {direction} of node {node} is denied at host endpoint {host_endpoint} by {}",
+            by(side)
+        ));
+    }
     if refused == Some(Refusal::Host) {
         reasons.push("defaultEndpointToHostAction of the pod's own node is Drop".to_owned());
     }
@@ -231,6 +289,10 @@ fn because(answer: &Answer, refused: Option<Refusal>) -> String {
             if side.policy.is_some() {
                 reasons.push(format!("{word} is allowed by {}", by(side)));
             }
+        }
+        for passage in answer.passages.iter().flatten().filter(|p| p.side.policy.is_some()) {
+            let PassageSide { host_endpoint, side, .. } = passage;
+            reasons.push(format!("host endpoint {host_endpoint} allows it by {}", by(side)));
         }
     }
     if reasons.is_empty() { "no policy is asked".to_owned() } else { reasons.join("; ") }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
-use super::report::{FlowReport, PartyReport, Report, SideReport};
+use super::report::{FlowReport, PartyReport, PassageReport, Report, SideReport};
 use super::service::ServiceReport;
 use super::staged::StagedReport;
 use super::walk::{Outcome, PolicyStep, RuleStep, TierStep, Walk};
@@ -23,7 +23,16 @@ pub(super) fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
         service(out, report)?;
     }
     side(out, "Egress of the source", &report.egress)?;
+    for report in &report.passages {
+        passage(out, report)?;
+    }
     side(out, "Ingress of the destination", &report.ingress)?;
+    if !report.assumed.is_empty() {
+        writeln!(out)?;
+    }
+    for assumed in &report.assumed {
+        writeln!(out, "Assumed   {assumed}")?;
+    }
     if let Some(report) = &report.staged {
         staged(out, report)?;
     }
@@ -132,6 +141,34 @@ fn side(out: &mut impl Write, title: &str, report: &SideReport) -> io::Result<()
     writeln!(out, "{title}: {}", by(&report.side))?;
     if let Some(why) = report.not_asked {
         writeln!(out, "  {why}")?;
+    }
+    steps(out, report)
+}
+
+/// A host endpoint on the way.
+fn passage(out: &mut impl Write, report: &PassageReport) -> io::Result<()> {
+    let PassageReport { node, host_endpoint, direction, .. } = report;
+    let way = if *direction == "ingress" { "Into" } else { "Out of" };
+    writeln!(out)?;
+    writeln!(out, "{way} node {node}, host endpoint {host_endpoint}: {}", by(&report.side.side))?;
+    writeln!(out, "  by {}", report.by)?;
+    if let Some(report) = &report.flow {
+        writeln!(out, "  as {}", flow(report))?;
+    }
+    steps(out, &report.side)
+}
+
+/// The policies that were asked.
+fn steps(out: &mut impl Write, report: &SideReport) -> io::Result<()> {
+    for list in &report.lists {
+        let what = match list.list {
+            "untracked" => "untracked policies",
+            "preDNAT" => "pre-DNAT policies",
+            _ => "policies for forwarded traffic",
+        };
+        let open = list.walk.conclusion.verdict == Fate::None;
+        writeln!(out, "  {what}{}", if open { ": nothing decides" } else { "" })?;
+        walk(out, &list.walk)?;
     }
     match &report.walk {
         Some(walk) => self::walk(out, walk),

@@ -29,6 +29,10 @@ pub(super) struct Report {
     pub(super) ingress: SideReport,
     /// Where the service led.
     pub(super) backend: Option<SocketAddr>,
+    /// What host endpoints say on the way between the ends.
+    pub(super) passages: Vec<PassageReport>,
+    /// What was assumed, since the datastore does not tell.
+    pub(super) assumed: Vec<String>,
     /// What staged policies would change.
     pub(super) staged: Option<StagedReport>,
 }
@@ -70,9 +74,38 @@ pub(super) struct SideReport {
     pub(super) side: Side,
     /// Why no policy was asked.
     pub(super) not_asked: Option<&'static str>,
+    /// The lists that a host endpoint is asked before or instead, as far as they were reached.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) lists: Vec<ListReport>,
     /// How the policies came to it.
     #[serde(flatten)]
     pub(super) walk: Option<Walk>,
+}
+
+/// A list of a host endpoint.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ListReport {
+    /// `untracked`, `preDNAT` or `forward`.
+    pub(super) list: &'static str,
+    #[serde(flatten)]
+    pub(super) walk: Walk,
+}
+
+/// A host endpoint on the way.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PassageReport {
+    pub(super) node: Arc<str>,
+    pub(super) host_endpoint: Arc<str>,
+    /// `ingress` where the flow comes into the node, `egress` where it leaves it.
+    pub(super) direction: &'static str,
+    /// The flow as it is judged there, if it is another than the sender's.
+    pub(super) flow: Option<FlowReport>,
+    /// By which interface.
+    pub(super) by: String,
+    #[serde(flatten)]
+    pub(super) side: SideReport,
 }
 
 // === impl SideReport ===
@@ -80,12 +113,14 @@ pub(super) struct SideReport {
 impl SideReport {
     /// A side whose policies are not asked.
     pub(super) fn without_policies(side: &Side, why: &'static str) -> Self {
-        Self { side: side.clone(), not_asked: Some(why), walk: None }
+        Self { side: side.clone(), not_asked: Some(why), lists: Vec::new(), walk: None }
     }
 
-    /// A side whose policies were asked.
-    pub(super) fn walked(walk: Walk) -> Self {
-        Self { side: walk.conclusion.clone(), not_asked: None, walk: Some(walk) }
+    /// A side whose policies were asked: lists first, then the others if they were reached.
+    pub(super) fn walked(lists: Vec<ListReport>, walk: Option<Walk>) -> Self {
+        let last = walk.as_ref().or(lists.last().map(|list| &list.walk));
+        let side = last.map_or(Side::NONE, |walk| walk.conclusion.clone());
+        Self { side, not_asked: None, lists, walk }
     }
 
     /// The side with what the classifier said, which counts.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use margay_compile::Compiler;
-use margay_model::{Endpoint, PolicyKey};
+use margay_model::{PolicyKey, TierPolicies};
 use margay_resources::k8s::NetworkPolicy;
 use margay_resources::v3::{self, StagedAction};
 use margay_resources::{Kind, Resource};
@@ -85,7 +85,7 @@ impl Preview {
         let case = court.hear(flow);
         let asked: Vec<_> = today.asked().chain(case.asked()).collect();
         let concerned = self.policies.iter().filter(|policy| {
-            asked.iter().any(|(endpoint, ingress)| names(endpoint, *ingress, &policy.becomes))
+            asked.iter().any(|(tiers, ingress)| names(tiers, *ingress, &policy.becomes))
         });
         let policies: Vec<_> = concerned.cloned().collect();
         if policies.is_empty() {
@@ -96,9 +96,9 @@ impl Preview {
     }
 }
 
-/// Whether a policy polices an endpoint in a direction.
-fn names(endpoint: &Endpoint, ingress: bool, key: &PolicyKey) -> bool {
-    let mut tiers = endpoint.tiers.iter();
+/// Whether a policy is among those of tiers for a direction.
+fn names(tiers: &[TierPolicies], ingress: bool, key: &PolicyKey) -> bool {
+    let mut tiers = tiers.iter();
     tiers.any(|tier| if ingress { &tier.ingress } else { &tier.egress }.contains(key))
 }
 

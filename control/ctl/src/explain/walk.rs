@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use margay_compile::{Compiler, PolicyView, TierView};
-use margay_model::{Action, DefaultAction, Endpoint, Policy, PolicyKey, TierPolicies};
+use margay_compile::{Compiler, PolicyView, Stage, TierView};
+use margay_model::{Action, DefaultAction, Policy, PolicyKey, TierPolicies};
 use margay_tables::classifier::Direction;
 use serde::Serialize;
 
 use super::criterion::Reader;
 use super::words::{self, Meanings};
+use crate::court::jury::{Passage, Whom};
 use crate::court::verdict::{Fate, Side};
 
 /// So many policies that do not apply are told of in each tier, unless all are wanted.
@@ -110,7 +111,9 @@ pub(super) struct NotApplied {
 pub(super) struct Walker<'c> {
     pub(super) compiler: &'c Compiler,
     pub(super) reader: Reader<'c>,
-    pub(super) endpoint: &'c Endpoint,
+    pub(super) whom: Whom<'c>,
+    /// The key of the endpoint.
+    pub(super) key: &'c str,
     pub(super) direction: Direction,
     /// Tell of all policies that do not apply.
     pub(super) all: bool,
@@ -122,11 +125,15 @@ impl Walker<'_> {
     /// Walks until something decides.
     pub(super) fn walk(&self) -> Walk {
         let mut conclusion = None;
-        let tiers = self.compiler.tiers().into_iter();
+        let tiers = self.compiler.tiers().into_iter().filter(|tier| self.has_part_of(tier));
         let tiers = tiers.map(|tier| self.tier(&tier, &mut conclusion)).collect();
+        let (named, otherwise) = match self.whom {
+            Whom::End(endpoint) => (&endpoint.profiles[..], Side::without_policy(Fate::Deny)),
+            Whom::Passage(..) => (&[][..], Side::NONE),
+        };
         let mut profiles = Vec::new();
         if conclusion.is_none() {
-            for profile in self.endpoint.profiles.iter() {
+            for profile in named {
                 let step = self.policy(profile, None);
                 conclusion = step.conclusion(None);
                 profiles.push(step);
@@ -135,17 +142,18 @@ impl Walker<'_> {
                 }
             }
         }
-        let conclusion = conclusion.unwrap_or(Side::without_policy(Fate::Deny));
+        let conclusion = conclusion.unwrap_or(otherwise);
         Walk { tiers, profiles, conclusion }
     }
 
     fn tier(&self, tier: &TierView<'_>, conclusion: &mut Option<Side>) -> TierStep {
-        let applied = self.endpoint.tiers.iter().find(|t| t.name == tier.name);
-        let applied = applied.map_or(&[][..], |t| self.policies(t));
+        let own = self.whom.tiers().iter().find(|t| t.name == tier.name);
+        let applied = own.map_or(&[][..], |t| self.policies(t));
+        let default_action = own.map_or(tier.default_action, |t| t.default_action);
         let mut step = TierStep {
             tier: tier.name.clone(),
             order: tier.order,
-            default_action: match tier.default_action {
+            default_action: match default_action {
                 DefaultAction::Deny => "Deny",
                 DefaultAction::Pass => "Pass",
             },
@@ -164,7 +172,33 @@ impl Walker<'_> {
             return step;
         }
         self.ask(tier, applied, &mut step, conclusion);
+        if conclusion.is_none()
+            && step.outcome == Outcome::Undecided
+            && default_action == DefaultAction::Deny
+        {
+            step.outcome = Outcome::DeniedAtEnd;
+            let tier = Some(tier.name.clone());
+            *conclusion = Some(Side { tier, ..Side::without_policy(Fate::Deny) });
+        }
         step
+    }
+
+    /// Whether policies of a tier could be asked here at all.
+    fn has_part_of(&self, tier: &TierView<'_>) -> bool {
+        match self.whom {
+            Whom::End(_) => true,
+            Whom::Passage(..) => tier.policies.iter().any(|view| self.is_meant(view)),
+        }
+    }
+
+    /// Whether a policy is for this point of the path.
+    fn is_meant(&self, view: &PolicyView<'_>) -> bool {
+        match self.whom {
+            Whom::End(_) => true,
+            Whom::Passage(_, Passage::Untracked) => view.stage == Stage::Untracked,
+            Whom::Passage(_, Passage::PreDnat) => view.stage == Stage::PreDnat,
+            Whom::Passage(_, Passage::Forward) => view.stage == Stage::Forward,
+        }
     }
 
     /// Asks the policies of a tier until one decides or passes.
@@ -187,11 +221,6 @@ impl Walker<'_> {
                 step.not_reached = applied.get(at + 1..).unwrap_or_default().to_vec();
                 return;
             }
-        }
-        if tier.default_action == DefaultAction::Deny {
-            step.outcome = Outcome::DeniedAtEnd;
-            let tier = Some(tier.name.clone());
-            *conclusion = Some(Side { tier, ..Side::without_policy(Fate::Deny) });
         }
     }
 
@@ -261,8 +290,9 @@ impl Walker<'_> {
 
     /// Tells why the tier's other policies do not apply.
     fn others(&self, tier: &TierView<'_>, applied: &[PolicyKey], step: &mut TierStep) {
-        let own = self.endpoint.key.split('/').next().unwrap_or_default();
-        for view in tier.policies.iter().filter(|view| !applied.contains(view.key)) {
+        let own = self.key.split('/').next().unwrap_or_default();
+        let others = tier.policies.iter().filter(|view| self.is_meant(view));
+        for view in others.filter(|view| !applied.contains(view.key)) {
             let namespace = view.key.split('/').nth(1).unwrap_or_default();
             let near = namespace.is_empty() || namespace == own;
             if self.all || near && step.not_applied.len() < OTHERS {
@@ -275,10 +305,10 @@ impl Walker<'_> {
     }
 
     fn why_not(&self, view: &PolicyView<'_>) -> String {
-        if let Some(unmet) = self.compiler.unmet(view.key, &self.endpoint.key) {
+        if let Some(unmet) = self.compiler.unmet(view.key, self.key) {
             return words::unmet(&unmet);
         }
-        if view.host_path_only {
+        if matches!(self.whom, Whom::End(_)) && view.stage.is_host_path() {
             return "it is for untracked or not yet translated traffic of host endpoints".into();
         }
         match self.direction {

@@ -9,7 +9,7 @@ use super::class::Class;
 use super::failsafe::OpenPort;
 use super::list::generic;
 use super::probe::Probe;
-use crate::court::jury::Question;
+use crate::court::jury::{Question, Whom};
 use crate::court::verdict::{Fate, Side};
 
 /// A port that clients use, where rules do not care.
@@ -110,7 +110,7 @@ pub(super) fn ask<'c>(
     let ask = |endpoint, direction, open| match endpoint {
         None => Asked::Nobody,
         Some(_) if open => Asked::Open,
-        Some(endpoint) => Asked::Of(Question { endpoint, direction, facts }),
+        Some(endpoint) => Asked::Of(Question { whom: Whom::End(endpoint), direction, facts }),
     };
     [ask(from, Direction::Egress, open_from), ask(to, Direction::Ingress, open_to)]
 }

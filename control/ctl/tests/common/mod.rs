@@ -89,9 +89,19 @@ impl Store {
 
 /// The answers to lines of input, and what was said on standard error.
 pub(crate) fn simulate(documents: &str, lines: &str) -> (Vec<Value>, String) {
+    simulate_with(&[], documents, lines)
+}
+
+/// The same with options.
+pub(crate) fn simulate_with(
+    options: &[&str],
+    documents: &str,
+    lines: &str,
+) -> (Vec<Value>, String) {
     let dir = datastore(documents);
     let url = format!("dir:{}", dir.path().display());
-    let output = margayctl(&["--datastore", &url, "policy", "simulate"], lines);
+    let words = [&["--datastore", &url, "policy", "simulate"], options].concat();
+    let output = margayctl(&words, lines);
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{errors}");
     let text = String::from_utf8(output.stdout).unwrap();
@@ -115,7 +125,7 @@ pub(crate) fn line(flow: &str) -> String {
 }
 
 /// An answer as `VERDICT out SIDE in SIDE [to BACKEND]`, with a side as `none`, `allow POLICY#RULE`
-/// or `deny end of TIER`.
+/// or `deny end of TIER`, and behind it what host endpoints on the way say.
 pub(crate) fn words(answer: &Value) -> String {
     let side = |side: &Value| {
         let verdict = side["verdict"].as_str().unwrap();
@@ -137,13 +147,23 @@ pub(crate) fn words(answer: &Value) -> String {
     if let Some(backend) = answer["backend"].as_str() {
         text += &format!(" to {backend}");
     }
+    for passage in answer["passages"].as_array().into_iter().flatten() {
+        let way = if passage["direction"] == "ingress" { "into" } else { "from" };
+        let (node, host) = (passage["node"].as_str(), passage["hostEndpoint"].as_str());
+        text += &format!("; {way} {} at {} {}", node.unwrap(), host.unwrap(), side(passage));
+    }
     text
 }
 
 /// Asks about flows and compares with what is expected.
 pub(crate) fn expect(documents: &str, table: &[(&str, &str)]) {
+    expect_with(&[], documents, table);
+}
+
+/// The same with options.
+pub(crate) fn expect_with(options: &[&str], documents: &str, table: &[(&str, &str)]) {
     let lines: String = table.iter().map(|(flow, _)| line(flow) + "\n").collect();
-    let (answers, errors) = simulate(documents, &lines);
+    let (answers, errors) = simulate_with(options, documents, &lines);
     assert_eq!(errors, "");
     assert_eq!(answers.len(), table.len());
     for (answer, (flow, expected)) in answers.iter().zip(table) {
