@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-const PROGRAMS: [&str; 5] = ["port", "uplink", "pod", "trunk", "hostflow"];
+const PROGRAMS: [&str; 6] = ["port", "uplink", "inward", "pod", "trunk", "hostflow"];
 
 fn main() {
     let source = PathBuf::from("bpf");

@@ -12,8 +12,8 @@ use margay_engine::snapshot::DeviceId;
 use margay_model::State;
 use margay_worker::{Command, Link};
 use margay_xsk::program::{
-    HostFlowProgram, PodProgram, PortProgram, ProgramError, Shortcut, TrunkProgram, Uplink,
-    UplinkConfig, XdpMode as Hook,
+    HostFlowProgram, InwardProgram, PodProgram, PortProgram, ProgramError, Shortcut, TrunkProgram,
+    Uplink, UplinkConfig, XdpMode as Hook,
 };
 use margay_xsk::{Binder, Mode, Preference, SocketOptions};
 use tracing::{info, warn};
@@ -92,6 +92,7 @@ pub(crate) struct Devices {
     trunk_up: TrunkProgram,
     trunk_index: u32,
     pod: PodProgram,
+    inward: InwardProgram,
     host_flows: Arc<HostFlowProgram>,
     /// Ethernet source of what host endpoints let in.
     arrival: [u8; 6],
@@ -126,6 +127,8 @@ impl Devices {
         let trunk_up = TrunkProgram::load(arrival)?;
         trunk_up.attach(near)?;
         let trunk_entry = entry(TRUNK, near, bound, &attached);
+        let pod = PodProgram::load(near)?;
+        let inward = InwardProgram::load(nobodys_mac(), &pod)?;
         Ok(Self {
             binder,
             links,
@@ -135,7 +138,8 @@ impl Devices {
             trunk_entry,
             trunk_up,
             trunk_index: near,
-            pod: PodProgram::load(near)?,
+            pod,
+            inward,
             host_flows: Arc::new(HostFlowProgram::load(near)?),
             arrival,
             uplinks: BTreeMap::new(),
@@ -144,9 +148,9 @@ impl Devices {
         })
     }
 
-    /// What pods' frames meet before the trunk.
+    /// What goes past the workers.
     pub(crate) fn shortcut(&self) -> Shortcut {
-        self.pod.shortcut()
+        self.pod.shortcut(&self.inward)
     }
 
     /// Where flows of the host's own backends are registered.
@@ -162,7 +166,7 @@ impl Devices {
         classes: &Classes,
     ) -> Result<(), DeviceError> {
         let link = view.link(name).ok_or_else(|| DeviceError::Missing(name.into()))?;
-        let mut program = Uplink::load(&self.host_flows)?;
+        let mut program = Uplink::load(&self.host_flows, &self.inward)?;
         let device = self.number();
         let preference = match self.mode {
             XdpMode::Auto => Preference::Auto,
@@ -177,6 +181,7 @@ impl Devices {
         program.set_ports(&classes.ports)?;
         self.host_flows.set_failsafes(&classes.failsafes[1])?;
         set_guard(&mut program, &self.host_flows, (name, link.index), classes, self.arrival)?;
+        self.inward.attach(link.index)?;
         let attached = program.attach(link.index)?;
         self.host_flows.attach(link.index)?;
         let entry = entry(name, link.index, bound, &attached);
@@ -337,7 +342,11 @@ impl Devices {
     pub(crate) fn detach_all(&mut self) {
         let uplinks = self.uplinks.values().flat_map(|uplink| {
             let ifindex = uplink.entry.ifindex;
-            [uplink.program.detach(ifindex), self.host_flows.detach(ifindex)]
+            [
+                uplink.program.detach(ifindex),
+                self.inward.detach(ifindex),
+                self.host_flows.detach(ifindex),
+            ]
         });
         let pods = self.pods.values().map(|pod| match &pod.native {
             Some((program, _)) => program.detach(pod.ifindex),

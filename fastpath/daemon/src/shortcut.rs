@@ -10,16 +10,17 @@
 //! ones on every pod's interface before it has anything in force, and so begins without any.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use margay_engine::shortcut::{self, Leg};
+use margay_engine::snapshot::Adjacency;
 use margay_engine::{PortId, Snapshot};
 use margay_model::flow::FlowTuple;
 use margay_tables::addr::Tuple;
 use margay_tables::flow::{FlowTable, FlowWorker};
 use margay_worker::{Mentions, clock};
-use margay_xsk::program::{Approval, Moved, Passage, ProgramError, Shortcut as Maps};
+use margay_xsk::program::{Approval, Cover, Moved, Passage, ProgramError, Shortcut as Maps};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
@@ -68,6 +69,10 @@ pub(crate) struct Bookkeeper {
 /// A connection in the shortcut.
 struct Connection {
     generation: u32,
+    /// The ways that were approved.
+    ways: [Leg; 2],
+    /// The snapshot whose next hops these were last seen to fit.
+    seen: Weak<[Adjacency]>,
     legs: [Open; 2],
     /// When the present window began, and the packets moved in it.
     since: u32,
@@ -116,6 +121,12 @@ impl Shortcut {
     pub(crate) fn traffic(&self, port: PortId) -> Traffic {
         // An array's values can always be read.
         self.maps.port(port.0).unwrap_or_default()
+    }
+
+    /// Segments that were dropped on their way into it.
+    pub(crate) fn lost(&self) -> u64 {
+        // The same.
+        self.maps.lost().unwrap_or_default()
     }
 
     /// How many connections are in it.
@@ -194,7 +205,7 @@ impl Bookkeeper {
             if times >= BUSY
                 && open.len() < MOST
                 && !open.contains_key(&tuple)
-                && let Some(connection) = self.approve(&legs, snapshot.generation)?
+                && let Some(connection) = self.approve(&legs, &snapshot)?
             {
                 debug!(?tuple, "a connection takes the shortcut");
                 open.insert(tuple, connection);
@@ -207,23 +218,16 @@ impl Bookkeeper {
     fn approve(
         &self,
         legs: &[Leg; 2],
-        generation: u32,
+        snapshot: &Snapshot,
     ) -> Result<Option<Connection>, ProgramError> {
+        let generation = snapshot.generation;
         let opened = legs.each_ref().map(|leg| {
             let (source, destination) = leg.ends();
             let passage = Passage { source, destination, ifindex: leg.from_index };
             Open { tuple: leg.tuple, passage, packets: 0, bytes: 0 }
         });
         for (nth, (leg, Open { passage, .. })) in legs.iter().zip(&opened).enumerate() {
-            let approval = Approval {
-                generation,
-                ifindex: leg.to_index,
-                mac: leg.mac,
-                mtu: leg.mtu,
-                from: leg.from.0,
-                to: leg.to.0,
-                translated: leg.translated_ends(),
-            };
+            let Some(approval) = approval(leg, generation) else { return Ok(None) };
             let approved = self.shared.maps.approve(*passage, approval);
             if !matches!(approved, Ok(true)) {
                 for Open { passage, .. } in opened.iter().take(nth) {
@@ -232,20 +236,22 @@ impl Bookkeeper {
                 return approved.map(|_| None);
             }
         }
-        Ok(Some(Connection { generation, legs: opened, since: clock::now(), moved: 0 }))
+        let (ways, seen) = (*legs, Arc::downgrade(&snapshot.adjacencies));
+        Ok(Some(Connection { generation, ways, seen, legs: opened, since: clock::now(), moved: 0 }))
     }
 
     /// Brings what was moved into the flow table, and gives back to the workers what is quiet, ends,
     /// or was approved for a generation that is over, and all of it while the shortcut is held.
     fn collect(&self) {
-        let generation = self.snapshots.borrow().generation;
+        let snapshot = self.snapshots.borrow().clone();
         let (now, held) = (clock::now(), self.shared.is_held());
         let mut over = Vec::new();
         let mut open = self.shared.lock();
         for (tuple, connection) in open.iter_mut() {
             let mut good = !held
-                && connection.generation == generation
-                && shortcut::is_established(self.guest.table(), tuple);
+                && connection.generation == snapshot.generation
+                && shortcut::is_established(self.guest.table(), tuple)
+                && connection.fits(&snapshot, self.guest.table(), tuple);
             for leg in &mut connection.legs {
                 let moved = self.shared.maps.moved(leg.passage).ok().flatten().unwrap_or_default();
                 // The program itself has closed it when it saw an end.
@@ -279,6 +285,41 @@ impl Bookkeeper {
             }
         }
         debug!(?tuple, "a connection is back with the workers");
+    }
+}
+
+/// What the program is to do with a direction; `None` for headers that it does not know.
+fn approval(leg: &Leg, generation: u32) -> Option<Approval> {
+    let expected = match &leg.expected {
+        Some(expected) => Some(Cover::new(expected.as_bytes())?),
+        None => None,
+    };
+    Some(Approval {
+        generation,
+        ifindex: leg.to_index,
+        to_uplink: leg.to_uplink,
+        cover: Cover::new(leg.cover.as_bytes())?,
+        expected,
+        identification: leg.identification,
+        mtu: leg.mtu,
+        from: leg.from.0,
+        to: leg.to.0,
+        translated: leg.translated_ends(),
+    })
+}
+
+// === impl Connection ===
+
+impl Connection {
+    /// Whether the ways that were approved are still those of the next hops: neighbours and paths
+    /// change without another generation.
+    fn fits(&mut self, snapshot: &Snapshot, table: &FlowTable, tuple: &Tuple) -> bool {
+        let now = Arc::downgrade(&snapshot.adjacencies);
+        if self.seen.ptr_eq(&now) {
+            return true;
+        }
+        self.seen = now;
+        shortcut::legs(snapshot, table, tuple) == Some(self.ways)
     }
 }
 

@@ -46,6 +46,11 @@ impl Totals {
             evicted += counters.evicted.get();
             expired += counters.expired.get();
         }
+        if let Some(shortcut) = &shared.shortcut
+            && let Some(lost) = drops.get_mut(DropReason::Shortcut as usize)
+        {
+            *lost += shortcut.lost();
+        }
         Self { drops, slow, misses, stale, evicted, expired }
     }
 }

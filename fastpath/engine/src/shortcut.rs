@@ -1,5 +1,5 @@
-//! Which connections need no worker any more: TCP that is established between two pods behind the
-//! trunk and allowed both ways by the snapshot in force.
+//! Which connections need no worker any more: TCP that is established from or to a pod behind the
+//! trunk, or through the node by its uplinks, and allowed both ways by the snapshot in force.
 //!
 //! The engine only *mentions* a connection, after every 32nd packet of a direction. Whoever hears of
 //! it often enough asks [`legs`] for what the kernel needs to know to move the packets by itself.
@@ -8,15 +8,18 @@ use std::net::{IpAddr, SocketAddr};
 
 use margay_tables::addr::Tuple;
 use margay_tables::flow::{Dir, FlowRef, FlowTable, Stamped};
+use margay_wire::ethernet::{self, Ethernet, ethertype};
 use margay_wire::protocol;
 
-use crate::batch::{Packet, Side};
+use crate::batch::{Frame, Ingress, Packet, Side};
 use crate::conntrack::State;
 use crate::decision::{Decision, Verdict};
 use crate::path;
+use crate::path::finish::finish;
 use crate::path::parse::pod_may_send_from;
 use crate::snapshot::{
-    Adjacency, DeviceId, HopKey, HopState, PortId, PortKind, Snapshot, trunk_index,
+    Adjacency, DeviceId, HopKey, HopState, Outer, POD_GATEWAY_MAC, PortId, PortKind, Snapshot,
+    trunk_index,
 };
 
 /// Packets of a direction between two mentions.
@@ -30,20 +33,34 @@ pub const MENTIONS: usize = 4;
 pub struct Leg {
     /// What its packets carry.
     pub tuple: Tuple,
-    /// What they leave with, where a service stands between.
+    /// What they leave with, where a service or masquerading stands between.
     pub translated: Option<Tuple>,
     /// The port that they come from.
     pub from: PortId,
     /// Index of that port's interface.
     pub from_index: u32,
+    /// What they come behind, where that port is an uplink. The Ethernet source may be another.
+    pub expected: Option<Cover>,
     /// The port that they leave by.
     pub to: PortId,
     /// Index of that port's interface.
     pub to_index: u32,
-    /// The receiving pod's Ethernet address.
-    pub mac: [u8; 6],
-    /// The largest IP packet that the receiving pod takes, in bytes.
+    /// Whether that is an uplink.
+    pub to_uplink: bool,
+    /// What they leave behind.
+    pub cover: Cover,
+    /// What the identification of their outer header differs from their own by.
+    pub identification: u16,
+    /// The largest IP packet that may leave, without what is put around it, in bytes.
     pub mtu: u16,
+}
+
+/// What stands before an IP packet, from the Ethernet header on. What depends on the packet (outer
+/// lengths, class, DF, identification, checksum) is another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cover {
+    bytes: [u8; Self::MOST],
+    len: usize,
 }
 
 // === impl Leg ===
@@ -65,13 +82,56 @@ fn ends(tuple: &Tuple) -> (SocketAddr, SocketAddr) {
     (end(tuple.src, tuple.src_port), end(tuple.dst, tuple.dst_port))
 }
 
+// === impl Cover ===
+
+impl Cover {
+    /// The longest: VXLAN over IPv4.
+    const MOST: usize = 64;
+
+    /// The headers.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    fn new(headers: &[u8]) -> Option<Self> {
+        let (mut bytes, len) = ([0; Self::MOST], headers.len());
+        bytes.get_mut(..len)?.copy_from_slice(headers);
+        Some(Self { bytes, len })
+    }
+
+    /// What the path puts before a flow's packets to a next hop. `None` where that cannot be said once
+    /// for all: of VXLAN over IPv6, whose UDP checksum is each packet's own.
+    fn of(hop: &Adjacency, v4: bool, hash: u64) -> Option<Self> {
+        /// Enough for any header and for what is put before it.
+        const IP: usize = 40;
+        const ROOM: usize = 128;
+        if !v4 && hop.outer != Outer::None {
+            return None;
+        }
+        let mut chunk = [0; ROOM + ethernet::LEN + IP];
+        let mut frame = Frame::new(&mut chunk, ROOM, ethernet::LEN + IP, Ingress::Own);
+        finish(&mut frame, hop, v4, hash)?;
+        let before = frame.len.checked_sub(IP)?;
+        Self::new(frame.bytes().get(..before)?)
+    }
+
+    /// What a pod gets its packets behind, from the shortcut as from the trunk.
+    fn of_pod(mac: [u8; 6], v4: bool) -> Option<Self> {
+        let mut bytes = [0; ethernet::LEN];
+        let kind = if v4 { ethertype::IPV4 } else { ethertype::IPV6 };
+        Ethernet(&mut bytes).emit(mac, POD_GATEWAY_MAC, kind);
+        Self::new(&bytes)
+    }
+}
+
 /// Whether a TCP packet may be of such a connection, as far as it and its next hop tell.
 pub(crate) fn concerns(packet: &Packet, hop: &Adjacency) -> bool {
-    packet.side == Side::Pod && matches!(hop.key, HopKey::Pod(_))
+    packet.side != Side::Host && (matches!(hop.key, HopKey::Pod(_)) || leaves_by_uplink(hop))
 }
 
 /// Both directions of the connection that a tuple is of, that of its first packet first; `None` if
-/// it needs the workers. They hold for the snapshot's generation only. To be asked while awake.
+/// it needs the workers. They hold for the snapshot's generation only, and while the ways of their
+/// next hops do not change. To be asked while awake.
 pub fn legs(snapshot: &Snapshot, table: &FlowTable, tuple: &Tuple) -> Option<[Leg; 2]> {
     let flow = table.lookup(tuple, table.hash(tuple))?;
     if tuple.protocol != protocol::TCP || path::state(flow) != State::Established {
@@ -83,7 +143,8 @@ pub fn legs(snapshot: &Snapshot, table: &FlowTable, tuple: &Tuple) -> Option<[Le
     };
     // Where the answers go is where the questions come from.
     let (there, back) = (way(snapshot, orig)?, way(snapshot, reply)?);
-    Some([leg(snapshot, orig, back, there)?, leg(snapshot, reply, there, back)?])
+    let leg = |flow, from, to| leg(snapshot, table, flow, from, to);
+    Some([leg(orig, &back, &there)?, leg(reply, &there, &back)?])
 }
 
 /// Whether a connection is still one that the shortcut may have.
@@ -92,40 +153,106 @@ pub fn is_established(table: &FlowTable, tuple: &Tuple) -> bool {
     flow.is_some_and(|flow| path::state(flow) == State::Established)
 }
 
-/// Where a direction's packets go, if that is into a pod behind the trunk.
-fn way<'s>(snapshot: &'s Snapshot, flow: FlowRef<'_>) -> Option<&'s Adjacency> {
+fn leaves_by_uplink(hop: &Adjacency) -> bool {
+    matches!(hop.key, HopKey::Neighbour(..) | HopKey::Ipip(_) | HopKey::Vxlan(..))
+}
+
+/// Where a direction's packets go, and the index of the interface there.
+struct Way<'s> {
+    /// The side that the direction was judged from.
+    judged: Side,
+    hop: &'s Adjacency,
+    index: u32,
+    uplink: bool,
+}
+
+/// Where a direction's packets go, if that is into a pod behind the trunk, or out of an uplink that has
+/// no host endpoint: what comes and goes there is nobody's business but the flow's.
+fn way<'s>(snapshot: &'s Snapshot, flow: FlowRef<'_>) -> Option<Way<'s>> {
     let Stamped { generation, action } = flow.decision();
     let Decision {
-        side: Side::Pod,
+        side: judged,
         verdict: Verdict::Forward { hop, keep_ttl: false, read_along: false },
     } = Decision::unpack(action)?
     else {
         return None;
     };
     let hop = snapshot.adjacency(hop)?;
-    let port = snapshot.port(hop.port)?;
-    let good = generation == snapshot.generation
-        && hop.state == HopState::Reachable
-        && port.device == DeviceId::TRUNK
-        && matches!((&hop.key, port.kind), (HopKey::Pod(_), PortKind::Pod(_)));
-    good.then_some(hop)
-}
-
-fn leg(snapshot: &Snapshot, flow: FlowRef<'_>, from: &Adjacency, to: &Adjacency) -> Option<Leg> {
-    let tuple = flow.tuple();
-    let new = path::rewritten(flow, &tuple);
-    // Who talks to himself needs no shortcut, and a borrowed address no second owner.
-    if from.port == to.port || !pod_may_send_from(snapshot, from.port, tuple.src) {
+    if generation != snapshot.generation || hop.state != HopState::Reachable {
         return None;
     }
+    let port = snapshot.port(hop.port)?;
+    let (index, uplink) = match port.kind {
+        PortKind::Pod(_) if matches!(hop.key, HopKey::Pod(_)) && port.device == DeviceId::TRUNK => {
+            (trunk_index(&hop.src_mac)?, false)
+        }
+        PortKind::Uplink
+            if leaves_by_uplink(hop) && port.guard.is_none() && !snapshot.untracked =>
+        {
+            let (index, _) = snapshot.trunk.iter().find(|(_, id)| **id == port.id)?;
+            (*index, true)
+        }
+        _ => return None,
+    };
+    Some(Way { judged, hop, index, uplink })
+}
+
+/// The direction whose packets come from where those of the other one go.
+fn leg(
+    snapshot: &Snapshot,
+    table: &FlowTable,
+    flow: FlowRef<'_>,
+    from: &Way<'_>,
+    to: &Way<'_>,
+) -> Option<Leg> {
+    let tuple = flow.tuple();
+    let (v4, hash) = (tuple.is_v4(), table.hash(&tuple));
+    let new = path::rewritten(flow, &tuple);
+    if to.judged != if from.uplink { Side::Wire } else { Side::Pod } {
+        return None;
+    }
+    // Who talks to himself needs no shortcut, and a borrowed address no second owner.
+    if !from.uplink
+        && (from.hop.port == to.hop.port || !pod_may_send_from(snapshot, from.hop.port, tuple.src))
+    {
+        return None;
+    }
+    let cover = match to.uplink {
+        true => Cover::of(to.hop, v4, hash)?,
+        false => Cover::of_pod(to.hop.dst_mac, v4)?,
+    };
+    let expected = match from.uplink {
+        true => Some(Cover::of(&mirrored(from.hop), v4, 0)?),
+        false => None,
+    };
     Some(Leg {
         tuple,
         translated: (new != tuple).then_some(new),
-        from: from.port,
-        from_index: trunk_index(&from.src_mac)?,
-        to: to.port,
-        to_index: trunk_index(&to.src_mac)?,
-        mac: to.dst_mac,
-        mtu: to.mtu,
+        from: from.hop.port,
+        from_index: from.index,
+        expected,
+        to: to.hop.port,
+        to_index: to.index,
+        to_uplink: to.uplink,
+        cover,
+        identification: hash as u16,
+        mtu: to.hop.mtu,
     })
+}
+
+/// The same way as the other end has it.
+fn mirrored(hop: &Adjacency) -> Adjacency {
+    let outer = match hop.outer {
+        Outer::Ipip { src, dst } => Outer::Ipip { src: dst, dst: src },
+        Outer::Vxlan { src, dst, port, vni, inner_src, inner_dst } => Outer::Vxlan {
+            src: dst,
+            dst: src,
+            port,
+            vni,
+            inner_src: inner_dst,
+            inner_dst: inner_src,
+        },
+        other => other,
+    };
+    Adjacency { src_mac: hop.dst_mac, dst_mac: hop.src_mac, outer, ..hop.clone() }
 }

@@ -75,6 +75,7 @@ reasons! {
         NoHeadroom "no_headroom" "No room in the frame for the outer headers.",
         HostPortLoop "host_port_loop" "The kernel sent to the host port what belongs to the host itself.",
         NotReady "not_ready" "No complete state has arrived yet.",
+        Shortcut "shortcut" "The packet was on its way past the workers when its connection left the shortcut.",
     }
 }
 

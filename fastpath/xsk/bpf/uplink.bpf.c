@@ -11,6 +11,7 @@
  * that is dead; only what must not depend on it is the kernel's: see guard.h.
  */
 #include "margay.h"
+#include "admit.h"
 #include "fragments.h"
 #include "guard.h"
 #include "parse.h"
@@ -201,6 +202,7 @@ int uplink(struct xdp_md *ctx)
 	struct ethhdr *ethernet = data;
 	struct packet packet = {};
 	bool is_guarded;
+	int admitted;
 	__u32 class;
 
 	if (!config || (void *)(ethernet + 1) > end)
@@ -215,6 +217,9 @@ int uplink(struct xdp_md *ctx)
 	}
 	if (is_neighbour_discovery(&packet))
 		return XDP_PASS;
+	admitted = enter_shortcut(ctx, &packet, is_tunnel(config, &packet));
+	if (admitted != NOT_ADMITTED)
+		return admitted;
 
 	class = class_of(&packet, &packet.destination);
 	if (class & (CLASS_POOL | CLASS_SERVICE))

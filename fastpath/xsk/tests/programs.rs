@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use margay_xsk::program::{
-    HostFlow, HostFlowProgram, PodProgram, PortProgram, SafePort, TrunkProgram, Uplink, XdpMode,
+    HostFlow, HostFlowProgram, PodProgram, PortProgram, SafePort, TrunkProgram, XdpMode,
 };
 use rig::{Namespace, Station, region, veth};
 
@@ -38,12 +38,12 @@ fn an_xdp_program_outlives_its_loader_and_gives_way_to_a_successor() {
     drop(first);
     assert_eq!(xdp_id(&node, "port"), Some(first_id), "still in force");
 
-    let second = Uplink::load(&HostFlowProgram::load(1).unwrap()).unwrap();
+    let second = rig::uplink();
     node.enter(|| second.attach(index)).unwrap();
     let second_id = xdp_id(&node, "port").expect("attached");
     assert_ne!(second_id, first_id);
 
-    let third = Uplink::load(&HostFlowProgram::load(1).unwrap()).unwrap();
+    let third = rig::uplink();
     node.enter(|| {
         third.attach(index).unwrap();
         second.detach(index).unwrap();

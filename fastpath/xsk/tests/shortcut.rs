@@ -2,24 +2,20 @@
 
 mod rig;
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
-use margay_xsk::program::{Approval, Passage, PodProgram, Shortcut, XdpMode};
-use rig::{Namespace, Station, region, veth};
+use margay_xsk::program::{Approval, Cover, InwardProgram, Passage, PodProgram, Shortcut, XdpMode};
+use rig::{
+    Namespace, Station, region,
+    tcp::{ACK, FIN, Packet, RST, SYN, checksum},
+    veth,
+};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const GENERATION: u32 = 7;
 /// Numbers of the ports.
 const A: u16 = 3;
 const B: u16 = 5;
-
-const FIN: u8 = 1;
-const SYN: u8 = 2;
-const RST: u8 = 4;
-const ACK: u8 = 16;
 
 /// A trunk whose far end the test reads, and two pods that it speaks and listens for.
 struct Node {
@@ -32,80 +28,6 @@ struct Node {
     shortcut: Shortcut,
     _program: PodProgram,
     _namespaces: [Namespace; 3],
-}
-
-/// A TCP packet to be sent by pod a.
-#[derive(Clone)]
-struct Packet {
-    source: SocketAddr,
-    destination: SocketAddr,
-    ttl: u8,
-    flags: u8,
-    /// Length of the TCP header as it says, in units of 4 bytes.
-    header: u8,
-    payload: Vec<u8>,
-}
-
-impl Packet {
-    fn new(source: &str, destination: &str, text: &str) -> Self {
-        let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
-        let payload = text.as_bytes().to_vec();
-        Self { source, destination, ttl: 64, flags: ACK, header: 5, payload }
-    }
-
-    fn tcp(&self) -> Vec<u8> {
-        let ports = [self.source.port(), self.destination.port()].map(u16::to_be_bytes).concat();
-        let rest = [0, 0, 0, 1, 0, 0, 0, 1, self.header << 4, self.flags, 1, 0, 0, 0, 0, 0];
-        let mut tcp = [&ports, &rest[..], &self.payload].concat();
-        let addresses = match (self.source.ip(), self.destination.ip()) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                [source, destination].map(|a| a.octets()).concat()
-            }
-            (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                [source, destination].map(|a| a.octets()).concat()
-            }
-            _ => unreachable!("two families in one packet"),
-        };
-        let pseudo = [&addresses[..], &[0, 6], &(tcp.len() as u16).to_be_bytes()].concat();
-        let sum = checksum(&[&pseudo, &tcp[..]].concat());
-        tcp[16..18].copy_from_slice(&sum);
-        tcp
-    }
-
-    /// The packet between these Ethernet addresses.
-    fn frame(&self, to: [u8; 6], from: [u8; 6]) -> Vec<u8> {
-        let tcp = self.tcp();
-        let (kind, ip) = match (self.source, self.destination) {
-            (SocketAddr::V4(source), SocketAddr::V4(destination)) => {
-                let mut ip = vec![0x45, 0];
-                ip.extend((20 + tcp.len() as u16).to_be_bytes());
-                ip.extend([0, 9, 0x40, 0, self.ttl, 6, 0, 0]);
-                ip.extend(source.ip().octets().into_iter().chain(destination.ip().octets()));
-                let sum = checksum(&ip);
-                ip[10..12].copy_from_slice(&sum);
-                ([8, 0], ip)
-            }
-            (SocketAddr::V6(source), SocketAddr::V6(destination)) => {
-                let mut ip = vec![0x60, 0, 0, 0];
-                ip.extend((tcp.len() as u16).to_be_bytes());
-                ip.extend([6, self.ttl]);
-                ip.extend(source.ip().octets().into_iter().chain(destination.ip().octets()));
-                ([0x86, 0xdd], ip)
-            }
-            _ => unreachable!("two families in one packet"),
-        };
-        [&to[..], &from, &kind, &ip, &tcp].concat()
-    }
-}
-
-/// RFC 1071.
-fn checksum(bytes: &[u8]) -> [u8; 2] {
-    let word = |pair: &[u8]| u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]);
-    let mut sum: u32 = bytes.chunks(2).map(|pair| u32::from(word(pair))).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    (!sum as u16).to_be_bytes()
 }
 
 impl Node {
@@ -142,7 +64,7 @@ impl Node {
             b,
             b_mac,
             ends: (a_end, b_end),
-            shortcut: program.shortcut(),
+            shortcut: program.shortcut(&InwardProgram::load([2; 6], &program).unwrap()),
             _program: program,
             _namespaces: [node, a_space, b_space],
         }
@@ -153,16 +75,26 @@ impl Node {
         Passage { source, destination, ifindex: self.ends.0 }
     }
 
-    fn approval(&self) -> Approval {
-        let (ifindex, mac) = (self.ends.1, self.b_mac);
-        let (generation, mtu, translated) = (GENERATION, 1500, None);
-        Approval { generation, ifindex, mac, mtu, from: A, to: B, translated }
+    fn approval(&self, packet: &Packet) -> Approval {
+        let frame = packet.frame(self.b_mac, [0xee; 6]);
+        Approval {
+            generation: GENERATION,
+            ifindex: self.ends.1,
+            to_uplink: false,
+            cover: Cover::new(&frame[..14]).unwrap(),
+            expected: None,
+            identification: 0,
+            mtu: 1500,
+            from: A,
+            to: B,
+            translated: None,
+        }
     }
 
     /// Approves packets like this one, and puts the approval's generation in force.
     fn approve(&self, packet: &Packet) {
         self.shortcut.set_generation(GENERATION).unwrap();
-        assert!(self.shortcut.approve(self.passage(packet), self.approval()).unwrap());
+        assert!(self.shortcut.approve(self.passage(packet), self.approval(packet)).unwrap());
     }
 
     /// Sends a frame out of pod a.
@@ -248,7 +180,7 @@ fn what_a_service_translates_arrives_with_right_checksums() {
         for [source, destination] in ends {
             let seen = Packet::new(source, destination, "");
             let translated = Some((seen.source, seen.destination));
-            let approval = Approval { translated, ..node.approval() };
+            let approval = Approval { translated, ..node.approval(&packet) };
             node.shortcut.set_generation(GENERATION).unwrap();
             node.shortcut.approve(node.passage(&packet), approval).unwrap();
             for text in ["as another", "of odd length"] {
@@ -268,7 +200,7 @@ fn another_generation_and_a_closed_passage_lead_to_the_trunk() {
         node.shortcut.set_generation(GENERATION + 1).unwrap();
         node.goes_long(&packet, "something newer is in force");
         // A word that comes late changes nothing.
-        assert!(!node.shortcut.approve(node.passage(&packet), node.approval()).unwrap());
+        assert!(!node.shortcut.approve(node.passage(&packet), node.approval(&packet)).unwrap());
         node.goes_long(&packet, "it was approved for something older");
         node.shortcut.set_generation(0).unwrap();
         node.goes_long(&packet, "no shortcut at all");
@@ -310,7 +242,7 @@ fn what_the_dataplane_has_to_answer_or_refuse_takes_the_trunk() {
         node.goes_long(&Packet { header: 15, ..packet.clone() }, "a header beyond the end");
         let source = SocketAddr::new(packet.source.ip(), 4002);
         let small = Packet { source, ..packet.clone() };
-        let approval = Approval { mtu: 600, ..node.approval() };
+        let approval = Approval { mtu: 600, ..node.approval(&packet) };
         node.shortcut.approve(node.passage(&small), approval).unwrap();
         node.goes_long(&small, &format!("{}too big", "x".repeat(600)));
         node.goes_short(&small, &format!("{}just right", "x".repeat(500)));

@@ -13,7 +13,7 @@ use std::{
 use arrayvec::ArrayVec;
 use margay_xsk::{
     Frame,
-    program::{Approval, Passage, PodProgram, Shortcut, TrunkProgram},
+    program::{Approval, Cover, InwardProgram, Passage, PodProgram, Shortcut, TrunkProgram},
 };
 use rig::{Namespace, Station, command, region, veth};
 
@@ -231,9 +231,20 @@ fn passages(pods: &[Pod]) -> [(Passage, Approval); 2] {
             destination: (destination.address, destination_port).into(),
             ifindex: source.ifindex,
         };
-        let (ifindex, mac) = (destination.ifindex, destination.mac);
-        let (from, to) = (from as u16 + 1, to as u16 + 1);
-        (passage, Approval { generation: 1, ifindex, mac, mtu: 1500, from, to, translated: None })
+        let cover = [&destination.mac[..], &[0xee; 6], &[8, 0]].concat();
+        let approval = Approval {
+            generation: 1,
+            ifindex: destination.ifindex,
+            to_uplink: false,
+            cover: Cover::new(&cover).unwrap(),
+            expected: None,
+            identification: 0,
+            mtu: 1500,
+            from: from as u16 + 1,
+            to: to as u16 + 1,
+            translated: None,
+        };
+        (passage, approval)
     })
 }
 
@@ -248,7 +259,7 @@ fn approve_soon(shortcut: &Shortcut, passages: &[(Passage, Approval)]) {
 #[test]
 fn approved_tcp_goes_from_pod_to_pod_in_super_frames() {
     let mut node = Node::new(2);
-    let shortcut = node.program.shortcut();
+    let shortcut = node.program.shortcut(&InwardProgram::load([2; 6], &node.program).unwrap());
     shortcut.set_generation(1).unwrap();
     let passages = passages(&node.pods);
     let (rate, seen) = node.forward_while(|_, pods| {

@@ -10,7 +10,7 @@ use std::{
 
 use margay_xsk::{
     Mode, Pool, Socket, Umem,
-    program::{AddressClass, HostFlowProgram, SafePort, Uplink, UplinkConfig, XdpMode},
+    program::{AddressClass, SafePort, Uplink, UplinkConfig, XdpMode},
 };
 use rig::{
     Namespace, Station,
@@ -61,7 +61,7 @@ impl Site {
         let (up, end) = (node.ifindex("uplink"), wire.ifindex("wire"));
         let (near_region, far_region) = (region(512), region(512));
         let mut pool = Pool::new(near_region, 256);
-        let mut uplink = Uplink::load(&HostFlowProgram::load(1).unwrap()).unwrap();
+        let mut uplink = rig::uplink();
         describe(&mut uplink);
         let socket = node.enter(|| {
             let (umem, queue) = (rig::SMALL_UMEM, 0);

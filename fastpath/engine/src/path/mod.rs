@@ -9,7 +9,7 @@ mod flow;
 pub(crate) mod miss;
 
 mod apply;
-mod finish;
+pub(crate) mod finish;
 
 pub(crate) mod own;
 

@@ -7,8 +7,8 @@
 //! - [`Uplink`]: of an uplink's traffic, what the dataplane needs; [`HostFlowProgram`]: of what the
 //!   kernel itself sends there; [`SafePort`]: what both leave alone whatever policy says;
 //! - [`PortProgram`]: every frame of an interface;
-//! - [`PodProgram`], [`TrunkProgram`]: pods' frames into the trunk, and out of it; [`Shortcut`]: what
-//!   goes past it.
+//! - [`PodProgram`], [`TrunkProgram`]: pods' frames into the trunk, and out of it; [`InwardProgram`]:
+//!   uplinks' frames past it; [`Shortcut`]: what goes past it, from pods and uplinks.
 
 mod object;
 mod sockets;
@@ -16,6 +16,7 @@ mod tc;
 mod xdp;
 
 mod guard;
+mod inward;
 mod uplink;
 mod hostflow;
 mod port;
@@ -25,9 +26,10 @@ mod trunk;
 
 pub use guard::SafePort;
 pub use hostflow::{HostFlow, HostFlowProgram};
+pub use inward::InwardProgram;
 pub use pod::PodProgram;
 pub use port::PortProgram;
-pub use shortcut::{Approval, Moved, Passage, Shortcut};
+pub use shortcut::{Approval, Cover, Moved, Passage, Shortcut};
 pub use trunk::TrunkProgram;
 pub use uplink::{AddressClass, Uplink, UplinkConfig};
 pub use xdp::{Attached, XdpMode};

@@ -9,7 +9,9 @@ use std::{
     sync::Once,
 };
 
-use libbpf_rs::{MapCore, MapHandle, ObjectBuilder, OpenObject, PrintLevel, Program, set_print};
+use libbpf_rs::{
+    MapCore, MapHandle, ObjectBuilder, OpenMapMut, OpenObject, PrintLevel, Program, set_print,
+};
 
 use super::ProgramError;
 
@@ -53,28 +55,28 @@ impl Loaded {
         section: &str,
         value: &[u8],
     ) -> Result<Self, ProgramError> {
-        Self::load(name, object_file, |open| {
-            match open.maps_mut().find(|map| map.name() == OsStr::new(section)) {
-                Some(mut constant) => constant.set_initial_value(value),
-                None => Err(io::Error::from_raw_os_error(libc::ENOENT).into()),
-            }
-        })
+        Self::load_with(name, object_file, &[(section, value)], &[])
     }
 
-    /// Loads an object file that shares a map with a program that is there.
-    pub(super) fn load_sharing(
+    /// Loads an object file with constants, each alone in a section of its own, that shares maps with
+    /// programs that are there.
+    pub(super) fn load_with(
         name: &'static str,
         object_file: &[u8],
-        map: &'static str,
-        with: &Loaded,
+        constants: &[(&str, &[u8])],
+        shared: &[(&'static str, &Loaded)],
     ) -> Result<Self, ProgramError> {
-        let shared = with.map(map)?;
+        let shared = (shared.iter())
+            .map(|(map, with)| Ok((*map, with.map(map)?)))
+            .collect::<Result<Vec<_>, ProgramError>>()?;
         Self::load(name, object_file, |open| {
-            let own = open.maps_mut().find(|own| own.name() == OsStr::new(map));
-            match own {
-                Some(mut own) => own.reuse_fd(shared.as_fd()),
-                None => Err(io::Error::from_raw_os_error(libc::ENOENT).into()),
+            for (section, value) in constants {
+                own_map(open, section)?.set_initial_value(value)?;
             }
+            for (map, with) in shared {
+                own_map(open, map)?.reuse_fd(with.as_fd())?;
+            }
+            Ok(())
         })
     }
 
@@ -118,6 +120,12 @@ impl AsFd for Loaded {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.program.as_fd()
     }
+}
+
+/// The map of that name of an object that is not loaded yet.
+fn own_map<'o>(open: &'o mut OpenObject, name: &str) -> libbpf_rs::Result<OpenMapMut<'o>> {
+    let found = open.maps_mut().find(|map| map.name() == OsStr::new(name));
+    found.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT).into())
 }
 
 /// An address as the programs keep it: 16 bytes, IPv4 as ::ffff:a.b.c.d (RFC 4291 2.5.5.2).

@@ -1,9 +1,9 @@
-//! `pod.bpf.c`: from a pod's veth into the trunk, or straight into another pod.
+//! `pod.bpf.c`: from a pod's veth into the trunk, or straight into another pod or out of an uplink.
 
 use std::sync::Arc;
 
 use super::{
-    ProgramError, Shortcut,
+    InwardProgram, ProgramError, Shortcut,
     object::Loaded,
     object_file,
     tc::{self, Way},
@@ -29,9 +29,13 @@ impl PodProgram {
         Ok(Self { loaded: Arc::new(loaded) })
     }
 
-    /// What goes past the trunk: nothing, until it is told.
-    pub fn shortcut(&self) -> Shortcut {
-        Shortcut::new(self.loaded.clone())
+    /// What goes past the workers, from pods and from uplinks: nothing, until it is told.
+    pub fn shortcut(&self, inward: &InwardProgram) -> Shortcut {
+        Shortcut::new(self.loaded.clone(), inward.loaded().clone())
+    }
+
+    pub(super) fn loaded(&self) -> &Loaded {
+        &self.loaded
     }
 
     /// Attaches it to a pod's host end, in place of a predecessor.

@@ -1,4 +1,5 @@
-//! `shortcut.h`, a part of `pod.bpf.c`: TCP between two pods of the node, past the trunk.
+//! `shortcut.h`, a part of `pod.bpf.c` and `inward.bpf.c`, and `admit.h`, a part of `uplink.bpf.c`: TCP
+//! from and to pods past the workers.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -12,17 +13,26 @@ use super::{
 const PASSAGES: &str = "passages";
 const PORT_COUNTS: &str = "port_counts";
 const GENERATION: &str = "generation";
+const LOST: &str = "lost";
 
-/// One direction of a TCP connection, as its packets come out of a pod. Both addresses are of one
-/// family.
+/// One direction of a TCP connection, as its packets come out of a pod or in by an uplink. Both
+/// addresses are of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Passage {
-    /// The pod's side.
+    /// Where its packets come from.
     pub source: SocketAddr,
-    /// The other pod's side.
+    /// Where they go.
     pub destination: SocketAddr,
-    /// The host end of the pod's veth.
+    /// The host end of the pod's veth, or the uplink.
     pub ifindex: u32,
+}
+
+/// What stands before an IP packet, from the Ethernet header on: that alone, an IPv4 header too
+/// (RFC 2003), or VXLAN over IPv4 (RFC 7348).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cover {
+    bytes: [u8; Self::MOST],
+    length: u8,
 }
 
 /// What the program is to do with a passage's packets.
@@ -30,15 +40,22 @@ pub struct Passage {
 pub struct Approval {
     /// It holds while this is the generation in force; not 0.
     pub generation: u32,
-    /// The host end of the other pod's veth.
+    /// The host end of the receiving pod's veth, or the uplink.
     pub ifindex: u32,
-    /// The other pod's Ethernet address.
-    pub mac: [u8; 6],
-    /// The largest IP packet that the other pod takes, in bytes.
+    /// Whether it is an uplink.
+    pub to_uplink: bool,
+    /// What its packets leave behind. What depends on the packet is filled in.
+    pub cover: Cover,
+    /// What its packets must come behind, from an uplink: whatever does not depend on the packet, but
+    /// for the Ethernet source. `None` where they come from a pod.
+    pub expected: Option<Cover>,
+    /// What the identification of a packet's outer header differs from its own by.
+    pub identification: u16,
+    /// The largest IP packet that may leave, without what is put around it, in bytes.
     pub mtu: u16,
-    /// Number of the pod's port, for [`Shortcut::port`].
+    /// Number of the port that the packets come by, for [`Shortcut::port`].
     pub from: u16,
-    /// Number of the other pod's port.
+    /// Number of the port that they leave by.
     pub to: u16,
     /// Source and destination that its packets leave with, where those are others.
     pub translated: Option<(SocketAddr, SocketAddr)>,
@@ -55,11 +72,12 @@ pub struct Moved {
     pub generation: u32,
 }
 
-/// The maps of the shortcut. It lives as long as its program is loaded; all methods may be called
+/// The maps of the shortcut. They live as long as its programs are loaded; all methods may be called
 /// from any thread.
 #[derive(Clone, Debug)]
 pub struct Shortcut {
     loaded: Arc<Loaded>,
+    inward: Arc<Loaded>,
 }
 
 // === impl Passage ===
@@ -79,25 +97,53 @@ impl Passage {
     }
 }
 
+// === impl Cover ===
+
+impl Cover {
+    /// Bytes before a packet within VXLAN over IPv4.
+    const MOST: usize = 64;
+    const LENGTHS: [usize; 3] = [14, 34, Self::MOST];
+
+    /// The headers; `None` for a length that is none of the three's.
+    pub fn new(headers: &[u8]) -> Option<Self> {
+        let mut bytes = [0; Self::MOST];
+        if !Self::LENGTHS.contains(&headers.len()) {
+            return None;
+        }
+        bytes.get_mut(..headers.len())?.copy_from_slice(headers);
+        Some(Self { bytes, length: headers.len() as u8 })
+    }
+}
+
 // === impl Approval ===
 
 impl Approval {
     /// `struct passage` of the program, with nothing moved yet.
-    fn to_bytes(self) -> [u8; 80] {
-        let mut bytes = [0; 80];
+    fn to_bytes(self) -> [u8; 208] {
+        const TRANSLATED: u32 = 1;
+        const TO_UPLINK: u32 = 2;
+        let mut bytes = [0; 208];
         bytes[16..20].copy_from_slice(&self.generation.to_ne_bytes());
         bytes[20..24].copy_from_slice(&self.ifindex.to_ne_bytes());
         bytes[24..26].copy_from_slice(&self.from.to_ne_bytes());
         bytes[26..28].copy_from_slice(&self.to.to_ne_bytes());
         bytes[28..30].copy_from_slice(&self.mtu.to_ne_bytes());
-        bytes[30..36].copy_from_slice(&self.mac);
+        bytes[30] = self.cover.length;
+        let mut flags = if self.to_uplink { TO_UPLINK } else { 0 };
         if let Some((source, destination)) = self.translated {
-            bytes[36..38].copy_from_slice(&source.port().to_be_bytes());
-            bytes[38..40].copy_from_slice(&destination.port().to_be_bytes());
-            bytes[40..44].copy_from_slice(&1u32.to_ne_bytes());
-            bytes[44..60].copy_from_slice(&mapped(source.ip()));
-            bytes[60..76].copy_from_slice(&mapped(destination.ip()));
+            bytes[32..34].copy_from_slice(&source.port().to_be_bytes());
+            bytes[34..36].copy_from_slice(&destination.port().to_be_bytes());
+            flags |= TRANSLATED;
+            bytes[40..56].copy_from_slice(&mapped(source.ip()));
+            bytes[56..72].copy_from_slice(&mapped(destination.ip()));
         }
+        bytes[36..40].copy_from_slice(&flags.to_ne_bytes());
+        bytes[72..136].copy_from_slice(&self.cover.bytes);
+        if let Some(expected) = self.expected {
+            bytes[31] = expected.length;
+            bytes[136..200].copy_from_slice(&expected.bytes);
+        }
+        bytes[200..202].copy_from_slice(&self.identification.to_be_bytes());
         bytes
     }
 }
@@ -118,8 +164,11 @@ impl Shortcut {
     /// Ports that are counted by themselves; those with higher numbers share the last counters.
     pub const PORTS: u32 = 4096;
 
-    pub(super) fn new(loaded: Arc<Loaded>) -> Self {
-        Self { loaded }
+    /// The maps that other programs share.
+    pub(super) const MAPS: [&'static str; 3] = [PASSAGES, PORT_COUNTS, GENERATION];
+
+    pub(super) fn new(loaded: Arc<Loaded>, inward: Arc<Loaded>) -> Self {
+        Self { loaded, inward }
     }
 
     /// Puts a generation in force: approvals for any other are void from now on. With 0, as after
@@ -165,6 +214,17 @@ impl Shortcut {
         let found = self.loaded.map(PASSAGES)?.lookup_and_delete(&passage.to_bytes());
         let found = found.map_err(failed(PASSAGES))?;
         Ok(found.map(|bytes| Moved::from_bytes(&bytes)))
+    }
+
+    /// Segments that came by an uplink and had lost their passage when they were to take it. They are
+    /// counted as received.
+    ///
+    /// # Errors
+    /// [`ProgramError::Map`].
+    pub fn lost(&self) -> Result<u64, ProgramError> {
+        let found = self.inward.map(LOST)?.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY);
+        let cpus = found.map_err(failed(LOST))?.unwrap_or_default();
+        Ok(cpus.iter().map(|count| word(count, 0)).sum())
     }
 
     /// What all passages have ever moved into (first) and out of the dataplane at a port: segments,

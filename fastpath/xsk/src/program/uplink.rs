@@ -10,8 +10,9 @@ use ipnet::IpNet;
 use libbpf_rs::{MapCore, MapFlags};
 
 use super::{
-    Attached, HostFlowProgram, ProgramError,
+    Attached, HostFlowProgram, InwardProgram, ProgramError, Shortcut,
     guard::{SAFE_FLOWS, SafePort, set_failsafes},
+    inward,
     object::{Loaded, mapped},
     object_file, sockets, xdp,
 };
@@ -103,13 +104,18 @@ impl UplinkConfig {
 
 impl Uplink {
     /// Loads the program with empty maps: everything is passed. It shares the connections of safe
-    /// ports with the program of the other way.
+    /// ports with the program of the other way, and the passages of the shortcut with that which takes
+    /// what it admits.
     ///
     /// # Errors
     /// [`ProgramError::Load`].
-    pub fn load(egress: &HostFlowProgram) -> Result<Self, ProgramError> {
+    pub fn load(egress: &HostFlowProgram, inward: &InwardProgram) -> Result<Self, ProgramError> {
         let object = object_file!("uplink");
-        let loaded = Loaded::load_sharing("uplink", object, SAFE_FLOWS, egress.loaded())?;
+        let [passages, counts, generation] =
+            Shortcut::MAPS.map(|map| (map, inward.loaded().as_ref()));
+        let shared = [(SAFE_FLOWS, egress.loaded()), passages, counts, generation];
+        let constants: [(&str, &[u8]); 1] = [(inward::MAC, inward.mac())];
+        let loaded = Loaded::load_with("uplink", object, &constants, &shared)?;
         let (classes, ports) = (BTreeMap::new(), BTreeSet::new());
         let uplink = Self { loaded, classes, ports, failsafes: BTreeSet::new() };
         uplink.set_config(&UplinkConfig::default())?;

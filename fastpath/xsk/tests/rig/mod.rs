@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 pub mod packet;
+pub mod tcp;
 
 use std::{
     fs::File,
@@ -15,7 +16,7 @@ use std::{
 use arrayvec::ArrayVec;
 use margay_xsk::{
     Frame, Mode, Pool, Region, RegionConfig, Socket, SocketOptions, Umem, UmemOptions,
-    program::PortProgram,
+    program::{HostFlowProgram, InwardProgram, PodProgram, PortProgram, Uplink},
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -201,6 +202,12 @@ impl Station {
         }
         None
     }
+}
+
+/// An uplink's program and those that it works with, but for a trunk.
+pub fn uplink() -> Uplink {
+    let inward = InwardProgram::load([2; 6], &PodProgram::load(1).unwrap()).unwrap();
+    Uplink::load(&HostFlowProgram::load(1).unwrap(), &inward).unwrap()
 }
 
 /// Runs a command; fails with what it printed.
