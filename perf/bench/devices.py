@@ -295,7 +295,8 @@ class Kernel(Wired):
 class KernelNodes(Wired):
     """The kernel on two nodes: one has the client, the other the server, VXLAN is between them.
 
-    Their wire carries frames of its MTU, as Margay's does: no offload on either end.
+    Their wire is like Margay's: a bridge between, no offload on any end, so that it carries frames of
+    its MTU.
     """
 
     name = "kernel"
@@ -325,10 +326,16 @@ class KernelNodes(Wired):
         inside(f"{self.tag}-{pod}", "ip link set eth0 mtu 1450")
 
     def wire(self):
-        nodes = [f"{self.tag}-n1", f"{self.tag}-n2"]
-        ip(f"-n {nodes[0]} link add eth0 type veth peer name eth0 netns {nodes[1]}")
-        for number, node in enumerate(nodes, 1):
-            inside(node, "ethtool -K eth0 tx off tso off gso off gro on")
+        wire, queues = f"{self.tag}-wire", "numtxqueues 2 numrxqueues 2"
+        ip(f"netns add {wire}")
+        ip(f"-n {wire} link add br0 type bridge mcast_snooping 0")
+        ip(f"-n {wire} link set br0 up")
+        for number in (1, 2):
+            node, end = f"{self.tag}-n{number}", f"n{number}"
+            ip(f"-n {node} link add eth0 {queues} type veth peer name {end} {queues} netns {wire}")
+            ip(f"-n {wire} link set {end} master br0 up")
+            for where, interface in [(node, "eth0"), (wire, end)]:
+                inside(where, f"ethtool -K {interface} tx off tso off gso off gro on")
             ip(f"-n {node} addr add 172.20.1.{number}/24 dev eth0")
             ip(f"-n {node} link set eth0 up")
 

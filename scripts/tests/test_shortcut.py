@@ -2,8 +2,6 @@
 everything else."""
 
 import contextlib
-import hashlib
-import json
 import signal
 import socket
 import subprocess
@@ -13,6 +11,7 @@ import time
 import pytest
 from bulk import Bulk, super_frames
 from documents import policy
+from past import ask, connections, flow, moved, opened, port_of, takes_it
 from rig import wait_until
 
 CONFIG = tempfile.NamedTemporaryFile("w", suffix=".toml")
@@ -64,47 +63,6 @@ def bulk(rig, pods):
         yield start
     wait_until(lambda: connections(rig) in (0, None), "nothing is left in the shortcut")
     rig.conserved("n1")
-
-
-def ask(rig, *words):
-    """What margayctl says of n1's dataplane."""
-    where = f"unix:{rig.run}/n1/margayd.sock"
-    return json.loads(rig.ctl("--dataplane", where, *words, "-o", "json"))
-
-
-def connections(rig):
-    """How many connections take the shortcut; None where there is none."""
-    shortcut = ask(rig, "node", "status")["shortcut"]
-    return shortcut and shortcut["connections"]
-
-
-def flow(rig, one):
-    """A bulk connection as `margayctl flows` shows it."""
-    found = ask(rig, "flows", "--port", str(one.client_port), "--net", one.address)
-    return found[0] if len(found) == 1 else None
-
-
-def opened(start):
-    """The connection, or None where nobody answers yet."""
-    with contextlib.suppress(OSError):
-        return start()
-    return None
-
-
-def takes_it(rig, one):
-    """Whether a bulk connection takes the shortcut."""
-    found = flow(rig, one)
-    return bool(found) and found["shortcut"]
-
-
-def moved(one):
-    """A bulk connection that has moved much within the last moment."""
-    return one.goes_on(amount=256 * 65536)
-
-
-def port_of(name):
-    """A pod's host interface."""
-    return "cali" + hashlib.sha1(f"default.{name}".encode()).hexdigest()[:11]
 
 
 def counts(rig):

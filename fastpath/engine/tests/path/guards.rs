@@ -9,6 +9,7 @@ use margay_model::{
     DefaultAction, DropReason, Failsafe, HostEndpoint, HostInterface, Rule, State, TierPolicies,
     Update,
 };
+use margay_tables::addr::Tuple;
 
 use proptest::prelude::*;
 
@@ -94,6 +95,23 @@ fn without_policy_or_profile_a_host_endpoint_closes_the_node_and_lets_others_pas
         node.send(HOST, &udp(&at(own, 5), &at(pods(v4)[0], 81))).by(A);
         node.send(A, &udp(&at(pods(v4)[0], 5), &at(own, 82))).by(HOST);
     }
+}
+
+#[test]
+fn a_connection_by_an_uplink_with_a_host_endpoint_needs_the_workers() {
+    let mut node = Node::default();
+    let packet = tcp("10.65.0.2:40000", "10.65.1.5:80", ACK);
+    let (src, dst, (src_port, dst_port)) = (packet.src.into(), packet.dst.into(), packet.ends());
+    let tuple = Tuple { src, dst, src_port, dst_port, protocol: 6, zone: 0 };
+    let allowed = |node: &mut Node| {
+        node.send(A, &tcp("10.65.0.2:40000", "10.65.1.5:80", SYN)).by(WIRE);
+        node.send(WIRE, &tcp("10.65.1.5:80", "10.65.0.2:40000", SYN | ACK)).by(A);
+        node.send(A, &packet).by(WIRE);
+        margay_engine::shortcut::legs(&node.snapshot, node.table, &tuple).is_some()
+    };
+    assert!(allowed(&mut node));
+    guard(&mut node, |_, _| {});
+    assert!(!allowed(&mut node));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use margay_engine::PortId;
 use margay_engine::shortcut::{Leg, is_established, legs};
-use margay_model::State;
+use margay_model::{Mac, State};
 use margay_tables::addr::Tuple;
 
 use crate::support::*;
@@ -45,52 +45,42 @@ fn an_established_connection_of_two_pods_may_go_past_the_workers_both_ways() {
         let packet = tcp(&at(a, 40_000), &at(b, 80), ACK);
         let mut node = Node::default();
         open(&mut node, A, B, &packet);
-        let there = Leg {
-            tuple: tuple(&packet),
-            translated: None,
-            from: A,
-            from_index: ifindex(A),
-            to: B,
-            to_index: ifindex(B),
-            mac: pod_mac(B),
-            mtu: 1500,
-        };
-        let back = Leg {
-            tuple: tuple(&packet.clone().answer()),
-            translated: None,
-            from: B,
-            from_index: ifindex(B),
-            to: A,
-            to_index: ifindex(A),
-            mac: pod_mac(A),
-            mtu: 1500,
-        };
-        assert_eq!(allowed(&node, &packet), Some([there, back]));
-        assert_eq!(
-            allowed(&node, &packet.clone().answer()),
-            Some([there, back]),
-            "by either tuple"
-        );
-        assert_eq!(there.ends(), (at(a, 40_000).parse().unwrap(), at(b, 80).parse().unwrap()));
+        let legs = allowed(&node, &packet).unwrap();
+        for (leg, from, to, packet) in
+            [(&legs[0], A, B, packet.clone()), (&legs[1], B, A, packet.clone().answer())]
+        {
+            assert_eq!((leg.tuple, leg.translated), (tuple(&packet), None));
+            assert_eq!((leg.from, leg.from_index), (from, ifindex(from)));
+            assert_eq!((leg.to, leg.to_index, leg.to_uplink), (to, ifindex(to), false));
+            assert_eq!(leg.cover.as_bytes(), &packet.frame(pod_mac(to), [0xee; 6])[..14]);
+            assert_eq!((leg.expected, leg.mtu), (None, 1500));
+        }
+        assert_eq!(allowed(&node, &packet.clone().answer()), Some(legs), "by either tuple");
+        assert_eq!(legs[0].ends(), (at(a, 40_000).parse().unwrap(), at(b, 80).parse().unwrap()));
     }
 }
 
 #[test]
-fn a_busy_connection_of_two_pods_is_mentioned_and_no_other() {
+fn a_busy_connection_of_a_pod_is_mentioned_and_no_other() {
     let mut node = Node::default();
     let [a, b] = pods(true);
-    let local = tcp(&at(a, 40_000), &at(b, 80), ACK);
-    let others = [
+    let busy = [
+        (A, tcp(&at(a, 40_000), &at(b, 80), ACK)),
         (A, tcp(&at(a, 40_001), "10.65.1.2:80", ACK)),
+        (WIRE, tcp("10.65.1.2:4000", &at(b, 80), ACK)),
+    ];
+    let others = [
         (A, tcp(&at(a, 40_002), "192.0.2.1:80", ACK)),
         (HOST, tcp("192.0.2.1:4", &at(b, 80), ACK)),
         (A, udp(&at(a, 40_000), &at(b, 80))),
     ];
     for nth in 1..=EVERY {
-        node.send(A, &local);
-        let mentioned: Vec<_> = node.engine.mentions().collect();
-        let due = if nth == EVERY { vec![tuple(&local)] } else { vec![] };
-        assert_eq!(mentioned, due, "after {nth} packets");
+        for (from, packet) in &busy {
+            node.send(*from, packet);
+            let mentioned: Vec<_> = node.engine.mentions().collect();
+            let due = if nth == EVERY { vec![tuple(packet)] } else { vec![] };
+            assert_eq!(mentioned, due, "after {nth} packets");
+        }
         for (from, packet) in &others {
             node.send(*from, packet);
             assert_eq!(node.engine.mentions().count(), 0, "{packet:?}");
@@ -155,6 +145,118 @@ fn what_is_denied_or_elsewhere_may_not() {
         assert_eq!(allowed(&node, &packet), None, "{what}");
         assert_eq!(is_established(node.table, &tuple(&packet)), what != "denied", "{what}");
     }
+}
+
+/// What stands before an IP packet in a frame, without what depends on the packet: class, lengths,
+/// identification, DF and checksum.
+fn outer(frame: &[u8], inner: usize) -> Vec<u8> {
+    let mut outer = frame[..frame.len() - inner].to_vec();
+    for range in [15..22, 24..26, 38..40] {
+        if let Some(part) = outer.get_mut(range).filter(|_| frame.len() - inner > 14) {
+            part.fill(0);
+        }
+    }
+    outer
+}
+
+/// A packet as the far node sends it: plain, by IPIP, by VXLAN.
+fn from_afar(nth: usize, inner: &Ip) -> Ip {
+    let (far, near) = (ip("198.51.100.2"), ip("192.0.2.1"));
+    let frame = inner.frame(VTEP_MAC, FAR_VTEP_MAC);
+    let payload = [&[8, 0, 0, 0, 0, 0x10, 0, 0][..], &frame].concat();
+    match nth {
+        0 => inner.clone(),
+        1 => packet(far, near, Body::Raw(4, inner.bytes())),
+        _ => packet(far, near, Body::Udp { ports: (50_000, 4789), payload, checksum: false }),
+    }
+}
+
+/// A handshake of pod a with a pod of another node.
+fn open_to(node: &mut Node, nth: usize, packet: &Ip) {
+    let syn = with_flags(packet, SYN);
+    node.send(A, &syn);
+    node.send(WIRE, &from_afar(nth, &syn.answer()));
+    node.send(A, packet);
+}
+
+const AFAR: [&str; 3] = ["10.65.1.5:80", "10.65.2.5:80", "10.65.3.5:80"];
+
+#[test]
+fn a_connection_to_another_node_may_behind_the_headers_that_the_path_writes() {
+    for (nth, (dst, mtu)) in AFAR.into_iter().zip([1500, 1480, 1450]).enumerate() {
+        let mut node = Node::default();
+        let packet = tcp("10.65.0.2:40000", dst, ACK).df();
+        open_to(&mut node, nth, &packet);
+        let [there, back] = allowed(&node, &packet).unwrap();
+        let written = node.send(A, &packet).by(WIRE);
+        let inner = packet.bytes().len();
+        assert_eq!(outer(there.cover.as_bytes(), 0), outer(&written, inner), "{dst}");
+        assert_eq!((there.from, there.from_index, there.expected), (A, ifindex(A), None));
+        assert_eq!((there.to, there.to_uplink, there.mtu), (WIRE, true, mtu));
+
+        let answer = packet.clone().answer();
+        let came = from_afar(nth, &answer).frame(UPLINK_MAC, [0; 6]);
+        let expected = back.expected.unwrap();
+        let (mut expected, mut came) =
+            (outer(expected.as_bytes(), 0), outer(&came, answer.bytes().len()));
+        // Who sent it on, and by which port, may be any.
+        for headers in [&mut expected, &mut came] {
+            headers[6..12].fill(0);
+            headers.get_mut(34..36).into_iter().for_each(|port| port.fill(0));
+        }
+        assert_eq!(expected, came, "{dst}");
+        assert_eq!(back.cover.as_bytes(), &answer.frame(pod_mac(A), [0xee; 6])[..14]);
+        assert_eq!((back.from, back.from_index), (WIRE, there.to_index));
+        assert_eq!((back.to, back.to_index, back.to_uplink), (A, ifindex(A), false));
+    }
+}
+
+#[test]
+fn outer_identifications_are_those_that_the_path_writes() {
+    for (nth, dst) in AFAR.into_iter().enumerate().skip(1) {
+        let mut node = Node::default();
+        let mut packet = tcp("10.65.0.2:40000", dst, ACK);
+        packet.identification = 0x4711;
+        open_to(&mut node, nth, &packet);
+        let [there, _] = allowed(&node, &packet).unwrap();
+        let written = node.send(A, &packet).by(WIRE);
+        let identification = u16::from_be_bytes([written[18], written[19]]);
+        assert_eq!(identification, packet.identification ^ there.identification, "{dst}");
+    }
+}
+
+#[test]
+fn ipv6_to_another_node_may_without_a_tunnel_only() {
+    let mut node = Node::default();
+    let packet = tcp("[fd00:65::2]:40000", "[fd00:65:0:1::5]:80", ACK);
+    open_to(&mut node, 0, &packet);
+    assert!(allowed(&node, &packet).is_some());
+    // Each packet's outer UDP checksum is its own.
+    let packet = tcp("[fd00:65::2]:40000", "[fd00:65:0:3::5]:80", ACK);
+    let syn = with_flags(&packet, SYN);
+    node.send(A, &syn);
+    node.send(WIRE, &syn.answer());
+    node.send(A, &packet);
+    assert!(is_established(node.table, &tuple(&packet)));
+    assert_eq!(allowed(&node, &packet), None);
+}
+
+#[test]
+fn what_a_neighbours_new_address_changes_is_not_the_same_leg() {
+    let mut node = Node::default();
+    let packet = tcp("10.65.0.2:40000", AFAR[0], ACK);
+    open_to(&mut node, 0, &packet);
+    let before = allowed(&node, &packet).unwrap();
+    node.rewire(|underlay| {
+        for neighbour in underlay.neighbours.values_mut().filter(|mac| **mac == Mac(NEAR_MAC)) {
+            *neighbour = Mac(CLIENT_MAC);
+        }
+    });
+    node.send(A, &packet);
+    node.send(WIRE, &packet.clone().answer());
+    let after = allowed(&node, &packet).unwrap();
+    assert_eq!(after[1].tuple, before[1].tuple);
+    assert_ne!(after[0].cover, before[0].cover);
 }
 
 #[test]
