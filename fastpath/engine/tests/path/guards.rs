@@ -6,8 +6,8 @@ use std::sync::Arc;
 use margay_engine::snapshot::{arrival_mac, trunk_mac};
 use margay_engine::{Fate, Ingress};
 use margay_model::{
-    DefaultAction, DropReason, Failsafe, HostEndpoint, HostInterface, Rule, State, TierPolicies,
-    Update,
+    DefaultAction, DropReason, Failsafe, HostEndpoint, HostInterface, Rule, Service, State,
+    TierPolicies, Update,
 };
 use margay_tables::addr::Tuple;
 
@@ -136,6 +136,27 @@ fn what_is_allowed_goes_between_kernel_and_wire_untouched_and_answers_follow() {
         node.send(WIRE, &tcp(&at(far, 6), &at(own, 81), SYN)).dropped(DropReason::Policy);
         departs(&mut node, CLIENT_MAC, &tcp(&at(own, 6), &at(far, 81), SYN))
             .dropped(DropReason::Policy);
+    }
+}
+
+#[test]
+fn the_nodes_own_node_port_answers_by_the_host_port() {
+    for v4 in [true, false] {
+        let (own, far) = if v4 { (NODE, CLIENT) } else { ("2001:db8:1::1", "2001:db8:1::2") };
+        let cluster = if v4 { "10.96.0.10:80" } else { "[fd96::10]:80" };
+        let mut node = Node::default();
+        guard(&mut node, |state, host| {
+            host.tiers = list(state, "out", END, None, Some(vec![allow_ports(6, 1, 65_535)]));
+            let service = service("s", 6, cluster, &[&at(far, 8080)]);
+            serve(state, Service { node_port: Some(30_080), ..service });
+        });
+        let ask = tcp(&at(own, 5), &at(own, 30_080), SYN);
+        let sent = ask.clone().to(&at(far, 8080));
+        // Whatever source port it was given.
+        let mut frame = node.send(HOST, &ask).by(WIRE);
+        let source = crate::services::source_of(&frame.split_off(14), &ask);
+        let answer = sent.from(&source).answer();
+        assert_eq!(node.send(WIRE, &answer).by(HOST), to_host(&ask.answer()));
     }
 }
 

@@ -31,7 +31,7 @@ fn round(
 }
 
 /// `ADDR:PORT` that a packet carries as source.
-fn source_of(bytes: &[u8], like: &Ip) -> String {
+pub(crate) fn source_of(bytes: &[u8], like: &Ip) -> String {
     let (addr, at_port) = match like.src.is_ipv4() {
         true => (std::net::IpAddr::from(<[u8; 4]>::try_from(&bytes[12..16]).unwrap()), 20),
         false => (std::net::IpAddr::from(<[u8; 16]>::try_from(&bytes[8..24]).unwrap()), 40),

@@ -52,6 +52,9 @@ pub(crate) fn find(snapshot: &Snapshot, packet: &Packet, way: &mut Way) -> Contr
 /// Whether the packet is the kernel's and the dataplane only judges it: what the kernel had sent out
 /// of an uplink, and what comes by an uplink with a host endpoint and is neither for a pod or service
 /// nor from one. Without the host endpoint the dataplane would not see it.
+///
+/// The answer of the node's own node port comes from the node's own address. A kernel takes such a
+/// packet from the host port alone (`accept_local`).
 fn kernels(snapshot: &Snapshot, packet: &Packet, way: &mut Way) -> bool {
     let port = packet.departs.unwrap_or(packet.port);
     let Some(Port { guard, kernel: [arrival, departure], .. }) = snapshot.port(port) else {
@@ -62,6 +65,9 @@ fn kernels(snapshot: &Snapshot, packet: &Packet, way: &mut Way) -> bool {
         return true;
     }
     if guard.is_none() || packet.side != Side::Wire || packet.tunneled {
+        return false;
+    }
+    if snapshot.is_own(way.to.src) {
         return false;
     }
     let dst = way.to.dst;
