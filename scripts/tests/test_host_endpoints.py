@@ -9,7 +9,7 @@ import time
 import pytest
 from documents import calico, rule
 from rig import wait_until
-from services import NODE, OUT, endpoint, endpoint_slice, service
+from services import NODE, OUT, cluster_ip, endpoint, endpoint_slice, service
 from traffic import Attempt, Field
 
 MODE = "vxlan"
@@ -309,6 +309,89 @@ def test_untracked_policy_needs_both_directions_and_keeps_no_flow(rig, field):
         {tcp("out", "n1", 81), tcp("out", "near", 81), tcp("n1", "out"), tcp("near", "out")},
         {tcp("out", "n1"), tcp("out", "near")},
     )
+
+
+def test_a_denial_before_connections_are_looked_at_goes_by_port_and_by_set(rig, field):
+    web = [{"name": "web", "port": 80, "protocol": "TCP"}]
+    named = host(expectedIPs=list(NODE["n1"]), ports=web)
+    every = policy("every", [rule("Allow")], [rule("Allow")], order=100)
+    raw = {"doNotTrack": True, "applyOnForward": True}
+    guard(rig, named, every)
+    asks = {tcp("out", "n1"), tcp("out", "n1", 81), tcp("n2", "n1"), tcp("out", "n1", 80, 6)}
+    expect(field, asks)
+    guard(rig, named, every, policy("raw", [rule("Deny", "TCP", destination=ports("web"))], **raw))
+    expect(field, {tcp("out", "n1", 81)}, asks - {tcp("out", "n1", 81)})
+    bad = calico("GlobalNetworkSet", "bad", labels={"bad": "yes"}, nets=list(OUT))
+    guard(
+        rig, named, every, bad, policy("raw", [rule("Deny", source={"selector": "bad == 'yes'"})], **raw)
+    )
+    expect(field, {tcp("n2", "n1")}, asks - {tcp("n2", "n1")})
+
+
+# === by every way: addresses, services and node ports (Calico's table of datapaths) ===
+
+
+@pytest.fixture(scope="module")
+def ways(rig, field):
+    """Services 1 to 4: of the pods near and far, and of processes of n1 and n2."""
+    backends = {1: "near", 2: "far", 3: "n1", 4: "n2"}
+    documents = []
+    for number, name in backends.items():
+        documents.append(service(number, None, "NodePort", ("TCP",)))
+        for v, address in enumerate(field.address[name].values()):
+            backend = endpoint(address, "n1" if name in ("near", "n1") else "n2")
+            documents.append(endpoint_slice(number, v, backend))
+        field.address[f"c{number}"] = dict(zip((4, 6), cluster_ip(number)))
+    rig.store.write("ways", documents)
+    routed = lambda: "margay0" in rig.exec("n1", "ip", "route", "get", cluster_ip(4)[0], check=False)
+    wait_until(routed, "the services' addresses are n1's to reach")
+    yield
+    rig.store.remove("ways")
+
+
+def by_both(*ways):
+    """Attempts by TCP in both families: `SOURCE TARGET [PORT]`."""
+    return {
+        tcp(*way.split()[:2], int((*way.split(), 80)[2]), family) for way in ways for family in (4, 6)
+    }
+
+
+def under(rig, field, direction, asks, bare, spared=frozenset()):
+    """Asks under no policy, one that allows and one that denies, with `applyOnForward` and without.
+
+    `bare` says whether they pass without policy: what passes through does, and is denied by what
+    applies on forward alone. `spared` passes whatever a policy of this direction says.
+    """
+    everywhere = host("all", interfaceName="*")
+    of = lambda action, order, forward: policy(
+        action.lower(), order=order, applyOnForward=forward, **{direction: [rule(action)]}
+    )
+    rig.store.remove("hosts")
+    expect(field, asks | spared)
+    guard(rig, everywhere)
+    expect(field, (asks if bare else set()) | spared, set() if bare else asks)
+    for forward in (False, True):
+        allowing, denying = of("Allow", 500, forward), of("Deny", 200, forward)
+        guard(rig, everywhere, allowing)
+        expect(field, asks | spared)
+        guard(rig, everywhere, allowing, denying)
+        passes = bare and not forward
+        expect(field, (asks if passes else set()) | spared, set() if passes else asks)
+
+
+def test_what_reaches_a_guarded_nodes_process_is_judged_by_both_kinds_of_policy(rig, field, ways):
+    under(rig, field, "ingress", by_both("n2 n1", "far c3"), bare=False)
+
+
+def test_what_a_guarded_node_sends_is_judged_by_both_kinds_of_policy(rig, field, ways):
+    asks = by_both("n1 far", "n1 c2", "n1 n1 30002", "n1 c4", "n1 n1 30004")
+    under(rig, field, "egress", asks, bare=False)
+
+
+def test_what_passes_a_guarded_node_is_judged_by_forward_policy_alone(rig, field, ways):
+    into, out = by_both("far near", "far n1 30001"), by_both("near far", "near c2", "near n1 30002")
+    under(rig, field, "ingress", into, bare=True, spared=out)
+    under(rig, field, "egress", out, bare=True, spared=into)
 
 
 # === processes die ===
