@@ -1,10 +1,12 @@
-"""Flow logs: real connections, allowed, denied and staged, as named lines in a file."""
+"""Flow logs: real connections, allowed, denied and staged, as named lines in a file and as records
+that a collector of OpenTelemetry gets."""
 
 import json
 import socket
 import time
 
 import pytest
+from collector import Collector
 from documents import calico, rule
 from rig import wait_until
 from scene import SERVICE, Scene
@@ -38,7 +40,10 @@ def scene(rig):
         "felix", calico("FelixConfiguration", "default", flowLogsFlushInterval="1s")
     )
     scene = Scene(rig)
-    rig.start_as_child("n1", "agent", "--flow-logs", str(Log(rig).path))
+    scene.collector = Collector(rig, "n1")
+    scene.collector.start()
+    where = ("--flow-logs", str(Log(rig).path), "--flow-logs-otlp", Collector.URL)
+    rig.start_as_child("n1", "agent", *where)
     wait_until(lambda: rig.ready("n1", 9102), "the agent is ready again", 10)
     watched = lambda: rig.metrics("n1").total("margay_flow_watchers") == 1
     wait_until(watched, "the agent hears of flows", 10)
@@ -49,6 +54,11 @@ def scene(rig):
 @pytest.fixture
 def log(rig):
     return Log(rig)
+
+
+@pytest.fixture
+def collector(scene):
+    return scene.collector
 
 
 def in_force(scene, *documents):
@@ -166,6 +176,107 @@ def test_a_staged_policy_says_what_it_would_do_and_does_nothing(scene, log):
         "action": "Deny",
         "ruleIndex": 0,
     }
+
+
+# === a collector of OpenTelemetry ===
+
+
+def test_a_connection_comes_to_a_collector_as_it_stands_in_the_file(scene, log, collector):
+    rig = scene.rig
+    front = calico(
+        "NetworkPolicy", "front", "x", selector="name == 'near'", ingress=[rule("Allow", "TCP")]
+    )
+    in_force(scene, front)
+    began = time.time_ns()
+    talk(rig, "client", rig.pods["near"][0], 81, 500, 4)
+    ends = {"sourceName": "client", "destName": "near", "destPort": 81, "action": "Allow"}
+    texts = ("reporter", "sourceType", "sourceNamespace", "destType", "destNamespace", "proto")
+    numbers = ("packetsIn", "packetsOut", "bytesIn", "bytesOut")
+    numbers += ("numConnectionsStarted", "numConnectionsCompleted")
+
+    def told():
+        """Sums by reporter, of the file and of the collector."""
+        lines = [[line for line in log.lines(**ends)], []]
+        lines[1] = [record["attributes"] for record in collector.records(**ends)]
+        by = [{}, {}]
+        for sums, some in zip(by, lines):
+            for one in some:
+                old = sums.get(one["reporter"], (0,) * len(numbers))
+                sums[one["reporter"]] = tuple(a + one[key] for a, key in zip(old, numbers))
+        return by if by[0] == by[1] and by[0].get("Dst", (0,) * 4)[2] > 2000 else None
+
+    file, records = wait_until(told, "the same in both", 10)
+    assert set(file) == set(records) == {"Src", "Dst"}
+    record = collector.records(reporter="Dst", **ends)[0]
+    line = log.lines(reporter="Dst", **ends)[0]
+    assert all(record["attributes"][key] == line[key] for key in texts)
+    assert record["attributes"]["policies"] == ["Allow NetworkPolicy/x/front#0"]
+    assert record["resource"] == {"service.name": "margay", "k8s.node.name": "n1"}
+    assert record["scope"]["name"] == "margay.flowlog" and record["scope"]["version"]
+    assert record["eventName"] == "margay.flow" and record["severityNumber"] == "SEVERITY_NUMBER_INFO"
+    assert record["body"]["stringValue"] == "Allow TCP x/client → x/near:81"
+    since, until = int(record["timeUnixNano"]), int(record["observedTimeUnixNano"])
+    # Its interval may have begun before the connection did.
+    assert began - 2e9 < since < until < time.time_ns()
+
+
+STAGED = {
+    "StagedNetworkPolicy": (
+        calico("StagedNetworkPolicy", "tight", "x", selector="name == 'near'", order=1,
+               ingress=[rule("Deny")]),
+        "Deny StagedNetworkPolicy/x/tight#0",
+    ),
+    "StagedGlobalNetworkPolicy": (
+        calico("StagedGlobalNetworkPolicy", "tight", selector="name == 'near'", order=1,
+               ingress=[rule("Deny")]),
+        "Deny StagedGlobalNetworkPolicy//tight#0",
+    ),
+    "StagedKubernetesNetworkPolicy": (
+        calico("StagedKubernetesNetworkPolicy", "tight", "x",
+               podSelector={"matchLabels": {"name": "near"}}, policyTypes=["Ingress"]),
+        "Deny EndOfTier default",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", STAGED)
+def test_every_kind_of_staged_policy_is_in_the_records(scene, collector, kind):
+    """Calico has Kubernetes' at order 1000, which denies where no other policy allows."""
+    document, pending = STAGED[kind]
+    in_force(scene, document)
+    wanted = {"reporter": "Dst", "destName": "near", "destPort": 80, "action": "Allow"}
+    wanted |= {"policies": ["Allow Profile//kns.x#0"], "pendingPolicies": [pending]}
+
+    def seen():
+        talk(scene.rig, "client", scene.rig.pods["near"][0], 80, 10, 1)
+        return collector.records(**wanted)
+
+    wait_until(seen, f"{kind} beside what is enforced", 10, every=0.5)
+
+
+def test_a_collector_that_is_away_costs_records_that_are_counted_and_nothing_else(scene, collector):
+    rig = scene.rig
+    refused = lambda: rig.metrics("n1", 9102).total("margay_flow_log_total", fate="refused")
+    before, complaints = refused(), rig.log("n1", "agent").count("takes no flow logs")
+    collector.stop()
+
+    def lost():
+        talk(rig, "client", rig.pods["near"][0], 80, 10, 1)
+        return refused() > before
+
+    wait_until(lost, "records are lost", 15, every=0.5)
+    wait_until(lambda: refused() > before + 2, "and more of them", 15, every=0.5)
+    assert rig.log("n1", "agent").count("takes no flow logs") == complaints + 1, "it says so once"
+    collector.start()
+    wanted = {"sourceName": "client", "destName": "near", "proto": "TCP"}
+    known = len(collector.records(**wanted))
+
+    def comes_again():
+        talk(rig, "client", rig.pods["near"][0], 80, 10, 1)
+        return len(collector.records(**wanted)) > known
+
+    wait_until(comes_again, "records again", 15, every=0.5)
+    assert "takes flow logs again" in rig.log("n1", "agent")
 
 
 def test_a_flood_of_denied_flows_is_bounded_and_what_is_missing_is_counted(scene, log):
