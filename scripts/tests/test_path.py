@@ -3,13 +3,14 @@ back, and what the node keeps for itself."""
 
 import contextlib
 import re
+import signal
 import socket
 import struct
 import time
 
 import pytest
 from rig import NODES, wait_until
-from scapy.all import ARP, ICMPv6ND_NS, ICMPv6ND_RS, ICMPv6NDOptSrcLLAddr, Ether, IPv6
+from scapy.all import ARP, IP, TCP, ICMPv6ND_NS, ICMPv6ND_RS, ICMPv6NDOptSrcLLAddr, Ether, IPv6
 from whoami import REFUSED, SILENT, Whoami, family
 
 MODE = "vxlan"
@@ -427,3 +428,60 @@ def test_what_a_pods_stack_says_by_itself_is_no_spoofing(rig, who):
     punts = [one.total("margay_consumed_packets_total", reason="ndisc") for one in (before, after)]
     assert punts[1] >= punts[0] + 2
     rig.unpod("n1", "default", "fresh")
+
+
+@contextlib.contextmanager
+def told(rig, *flags):
+    """The agent of n1 with other flags, until its daemon has heard of them and back."""
+    agent = rig.start_as_child("n1", "agent", *flags)
+    wait_until(lambda: rig.ready("n1", port=9102), "the agent is ready", within=10)
+    yield
+    rig.end(agent, signal.SIGTERM)
+    rig.start("n1", "agent")
+    wait_until(lambda: rig.ready("n1", port=9102), "the agent is ready again", within=10)
+
+
+def test_segment_sizes_fit_the_tunnel_where_the_agent_is_told_to_clamp_them(rig, who):
+    become(rig, who, "vxlan")
+
+    def told_size(v):
+        """What pod huge (n2) takes for the segment size of pod big (n1), both with MTU 1500."""
+        with rig.inside("huge"):
+            talk = socket.create_connection((address(rig, "big", v), 7), timeout=5)
+        with contextlib.closing(talk):
+            return talk.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+
+    timestamps = 12
+    for v, header in ((V4, 40), (V6, 60)):
+        assert told_size(v) == 1500 - header - timestamps
+    with told(rig, "--clamp-mss"):
+        for v, header in ((V4, 40), (V6, 60)):
+            fits = PATH_MTU["vxlan"][v] - header - timestamps
+            wait_until(lambda v=v, fits=fits: told_size(v) == fits, f"{fits} bytes fit", within=10)
+
+
+def test_a_strict_node_picks_no_connection_up(rig, who):
+    mac = rig.mac("a")
+    destination = address(rig, "b", V4)
+
+    def amid(port):
+        """A segment of a connection that nobody saw begin."""
+        ip = IP(src=address(rig, "a", V4), dst=destination)
+        return Ether(src=mac, dst="ee:ee:ee:ee:ee:ee") / ip / TCP(sport=port, dport=9, flags="A")
+
+    refused = lambda: rig.metrics("n1").drops("invalid_state")  # noqa: E731
+    # Port 9 has no listener: the answer to what arrives is a reset.
+    is_reset = lambda got: TCP in got and got[TCP].flags.R  # noqa: E731
+    ports = iter(range(20_000, 30_000))
+    with packet_socket(rig, "a") as raw:
+        assert answer_to(raw, amid(next(ports)), is_reset) is not None
+        with told(rig, "--tcp-strict"):
+            before = refused()
+
+            def refuses():
+                raw.send(bytes(amid(next(ports))))
+                return refused() > before
+
+            wait_until(refuses, "a segment without beginning is refused", within=10)
+            # Those that begin as they should are not.
+            assert who.ask("a", destination, 7).name == "b"

@@ -112,6 +112,7 @@ async fn start(
         v6: config.addresses.v6,
         mtu: uplink::mtu(&config.addresses).await,
         node_port_addresses: config.node_port_addresses.clone(),
+        connections: config.connections,
     };
     let mut pipeline = Pipeline::new(store.clone(), node, publisher);
     let authorizer = match &config.authz {

@@ -54,6 +54,19 @@ pub struct NodeConfig {
     pub mtu: u16,
     /// Networks whose addresses of the node answer on node ports; empty for all of its addresses.
     pub node_port_addresses: Vec<IpNet>,
+    /// How connections are treated.
+    pub connections: Connections,
+}
+
+/// How a node treats connections, where it is told to depart from the defaults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// Connections that are there go on, whatever policies say meanwhile.
+    pub outlive_policies: bool,
+    /// A TCP connection must be seen from its SYN on.
+    pub tcp_strict: bool,
+    /// SYNs are told a maximum segment size that fits their way.
+    pub clamp_mss: bool,
 }
 
 /// What a route stems from. Of several for one destination the first counts.
@@ -113,8 +126,15 @@ impl Network {
 
     /// The settings in force on the node.
     pub(crate) fn set_settings(&mut self, settings: Settings) {
-        let own = self.config.as_ref().map(|config| config.node_port_addresses.clone());
-        let settings = Settings { node_port_addresses: own.unwrap_or_default(), ..settings };
+        let config = self.config.as_ref();
+        let connections = config.map(|config| config.connections).unwrap_or_default();
+        let settings = Settings {
+            node_port_addresses: config.map_or(Vec::new(), |c| c.node_port_addresses.clone()),
+            cut_flows_on_policy_change: !connections.outlive_policies,
+            tcp_strict: connections.tcp_strict,
+            clamp_mss: connections.clamp_mss,
+            ..settings
+        };
         self.changed |= self.settings != settings;
         self.settings = settings;
     }

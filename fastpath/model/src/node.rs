@@ -146,6 +146,11 @@ pub struct Settings {
     pub node_port_addresses: Vec<IpNet>,
     /// Whether a policy edit cuts connections it no longer allows at their next packet.
     pub cut_flows_on_policy_change: bool,
+    /// Whether a TCP connection must be seen from its SYN on; otherwise one is picked up wherever
+    /// it stands.
+    pub tcp_strict: bool,
+    /// Whether SYNs are told a maximum segment size that fits the way they take, if theirs does not.
+    pub clamp_mss: bool,
     /// Whether pods may send VXLAN (UDP to the VXLAN port) themselves.
     pub allow_vxlan_from_workloads: bool,
     /// Whether pods may send IP in IP themselves.
@@ -247,6 +252,8 @@ impl Default for Settings {
             service_ranges: Vec::new(),
             node_port_addresses: Vec::new(),
             cut_flows_on_policy_change: true,
+            tcp_strict: false,
+            clamp_mss: false,
             allow_vxlan_from_workloads: false,
             allow_ipip_from_workloads: false,
             icmp_errors_per_second: 100,

@@ -31,6 +31,20 @@ pub struct Given {
     /// [default: all addresses of the node].
     #[arg(long, env = "MARGAY_NODEPORT_ADDRESSES", value_name = "CIDR,...")]
     pub nodeport_addresses: Option<String>,
+    /// Whether connections that are there go on although policies forbid them by now [default: false].
+    #[arg(long, env = "MARGAY_CONNECTIONS_OUTLIVE_POLICIES", value_name = "BOOL", num_args = 0..=1,
+        default_missing_value = "true")]
+    pub connections_outlive_policies: Option<bool>,
+    /// Whether TCP connections whose SYN was not seen are refused [default: false: they are picked
+    /// up].
+    #[arg(long, env = "MARGAY_TCP_STRICT", value_name = "BOOL", num_args = 0..=1,
+        default_missing_value = "true")]
+    pub tcp_strict: Option<bool>,
+    /// Whether TCP's maximum segment size is lowered to what fits the packets' way, for networks
+    /// that lose the ICMP messages about it [default: false].
+    #[arg(long, env = "MARGAY_CLAMP_MSS", value_name = "BOOL", num_args = 0..=1,
+        default_missing_value = "true")]
+    pub clamp_mss: Option<bool>,
     /// Where /metrics, /liveness and /readiness are served [default: 127.0.0.1:9091].
     #[arg(long, env = "MARGAY_METRICS", value_name = "ADDR:PORT")]
     pub metrics: Option<String>,
@@ -96,6 +110,11 @@ impl Given {
             socket: self.socket.or(file.socket),
             node_ip: self.node_ip.or(file.node_ip),
             nodeport_addresses: self.nodeport_addresses.or(file.nodeport_addresses),
+            connections_outlive_policies: self
+                .connections_outlive_policies
+                .or(file.connections_outlive_policies),
+            tcp_strict: self.tcp_strict.or(file.tcp_strict),
+            clamp_mss: self.clamp_mss.or(file.clamp_mss),
             metrics: self.metrics.or(file.metrics),
             authz: self.authz.or(file.authz),
             flow_logs: self.flow_logs.or(file.flow_logs),

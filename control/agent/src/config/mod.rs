@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use margay_compile::Connections;
 use margay_datastore::{Url, UrlError};
 use margay_protocol::DEFAULT_SOCKET;
 use margay_protocol::socket::{UnixAddress, UnixAddressError, without_scheme};
@@ -44,6 +45,8 @@ pub struct Config {
     pub addresses: NodeAddresses,
     /// Networks whose addresses of the node answer on node ports; empty for all.
     pub node_port_addresses: Vec<IpNet>,
+    /// How connections are treated.
+    pub connections: Connections,
     /// Where metrics and health are served.
     pub metrics: SocketAddr,
     /// Where proxies are answered; nowhere if nothing is given.
@@ -117,6 +120,11 @@ impl Config {
             dataplane: dataplane.parse()?,
             socket: given.socket.map_or_else(|| DEFAULT_CNI_SOCKET.into(), without_scheme),
             node_port_addresses: networks(given.nodeport_addresses)?,
+            connections: Connections {
+                outlive_policies: given.connections_outlive_policies.unwrap_or_default(),
+                tcp_strict: given.tcp_strict.unwrap_or_default(),
+                clamp_mss: given.clamp_mss.unwrap_or_default(),
+            },
             addresses: given.node_ip.map(|text| text.parse()).transpose()?.unwrap_or_default(),
             metrics,
             authz: given.authz.map(|text| text.parse()).transpose()?,
@@ -185,6 +193,14 @@ mod tests {
         assert_eq!(config.metrics.to_string(), "127.0.0.1:9091");
         assert_eq!(config.addresses, NodeAddresses::default());
         assert_eq!(config.authz, None);
+        assert_eq!(config.connections, Connections::default());
+    }
+
+    #[test]
+    fn how_connections_are_treated_is_told_by_flags() {
+        let given = Given { tcp_strict: Some(true), clamp_mss: Some(false), ..given("a") };
+        let connections = Config::resolve(given).unwrap().connections;
+        assert!(connections.tcp_strict && !connections.clamp_mss && !connections.outlive_policies);
     }
 
     #[test]

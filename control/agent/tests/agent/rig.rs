@@ -84,6 +84,9 @@ impl Directory {
             flow_logs_otlp: None,
             log: None,
             nodeport_addresses: None,
+            connections_outlive_policies: None,
+            tcp_strict: None,
+            clamp_mss: None,
             config: None,
         }
     }

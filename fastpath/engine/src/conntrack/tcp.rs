@@ -39,10 +39,12 @@ pub fn advance(word: u64, tcp: &TcpFacts, payload: usize) -> u64 {
     bits | u64::from(if ahead { end } else { last }) << 32
 }
 
-/// Whether a segment without SYN may start a connection that we did not see begin (a flow that
-/// outlived its entry): anything but a reset.
-pub fn may_pick_up(tcp: &TcpFacts) -> bool {
-    tcp.flags & tcp_flags::RST == 0
+/// Whether the first segment that is seen of a connection may be that: a SYN alone where one is
+/// strict, otherwise anything but a reset, as of a connection that outlived its entry.
+pub fn may_begin(tcp: &TcpFacts, strict: bool) -> bool {
+    let asked = if strict { tcp_flags::SYN | tcp_flags::ACK } else { 0 };
+    let flags = tcp.flags & (asked | tcp_flags::RST);
+    flags == asked & tcp_flags::SYN
 }
 
 /// Whether the segment opens a new connection in the place of one in `state`.
@@ -142,7 +144,23 @@ mod tests {
         assert!(reopens(&syn, Closing) && reopens(&syn, Reset));
         assert!(!reopens(&syn, Established) && !reopens(&syn, SynSent));
         assert!(!reopens(&segment(f::SYN | f::ACK, 0), Closing));
-        assert!(!may_pick_up(&segment(f::RST | f::ACK, 0)));
+    }
+
+    #[test]
+    fn who_is_strict_sees_connections_begin() {
+        for (flags, strict, lax) in [
+            (f::SYN, true, true),
+            (f::SYN | f::FIN, true, true),
+            (f::ACK, false, true),
+            (f::FIN | f::ACK, false, true),
+            (f::SYN | f::ACK, false, true),
+            (f::RST, false, false),
+            (f::RST | f::ACK, false, false),
+            (f::SYN | f::RST, false, false),
+        ] {
+            let segment = segment(flags, 0);
+            assert_eq!((may_begin(&segment, true), may_begin(&segment, false)), (strict, lax));
+        }
     }
 
     #[test]

@@ -19,8 +19,8 @@ use std::ops::ControlFlow::{self, Break, Continue};
 
 use margay_model::DropReason;
 use margay_tables::flow::FlowRef;
-use margay_wire::ethernet;
-use margay_wire::transport::TCP_LEN;
+use margay_wire::transport::{TCP_LEN, tcp_flags};
+use margay_wire::{ethernet, ipv4, ipv6};
 
 use crate::Engine;
 use crate::batch::{Batch, Fate, Frame, Ingress, Packet, Punt, Why};
@@ -145,6 +145,9 @@ fn tracked(
     // Errors quote the packet as it came: they are found before anything is written.
     let too_big = checks(hop, frame, packet, keep_ttl)?;
     advance(engine, flow, hop, packet);
+    if snapshot.settings.clamp_mss {
+        clamp(hop, frame, packet);
+    }
     write(flow, hop, frame, packet, keep_ttl)?;
     if too_big { Break(fragment(hop, frame, packet)) } else { Continue(hop.port) }
 }
@@ -234,6 +237,19 @@ fn mention(engine: &mut Engine<'_>, hop: &Adjacency, packet: &Packet) {
     if shortcut::concerns(packet, hop) {
         // When there are too many they are mentioned again.
         let _ = engine.mentions.try_push(packet.tuple);
+    }
+}
+
+/// Sees to it that a connection's segments will fit the way to the next hop.
+#[inline(never)]
+fn clamp(hop: &Adjacency, frame: &mut Frame<'_>, packet: &Packet) {
+    let Some(facts) = packet.tcp.filter(|facts| facts.flags & tcp_flags::SYN != 0) else { return };
+    let ip_len = if packet.tuple.is_v4() { ipv4::LEN } else { ipv6::LEN };
+    let most = usize::from(hop.mtu).saturating_sub(ip_len + TCP_LEN);
+    let tcp = ethernet::LEN + usize::from(packet.transport);
+    if let Some(tcp) = frame.bytes_mut().get_mut(tcp..) {
+        // A SYN without the option tells the least there is (RFC 9293 §3.7.1).
+        let _ = apply::clamp_mss(tcp, facts.header_len, most as u16);
     }
 }
 

@@ -4,6 +4,7 @@
 mod support;
 
 mod same_node;
+mod connections;
 mod shortcut;
 mod encap;
 mod decap;

@@ -37,7 +37,8 @@ pub(super) fn compile<'t>(
     packet: &Packet,
     way: &Way,
 ) -> ControlFlow<Fate, FlowRef<'t>> {
-    if packet.tcp.is_some_and(|facts| !tcp::may_pick_up(&facts)) {
+    let strict = snapshot.settings.tcp_strict;
+    if packet.tcp.is_some_and(|facts| !tcp::may_begin(&facts, strict)) {
         return dropped(DropReason::InvalidState);
     }
     let keep_ttl = way.keeps_ttl(packet);
