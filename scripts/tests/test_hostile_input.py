@@ -5,11 +5,13 @@ import json
 import random
 import re
 import socket
+import time
 
 import pytest
+import yaml
 from bystanders import undisturbed
 from documents import policy
-from rig import wait_until
+from rig import ROOT, wait_until
 from scene import Scene
 from traffic import Attempt
 
@@ -69,6 +71,52 @@ def test_a_malformed_document_is_reported_by_file_line_and_field_and_changes_not
     finally:
         rig.store.remove("policies")
     wait_until(lambda: scene.field.reach([near], 0.3), "the policy is gone")
+
+
+TABLE = (ROOT / "control/ctl/tests/bad_input.yaml").read_text().replace("<10kB>", "n" * 10_240)
+LONGEST_LINE = 1000  # of a log, whatever a document says
+
+
+def test_what_stands_in_a_bad_documents_place_stays_in_force(scene):
+    """The table of bad documents, each in the place of the good one that it could be."""
+    rig, table = scene.rig, yaml.safe_load(TABLE)
+    good = {f"bad-input-{number}": one for number, one in enumerate(table["good"])}
+    is_of = lambda one, other: one["kind"] == other["kind"] and all(
+        one["metadata"].get(key) == other["metadata"].get(key) for key in ("name", "namespace")
+    )
+    # A document of another object than a file had before would take that one away.
+    place_of = lambda bad: next(
+        (name for name, one in good.items() if is_of(one, bad)), "bad-input-other"
+    )
+    near = {port: Attempt("client", "near", "TCP", port) for port in (80, 81)}
+    is_in_force = lambda: scene.field.reach(near.values(), 0.3) == {near[80]}
+    for name, document in good.items():
+        rig.store.write(name, document)
+    wait_until(is_in_force, "the good documents")
+    time.sleep(0.5)  # The last of them may concern no attempt.
+    compiled = lambda: rig.metrics("n1", 9102).total("margay_compile_policies_total")
+    before = compiled()
+    try:
+        with undisturbed(scene):
+            for row in table["bad"]:
+                text = row.get("text") or json.dumps(row["document"])
+                name = place_of(row["document"] if "document" in row else table["good"][1])
+                seen = len(rig.log("n1", "agent"))
+                rig.store.write(name, text)
+                said = lambda: [
+                    line
+                    for line in rig.log("n1", "agent")[seen:].splitlines()
+                    if " ERROR " in line and f"{name}.yaml" in line and row["field"] in line
+                ]
+                found = wait_until(said, f"an ERROR line: {row['what']}")
+                assert re.search(r" line=1 ", found[0]) and len(found[0]) < LONGEST_LINE, found[0]
+                wait_until(is_in_force, f"what was in force stays: {row['what']}")
+                assert compiled() == before, row["what"]
+                rig.store.write(name, good[name]) if name in good else rig.store.remove(name)
+        assert rig.alive("n1", "agent") and rig.alive("n1", "daemon")
+    finally:
+        rig.store.remove(*good)
+    wait_until(lambda: len(scene.field.reach(near.values(), 0.3)) == 2, "the policies are gone")
 
 
 def test_files_that_are_no_documents_are_reported_and_stop_nothing(scene):

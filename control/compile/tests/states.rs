@@ -333,6 +333,7 @@ fn calico_states() -> Vec<Named> {
 fn cluster_policy_states() -> Vec<Named> {
     vec![
         cluster_policy_of_names(),
+        cluster_policy_of_the_future(),
         named(
             "cluster policies around the default tier, closed where they cannot be converted",
             vec![
@@ -372,6 +373,36 @@ fn cluster_policy_states() -> Vec<Named> {
             ],
         ),
     ]
+}
+
+/// A field that is not known may mean that a rule is about less than the others say.
+fn cluster_policy_of_the_future() -> Named {
+    let pods = json!([{"namespaces": {}}]);
+    let port = json!({"destinationPort": {"number": 80}, "flags": ["SYN"]});
+    let policy = json!({
+        "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": "future"},
+        "spec": {
+            "tier": "Admin", "priority": 5, "subject": {"namespaces": {}}, "since": "tomorrow",
+            "egress": [
+                {"action": "Accept", "to": pods, "ports": [{"portNumber": {"port": 80}}]},
+                {"action": "Accept", "to": pods, "protocols": [{"tcp": port}]},
+                {"action": "Accept", "to": [{"namespaces": {}, "except": {}}]},
+                {"action": "Accept", "to": pods, "protocols": [{"tcp": {}}]},
+                {"action": "Deny", "to": pods, "when": "night"},
+            ],
+        },
+    });
+    named(
+        "a cluster policy with fields that are not known",
+        vec![web(), policy],
+        &[
+            "endpoint default/web/eth0 10.0.0.1 | kube-admin in[] out[KubernetesClusterNetworkPolicy//future] | Profile//kns.default Profile//ksa.default.default",
+            "policy KubernetesClusterNetworkPolicy//future",
+            "  out allow proto 6 to learned {10.0.0.1/32}",
+            "  out deny",
+        ],
+    )
 }
 
 /// Names are accepted; what is none of the API's names, beside named ports or denied, is closed.

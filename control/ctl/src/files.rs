@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use margay_datastore::Format;
 use margay_resources::documents::{Entry, Finding};
+use margay_resources::field::readable;
 use serde::Serialize;
 
 /// What cannot be read.
@@ -122,8 +123,8 @@ impl fmt::Display for Remark {
         write!(f, "{}:{}:{}: ", self.file, self.line, self.column)?;
         if let (Some(kind), Some(name)) = (self.kind, &self.name) {
             match self.namespace.as_deref().unwrap_or_default() {
-                "" => write!(f, "{kind} {name}: ")?,
-                namespace => write!(f, "{kind} {namespace}/{name}: ")?,
+                "" => write!(f, "{kind} {}: ", readable(name))?,
+                namespace => write!(f, "{kind} {}/{}: ", readable(namespace), readable(name))?,
             }
         }
         if !self.field.is_empty() {

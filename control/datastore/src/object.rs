@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+/// The longest name that Kubernetes has (RFC 1123 §2.1).
+const LONGEST_NAME: usize = 253;
+
 /// What sort of object: the API group without the version, and the kind.
 ///
 /// The group is part of it, so that the NetworkPolicy of Kubernetes and that of Calico differ.
@@ -110,11 +113,16 @@ impl Key {
     }
 }
 
+/// Of a name that is longer than one can be, the beginning.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |text: &str| match text.char_indices().nth(LONGEST_NAME) {
+            Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+            None => text.to_owned(),
+        };
         match self.namespace.as_str() {
-            "" => write!(f, "{} {}", self.kind, self.name),
-            namespace => write!(f, "{} {namespace}/{}", self.kind, self.name),
+            "" => write!(f, "{} {}", self.kind, name(&self.name)),
+            namespace => write!(f, "{} {}/{}", self.kind, name(namespace), name(&self.name)),
         }
     }
 }

@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::{Deserialize, Serialize};
 
+use crate::field::{FieldPath, Step};
 use crate::v3::Object;
 
 /// A Kubernetes policy of the cluster.
@@ -27,6 +28,28 @@ pub struct ClusterNetworkPolicySpec {
     /// Rules for packets from the pods.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub egress: Vec<EgressRule>,
+}
+
+// === impl ClusterNetworkPolicySpec ===
+
+impl ClusterNetworkPolicySpec {
+    /// Marks the rules in which one of these paths is a field that nobody knows.
+    pub(crate) fn mark_unknown(&mut self, unknown: &[FieldPath]) {
+        for path in unknown {
+            let [Step::Key(spec), Step::Key(list), Step::Index(index), ..] = path.0.as_slice()
+            else {
+                continue;
+            };
+            let marked = match (spec.as_str(), list.as_str()) {
+                ("spec", "ingress") => self.ingress.get_mut(*index).map(|rule| &mut rule.says_more),
+                ("spec", "egress") => self.egress.get_mut(*index).map(|rule| &mut rule.says_more),
+                _ => None,
+            };
+            if let Some(says_more) = marked {
+                *says_more = true;
+            }
+        }
+    }
 }
 
 /// Pods: exactly one field.
@@ -67,6 +90,9 @@ pub struct IngressRule {
     /// Protocols and destination ports; empty for any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub protocols: Vec<ProtocolMatch>,
+    /// Whether it has fields that this version does not know: it may mean less than the others say.
+    #[serde(skip)]
+    pub says_more: bool,
 }
 
 /// A rule for packets from the pods.
@@ -84,6 +110,9 @@ pub struct EgressRule {
     /// Protocols and destination ports; empty for any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub protocols: Vec<ProtocolMatch>,
+    /// Whether it has fields that this version does not know: it may mean less than the others say.
+    #[serde(skip)]
+    pub says_more: bool,
 }
 
 /// The other end: exactly one field, of which the last three are for egress only. One without any

@@ -1,6 +1,12 @@
 //! Where in an object something is, and what is wrong there.
 
+use std::borrow::Cow;
 use std::fmt;
+
+/// The longest word of a message. Names have at most 253 characters, selectors 1024.
+const LONGEST_WORD: usize = 1100;
+/// What is left of a longer one.
+const CUT_TO: usize = 60;
 
 /// A step into an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,7 +33,7 @@ pub struct Problem {
 
 /// An object that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{} {}: {}", .kind, .name.trim_start_matches('/'), join(.problems))]
+#[error("{} {}: {}", .kind, readable(.name.trim_start_matches('/')), join(.problems))]
 pub struct ResourceError {
     /// Kind as the document writes it; empty if it is missing.
     pub kind: String,
@@ -59,9 +65,9 @@ impl fmt::Display for FieldPath {
             match step {
                 Step::Index(index) => write!(f, "[{index}]")?,
                 Step::Key(key) if is_plain(key) => {
-                    write!(f, "{}{key}", if i == 0 { "" } else { "." })?;
+                    write!(f, "{}{}", if i == 0 { "" } else { "." }, readable(key))?;
                 }
-                Step::Key(key) => write!(f, "[{key:?}]")?,
+                Step::Key(key) => write!(f, "[{:?}]", readable(key))?,
             }
         }
         Ok(())
@@ -75,10 +81,27 @@ fn is_plain(key: &str) -> bool {
 // === impl Problem ===
 
 impl Problem {
-    /// Something wrong with a field.
+    /// Something wrong with a field. A message may quote what was found, however long that is.
     pub fn new(field: FieldPath, message: impl Into<String>) -> Self {
-        Self { field, message: message.into() }
+        let message = message.into();
+        let message = match readable(&message) {
+            Cow::Borrowed(_) => message,
+            Cow::Owned(cut) => cut,
+        };
+        Self { field, message }
     }
+}
+
+/// A text whose words are short enough to be read: of a longer one the beginning.
+pub fn readable(text: &str) -> Cow<'_, str> {
+    if text.split(' ').all(|word| word.len() <= LONGEST_WORD) {
+        return Cow::Borrowed(text);
+    }
+    let cut = |word| match str::char_indices(word).nth(CUT_TO) {
+        Some((end, _)) if word.len() > LONGEST_WORD => format!("{}…", &word[..end]),
+        _ => word.to_owned(),
+    };
+    Cow::Owned(text.split(' ').map(cut).collect::<Vec<_>>().join(" "))
 }
 
 fn join(problems: &[Problem]) -> String {
@@ -158,6 +181,18 @@ mod tests {
             "metadata.labels[\"app.kubernetes.io/name\"]: c",
         ];
         assert_eq!(texts, expected);
+    }
+
+    #[test]
+    fn a_message_quotes_the_beginning_of_what_is_too_long_to_read() {
+        let long = "n".repeat(10_240);
+        let field = FieldPath(vec![Step::Key("labels".into()), Step::Key(long.clone())]);
+        let text =
+            Problem::new(field, format!("`{long}` is no name; `ä{long}` neither")).to_string();
+        assert!(text.starts_with("labels.nnn") && text.ends_with("… neither"), "{text}");
+        assert!(text.contains("… is no name; `ännn") && text.len() < 300, "{text}");
+        let selector = "has(a)||".repeat(128);
+        assert_eq!(readable(&selector), selector);
     }
 
     #[test]

@@ -46,6 +46,9 @@ macro_rules! resources {
                         let unknown = std::mem::take(&mut decoded.unknown);
                         let resource = resource.map(|mut resource| {
                             defaults::apply(&mut resource);
+                            if let Self::ClusterNetworkPolicy(policy) = &mut resource {
+                                policy.spec.mark_unknown(&unknown);
+                            }
                             if strict {
                                 decoded.note_all(resource.validate());
                             }
@@ -134,8 +137,9 @@ impl Resource {
     /// Unknown fields are errors in what people write for Calico and in Kubernetes' NetworkPolicy,
     /// since a policy with a misspelt field would do something else than it says. They are warnings
     /// in the other kinds of Kubernetes and in what machines write, of which there are newer
-    /// versions than this one knows; a ClusterNetworkPolicy is read as far as it is understood.
-    /// The settings of `FelixConfiguration` are too many to know.
+    /// versions than this one knows; a ClusterNetworkPolicy is read as far as it is understood, but
+    /// its subject has to be: a rule with unknown fields is closed, a policy for others than it was
+    /// meant for would not be. The settings of `FelixConfiguration` are too many to know.
     ///
     /// # Errors
     /// A kind that is not ours, or everything that is wrong with the object, by field.
@@ -147,9 +151,15 @@ impl Resource {
             .filter(|path| *path != FieldPath::of_keys(&["kind"]));
         let by_people = kind.is_calico() && !kind.is_written_by_machines();
         let strict = by_people || kind == Kind::KubernetesNetworkPolicy;
+        let subject = FieldPath::of_keys(&["spec", "subject"]);
+        let is_subjects =
+            |path: &FieldPath| kind == Kind::ClusterNetworkPolicy && path.0.starts_with(&subject.0);
         let mut warnings = Vec::new();
-        let sink = if strict { &mut reading.problems } else { &mut warnings };
-        sink.extend(unknown.map(|path| Problem::new(path, format!("{kind} has no such field"))));
+        for path in unknown {
+            let wrong = strict || is_subjects(&path);
+            let sink = if wrong { &mut reading.problems } else { &mut warnings };
+            sink.push(Problem::new(path, format!("{kind} has no such field")));
+        }
         reading.problems.sort_by(|a, b| a.field.cmp(&b.field));
         match reading.resource.take() {
             Some(resource) if reading.problems.is_empty() => Ok(Checked { resource, warnings }),

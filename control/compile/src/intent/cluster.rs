@@ -17,8 +17,8 @@ pub(crate) const KIND: &str = "KubernetesClusterNetworkPolicy";
 
 /// Converts a policy; `None` if its tier or its subject is not known, so that it is void.
 ///
-/// A rule that cannot be converted never opens anything: one that accepts is left out, another
-/// denies everything in its place.
+/// A rule that cannot be converted, or that has fields that are not known, never opens anything: one
+/// that accepts is left out, another denies everything in its place.
 pub(crate) fn policy(object: &ClusterNetworkPolicy) -> Option<PolicyIntent> {
     let (name, spec) = (object.name(), &object.spec);
     let tier = match spec.tier.as_str() {
@@ -42,10 +42,12 @@ pub(crate) fn policy(object: &ClusterNetworkPolicy) -> Option<PolicyIntent> {
     };
     for (number, rule) in (0..).zip(&spec.ingress) {
         let converted = rules(number, &rule.action, &rule.from, &rule.protocols, false);
+        let converted = converted.filter(|_| !rule.says_more);
         intent.ingress.extend(converted.unwrap_or_else(|| closed(number, &rule.action)));
     }
     for (number, rule) in (0..).zip(&spec.egress) {
         let converted = rules(number, &rule.action, &rule.to, &rule.protocols, true);
+        let converted = converted.filter(|_| !rule.says_more);
         intent.egress.extend(converted.unwrap_or_else(|| closed(number, &rule.action)));
     }
     Some(intent)

@@ -70,7 +70,7 @@ pub enum ValueError {
     #[error("the range ends before it begins; write the lower port first")]
     Range,
     /// Not a network.
-    #[error("expected a network such as 10.0.0.0/8 or fd00::/8, or an address")]
+    #[error("a network such as 10.0.0.0/8 or fd00::/8, or an address")]
     Net,
     /// Not an AS number.
     #[error("an AS number is a number up to 4294967295, or two up to 65535 with a dot")]

@@ -34,6 +34,9 @@ pub(crate) fn validate(resource: &Resource) -> Vec<Problem> {
     problems
 }
 
+/// Members of one network set: what Felix gives a set of addresses room for (`MaxIpsetSize`).
+const MAX_MEMBERS: usize = 1 << 20;
+
 /// Checks the specification of those kinds that have one.
 fn spec(resource: &Resource, report: &mut Report<'_>) {
     let kind = resource.kind();
@@ -49,7 +52,9 @@ fn spec(resource: &Resource, report: &mut Report<'_>) {
         // Its nets have types.
         | Resource::IpReservation(_) => {}
         Resource::NetworkSet(o) | Resource::GlobalNetworkSet(o) => {
-            let domains = &o.spec.allowed_egress_domains;
+            let (nets, domains) = (o.spec.nets.len(), &o.spec.allowed_egress_domains);
+            let why = format!("has {nets} members; {MAX_MEMBERS} are allowed");
+            report.wrong_if(nets > MAX_MEMBERS, "nets", why);
             report.each("allowedEgressDomains", domains, |report, name| text::domain(report, name));
         }
         Resource::Pod(o) => kubernetes::pod(o, report),

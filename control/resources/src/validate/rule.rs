@@ -150,6 +150,11 @@ fn entity(entity: &EntityRule, has_ports: bool, report: &mut Report<'_>) {
     if let Some(accounts) = &entity.service_accounts {
         report.within("serviceAccounts", |report| {
             text::selector(report, "selector", &accounts.selector);
+            report.each("names", &accounts.names, |report, name| {
+                if !text::is_dns_subdomain(name) {
+                    report.wrong(text::not_a_name(name));
+                }
+            });
         });
     }
     for (key, ports) in [("ports", &entity.ports), ("notPorts", &entity.not_ports)] {

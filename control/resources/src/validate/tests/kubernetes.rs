@@ -128,6 +128,12 @@ fn a_rule_of_a_cluster_policy_that_cannot_be_converted_does_not_make_it_bad() {
             (spec(json!({"tier": "Middle"})), "spec.tier"),
             (spec(json!({"priority": 1001})), "spec.priority"),
             (spec(json!({"subject": {}})), "spec.subject"),
+            // Without it the policy would be for others.
+            (
+                spec(json!({"subject": {"namespaces": {"labels": {"a": "b"}}}})),
+                "spec.subject.namespaces.labels",
+            ),
+            (spec(json!({"since": "tomorrow"})), ""),
             (spec(json!({"subject": {"namespaces": {}, "pods": {}}})), "spec.subject"),
         ],
     );
