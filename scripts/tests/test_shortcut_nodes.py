@@ -13,7 +13,7 @@ import time
 import pytest
 from bulk import Bulk, super_frames
 from documents import policy
-from past import connections, flow, moved, opened, port_of, takes_it
+from past import ask, connections, flow, moved, opened, port_of, takes_it
 from rig import NODES, wait_until
 from scapy.all import IP, TCP, UDP, VXLAN, Ether, IPv6, raw
 
@@ -357,6 +357,48 @@ def test_on_the_wire_it_is_as_the_workers_write_it(rig, bulk, mode, v):
     assert {str(stable(data)) for data in by_shortcut} == {str(stable(data)) for data in by_worker}
 
 
+def test_super_frames_may_be_longer_than_an_ip_packet(rig, pods):
+    """BIG TCP: the kernel joins more than 64 KiB, for which an IPv6 header has no room."""
+    sizes = [("out", "gso_max_size"), ("n1", "gro_max_size")]
+    for place, size in sizes:
+        rig.exec(place, "ip", "link", "set", "eth0", size, 192000)
+    try:
+        lost = rig.metrics("n1").drops("shortcut")
+        sent, arrived = transfer(rig, "a", "out", "fd20::100", 5291, 64 << 20)
+        assert sent == arrived
+        assert rig.metrics("n1").drops("shortcut") - lost < 200
+    finally:
+        for place, size in sizes:
+            rig.exec(place, "ip", "link", "set", "eth0", size, 65536)
+
+
+def restarted(rig, node):
+    """Starts a node's daemon after a clean stop and whatever was done since."""
+    rig.start(node, "daemon")
+    ready = lambda: rig.ready(node) and rig.ready(node, 9102)
+    wait_until(ready, f"{node} ready", within=10)
+
+
+def test_an_uplink_of_generic_xdp_has_it_too(rig, bulk):
+    encapsulate(rig, "vxlan")
+    rig.kill("n2", "daemon", signal.SIGTERM)
+    # A veth refuses native XDP where its peer's packets may be larger than a page takes.
+    rig.exec("wire", "ip", "link", "set", "n2", "mtu", 3700)
+    try:
+        restarted(rig, "n2")
+        ports = ask(rig, "node", "status", node="n2")["ports"]
+        assert next(port for port in ports if port["name"] == "eth0")["mode"] == "generic"
+        one = bulk("a", "b")
+        wait_until(lambda: on_both(rig, one), "it takes the shortcut of both nodes")
+        assert moved(one) and on_both(rig, one)
+        one.close()
+        rig.conserved("n2")
+    finally:
+        rig.kill("n2", "daemon", signal.SIGTERM)
+        rig.exec("wire", "ip", "link", "set", "n2", "mtu", 1500)
+        restarted(rig, "n2")
+
+
 def test_a_killed_daemon_leaves_what_was_allowed_and_its_successor_judges_anew(rig, bulk):
     encapsulate(rig, "vxlan")
     one = bulk("a", "b")
@@ -367,8 +409,7 @@ def test_a_killed_daemon_leaves_what_was_allowed_and_its_successor_judges_anew(r
         assert one.goes_on(), "what the last state allowed goes on"
         rig.store.write("deny", DENIALS["the sender's"])
     finally:
-        rig.start("n1", "daemon")
-    wait_until(lambda: rig.ready("n1") and rig.ready("n1", 9102), "n1 ready", within=10)
+        restarted(rig, "n1")
     assert one.stops() is not None, "the successor knows the policy, its predecessor did not"
     rig.store.remove("deny")
     assert one.goes_on(), one.error
@@ -387,8 +428,7 @@ def test_a_clean_stop_ends_it_and_without_it_the_workers_carry_everything(rig, b
         for way in ("ingress", "egress"):
             assert not rig.exec("n1", "tc", "filter", "show", "dev", "eth0", way)
     finally:
-        rig.start("n1", "daemon")
-    wait_until(lambda: rig.ready("n1") and rig.ready("n1", 9102), "n1 ready", within=10)
+        restarted(rig, "n1")
     assert one.goes_on(), one.error
     assert connections(rig, "n1") is None
     time.sleep(0.5)

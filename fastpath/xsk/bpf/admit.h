@@ -61,7 +61,7 @@ static __always_inline int admit(struct xdp_md *ctx, __u32 cover, __be16 kind)
 	struct passage *passage;
 	__u16 from;
 
-	if (data + cover > end || !read_segment(&segment, data + cover, end, kind) ||
+	if (data + cover > end || !read_segment(&segment, data + cover, end, kind, false) ||
 	    !is_whole(&segment, data + cover, end, length - cover))
 		return NOT_ADMITTED;
 	passage = passage_of(&segment);

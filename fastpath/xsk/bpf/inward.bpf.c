@@ -11,8 +11,8 @@
 /* The Ethernet destination of admitted frames; set at load, and so in a section of its own. */
 const volatile __u8 inward_mac[8] SEC(".rodata.inward") = {};
 
-/* The longest headers without options. */
-#define HEADERS (ETH_HLEN + sizeof(struct ipv6hdr) + sizeof(struct tcphdr))
+/* The longest headers that are looked at. */
+#define HEADERS (ETH_HLEN + sizeof(struct ipv6hdr) + JUMBO_OPTION + sizeof(struct tcphdr))
 
 /* Segments that were dropped here. */
 struct {
@@ -67,7 +67,7 @@ int inward(struct __sk_buff *skb)
 		if ((void *)(ethernet + 1) > end)
 			return lose(skb, from, &segment);
 	}
-	if (!read_segment(&segment, data + ETH_HLEN, end, ethernet->h_proto))
+	if (!read_segment(&segment, data + ETH_HLEN, end, ethernet->h_proto, true))
 		return lose(skb, from, &segment);
 	segment.key.ifindex = skb->ifindex;
 	passage = bpf_map_lookup_elem(&passages, &segment.key);

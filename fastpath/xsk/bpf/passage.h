@@ -19,6 +19,7 @@
 #define TCP_RST 0x04
 #define IP_VERSION_4 0x45 /* and a header without options */
 #define IP_FRAGMENT 0x3fff
+#define JUMBO_OPTION 8
 
 /* What stands before a packet within VXLAN over IPv4 (RFC 7348). */
 struct vxlan_cover {
@@ -121,6 +122,8 @@ struct segment {
 	__u8 class;
 	__u8 ttl;
 	__u8 flags;
+	/* Length of what the kernel has put between the headers of a super-frame. */
+	__u8 option;
 };
 
 /* RFC 1071: the sum of an IPv4 header without options, which with a right checksum is 0xffff. */
@@ -152,20 +155,35 @@ static __always_inline bool read_ipv4(struct segment *segment, struct iphdr *ip,
 	return true;
 }
 
-static __always_inline bool read_ipv6(struct segment *segment, struct ipv6hdr *ip, void *end)
+/* `joined`: the kernel may have put the length of a super-frame into an option (RFC 2675). */
+static __always_inline bool read_ipv6(struct segment *segment, struct ipv6hdr *ip, void *end,
+				      bool joined)
 {
-	if ((void *)(ip + 1) > end || ip->version != 6 || ip->nexthdr != IPPROTO_TCP)
+	struct ipv6_extension *option = (void *)(ip + 1);
+
+	if ((void *)(ip + 1) > end || ip->version != 6)
 		return false;
+	if (joined && ip->nexthdr == IPPROTO_HOPOPTS) {
+		if ((void *)(option + 1) > end || option->next != IPPROTO_TCP || option->length)
+			return false;
+		segment->option = JUMBO_OPTION;
+	} else if (ip->nexthdr != IPPROTO_TCP) {
+		return false;
+	}
 	segment->key.source = ip->saddr;
 	segment->key.destination = ip->daddr;
 	segment->key.family = 6;
 	segment->ttl = ip->hop_limit;
-	segment->transport = ETH_HLEN + sizeof(*ip);
+	segment->transport = ETH_HLEN + sizeof(*ip) + segment->option;
 	return true;
 }
 
-/* Headers beyond the linear part, tags, options: the dataplane's business. `ip` follows its header. */
-static __always_inline bool read_segment(struct segment *segment, void *ip, void *end, __be16 kind)
+/*
+ * Headers beyond the linear part, tags, options: the dataplane's business. `ip` is where the IP header
+ * begins, `kind` what stands before it says of it.
+ */
+static __always_inline bool read_segment(struct segment *segment, void *ip, void *end, __be16 kind,
+					 bool joined)
 {
 	struct tcphdr *tcp;
 
@@ -174,9 +192,11 @@ static __always_inline bool read_segment(struct segment *segment, void *ip, void
 			return false;
 		tcp = ip + sizeof(struct iphdr);
 	} else if (kind == bpf_htons(ETH_P_IPV6)) {
-		if (!read_ipv6(segment, ip, end))
+		if (!read_ipv6(segment, ip, end, joined))
 			return false;
 		tcp = ip + sizeof(struct ipv6hdr);
+		if (joined && segment->option)
+			tcp = (void *)tcp + JUMBO_OPTION;
 	} else {
 		return false;
 	}

@@ -135,7 +135,9 @@ static __always_inline __u32 segments_of(const struct __sk_buff *skb, const stru
 static __always_inline void count(struct passage *passage, const struct segment *segment,
 				  __u32 segments, __u32 length)
 {
-	__u64 all = length + (__u64)(segments - 1) * segment->headers - (__u64)segments * ETH_HLEN;
+	__u32 headers = segment->headers - segment->option;
+	__u64 all = length - segment->option + (__u64)(segments - 1) * headers -
+		    (__u64)segments * ETH_HLEN;
 	struct port_count *from = count_of(passage->from), *to = count_of(passage->to);
 	__u32 expected = passage->expected_len ? passage->expected_len : ETH_HLEN;
 
@@ -180,7 +182,7 @@ static __always_inline int take_shortcut(struct __sk_buff *skb)
 	struct passage *passage;
 
 	if (!is_in_force() || skb->vlan_present || (void *)(ethernet + 1) > end ||
-	    !read_segment(&segment, data + ETH_HLEN, end, ethernet->h_proto) ||
+	    !read_segment(&segment, data + ETH_HLEN, end, ethernet->h_proto, false) ||
 	    !is_whole(&segment, data + ETH_HLEN, end, length))
 		return -1;
 	segment.key.ifindex = skb->ifindex;
