@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import signal
 import socket
 import time
@@ -392,6 +393,120 @@ def test_what_passes_a_guarded_node_is_judged_by_forward_policy_alone(rig, field
     into, out = by_both("far near", "far n1 30001"), by_both("near far", "near c2", "near n1 30002")
     under(rig, field, "ingress", into, bare=True, spared=out)
     under(rig, field, "egress", out, bare=True, spared=into)
+
+
+# === what is told of it ===
+
+
+def told(rig, name, direction, number=0):
+    """What a rule of a policy has decided on n1."""
+    wanted = {"policy": f"GlobalNetworkPolicy//{name}", "direction": direction, "rule": number}
+    rules = ask(rig, "policy", "hits")["rules"]
+    return next((one for one in rules if one.items() >= wanted.items()), None)
+
+
+def test_log_rules_of_each_list_give_lines(rig, field):
+    rig.store.write("felix", calico("FelixConfiguration", "default", logPrefix="%t|%k|%n"))
+    passing = {"applyOnForward": True}
+    guard(
+        rig,
+        host(interfaceName="eth0"),
+        policy("log-raw", [rule("Log", "UDP"), rule("Allow", "UDP")], doNotTrack=True, **passing),
+        policy("log-pre", [rule("Log", "TCP", destination=ports(81))], preDNAT=True, **passing),
+        policy("log-own", [rule("Log", "TCP"), allow("TCP", 80),
+                           rule("Deny", "TCP", destination=ports(8080))]),
+        policy("log-fwd", [rule("Log", "TCP"), rule("Allow")], order=20, **passing),
+    )  # fmt: skip
+    passes = {tcp("out", "n1"), tcp("out", "near"), tcp("out", "near", 81)}
+    expect(field, passes, {tcp("out", "n1", 8080)})
+    # Some of these may have been asked before the policies were in force.
+    field.reach([*passes, udp("out", "near")])
+    near, own = rig.pods["near"][0], NODE["n1"][0]
+    for line in (
+        f"default|gnp|log-raw: UDP {OUT[0]}:PORT → {near}:80",
+        f"default|gnp|log-pre: TCP {OUT[0]}:PORT → {near}:81",
+        f"default|gnp|log-own: TCP {OUT[0]}:PORT → {own}:80",
+        f"default|gnp|log-fwd: TCP {OUT[0]}:PORT → {near}:80",
+    ):
+        pattern = re.escape(line).replace("PORT", r"\d+")
+        wait_until(lambda: re.search(pattern, rig.log("n1", "daemon")), line, within=5)
+
+
+def test_packets_of_untracked_policies_are_counted_by_rule(rig, field):
+    guard(
+        rig,
+        host(interfaceName="eth0"),
+        policy(
+            "raw-counted",
+            [allow("UDP", 53), rule("Deny", "UDP", destination=ports(80))],
+            [rule("Allow", "UDP", source=ports(53))],
+            doNotTrack=True,
+            applyOnForward=True,
+        ),
+    )
+    asked = udp("out", "n1", 53), udp("out", "n1", 80)
+    expect(field, asked[:1], asked[1:])
+    # Some of these may have been asked before the policies were in force.
+    assert field.reach(asked, within=0.7) == {asked[0]}
+    packets = [("ingress", 0, "allow"), ("ingress", 1, "deny"), ("egress", 0, "allow")]
+    for direction, number, action in packets:
+        counted = wait_until(lambda: told(rig, "raw-counted", direction, number), "a count", 5)
+        assert counted["action"] == action and counted["connections"] == 0
+        assert counted["bytes"] >= counted["packets"] * 28 > 0
+
+
+def test_what_lets_connections_pass_is_counted_and_shown(rig, field):
+    rig.store.write("service", [service(1, None, "NodePort", ("TCP",))] + [
+        endpoint_slice(1, v, endpoint(rig.pods["near"][v], "n1")) for v in (0, 1)
+    ])  # fmt: skip
+    guard(
+        rig,
+        host(interfaceName="eth0", profiles=["projectcalico-default-allow"]),
+        policy("pre-counted", [allow("TCP", 30001)], preDNAT=True, applyOnForward=True),
+        policy("fwd-counted", [allow("TCP", 80)], [allow("TCP", 81)], applyOnForward=True),
+    )
+    passing = {tcp("out", "n1", 30001), tcp("out", "near"), tcp("near", "out", 81)}
+    expect(field, passing, {tcp("out", "near", 81), tcp("near", "out")})
+    # Some of these may have been asked before the policies were in force.
+    assert field.reach(passing) == passing
+    for name, direction in (
+        ("pre-counted", "ingress"),
+        ("fwd-counted", "ingress"),
+        ("fwd-counted", "egress"),
+    ):
+        counted = wait_until(lambda: told(rig, name, direction), f"{name} {direction}", 8)
+        assert counted["action"] == "allow" and counted["connections"] >= 1
+        # A handshake, a request, an answer and two ends.
+        assert counted["packets"] >= 6 * counted["connections"] - 6
+    shown = [flow.get("passedIngress") for flow in ask(rig, "flows", "--net", rig.pods["near"][0])]
+    for name in ("pre-counted", "fwd-counted"):
+        assert {"policy": f"GlobalNetworkPolicy//{name}", "rule": 0} in shown, shown
+    rig.store.remove("service")
+
+
+def test_simulation_of_what_passes_agrees_with_live_packets(rig, field):
+    guard(
+        rig,
+        host(interfaceName="eth0"),
+        policy("raw", [rule("Deny", "TCP", destination=ports(8080))], doNotTrack=True,
+               applyOnForward=True),
+        policy("pre", [allow("TCP", 81), rule("Deny", "TCP", destination=ports(6443))],
+               preDNAT=True, applyOnForward=True),
+        policy("fwd", [allow("TCP", 80)], [allow("TCP", 80, 81)], applyOnForward=True),
+    )  # fmt: skip
+    places = {"out": OUT[0], "n1": NODE["n1"][0], "n2": NODE["n2"][0]}
+    places |= {name: rig.pods[name][0] for name in ("near", "far")}
+    pairs = [(a, b) for a in places for b in places if a != b and {a, b} != {"out", "n2"}]
+    attempts = [tcp(a, b, port) for a, b in pairs for port in (22, 80, 81, 6443, 8080)]
+    lines = "".join(
+        json.dumps({"src": places[a.source], "dst": places[a.target], "protocol": "TCP",
+                    "srcPort": 40000, "dstPort": a.port}) + "\n"
+        for a in attempts
+    )  # fmt: skip
+    out = rig.ctl("policy", "simulate", "--forwarded", input=lines)
+    answers = [json.loads(line) for line in out.splitlines()]
+    allowed = {a for a, answer in zip(attempts, answers) if answer["verdict"] == "allow"}
+    expect(field, allowed, set(attempts) - allowed)
 
 
 # === processes die ===

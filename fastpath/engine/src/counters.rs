@@ -49,7 +49,8 @@ pub struct Counters {
     pub misses: Counter,
     /// Decisions made anew because their generation was old.
     pub stale: Counter,
-    /// Denied packets that no record was left for: rules have not counted them.
+    /// Denied packets that no record was left for, and packets of untracked policies that there was no
+    /// room for: rules have not counted them.
     pub unremembered: Counter,
     /// Connections evicted to make room.
     pub evicted: Counter,

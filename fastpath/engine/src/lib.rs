@@ -7,7 +7,7 @@
 //!   plane's state and the kernel's view;
 //! - [`decision`]: what is cached in a flow; [`conntrack`]: what a connection's state is;
 //! - [`shortcut`]: which connections need no worker any more;
-//! - [`counters`]: what a worker counts; [`trace`]: one packet's way, watched.
+//! - `tally`: what no flow counts; [`counters`]: what a worker counts; [`trace`]: one packet's way, watched.
 
 pub mod batch;
 
@@ -20,11 +20,12 @@ mod path;
 pub mod shortcut;
 pub mod counters;
 mod listing;
+mod tally;
 pub mod trace;
 
 pub use batch::{BATCH, Batch, Fate, Frame, Ingress, Punt, Side, Why};
 pub use counters::Counters;
-pub use listing::{denied, pending, rules, view, view_of};
+pub use listing::{denied, passed, pending, rules, view, view_of};
 pub use snapshot::{Assembler, PortId, Snapshot, Underlay};
 
 use std::sync::Arc;
@@ -34,8 +35,10 @@ use batch::Packet;
 use margay_model::node::Timeouts;
 use margay_tables::addr::Tuple;
 use margay_tables::flow::{
-    Affinities, Dir, FlowId, FlowRef, FlowTable, FlowWorker, Insert, Journal, NewFlow, Share, Worth,
+    Affinities, Dir, FlowId, FlowRef, FlowTable, FlowWorker, Insert, Journal, NewFlow, Share,
+    Tally, Worth,
 };
+use tally::Tallies;
 
 /// Records that one step of housekeeping looks at.
 const SWEEP: u32 = 64;
@@ -57,6 +60,8 @@ pub struct Engine<'t> {
     came: [u32; 2],
     /// Connections that may need no worker, of the last batch.
     mentions: ArrayVec<Tuple, { shortcut::MENTIONS }>,
+    /// Packets that no flow counts.
+    tallies: Tallies,
     /// What the stages of one batch tell each other. Kept, since making it anew costs a small
     /// batch more than its packets do.
     parsed: Box<[(Packet, Option<Fate>)]>,
@@ -76,6 +81,7 @@ impl<'t> Engine<'t> {
             now: 0,
             came: [0; 2],
             mentions: ArrayVec::new(),
+            tallies: Tallies::default(),
             parsed,
         })
     }
@@ -90,6 +96,7 @@ impl<'t> Engine<'t> {
     pub fn run(&mut self, snapshot: &Snapshot, now: u32, batch: &mut Batch<'_>) {
         self.now = now;
         path::run(self, snapshot, batch);
+        self.tallies.hand_on(self.table.journal());
         self.flows.quiesce();
     }
 
@@ -97,7 +104,9 @@ impl<'t> Engine<'t> {
     pub fn run_again(&mut self, snapshot: &Snapshot, now: u32, frame: &mut Frame<'_>) -> Fate {
         self.now = now;
         self.flows.quiesce();
-        path::run_again(self, snapshot, frame)
+        let fate = path::run_again(self, snapshot, frame);
+        self.tallies.hand_on(self.table.journal());
+        fate
     }
 
     /// The connections that the last batch mentioned, each by the tuple of one of its directions; see
@@ -230,6 +239,14 @@ impl<'t> Engine<'t> {
 
     fn journal(&self) -> Option<&'t Journal> {
         self.table.journal()
+    }
+
+    /// Counts packets that no flow counts.
+    fn tally(&mut self, more: Tally) {
+        let journal = self.table.journal();
+        if let Err(lost) = self.tallies.add(more, journal) {
+            self.counters.unremembered.add(lost.packets);
+        }
     }
 
     /// Forgets a denial of the tuple; whether there was one.

@@ -8,6 +8,7 @@ use margay_tables::flow::{FlowCopy, FlowRef};
 
 use crate::conntrack::{self, State, icmp};
 use crate::decision::{Decision, Verdict};
+use crate::path;
 use crate::path::miss::facts;
 use crate::snapshot::{Place, Snapshot};
 
@@ -33,6 +34,7 @@ pub fn view_of(snapshot: &Snapshot, flow: &FlowCopy, now: u32) -> FlowView {
         shortcut: false,
         egress,
         ingress,
+        passed: passed(snapshot, flow).map(|rule| snapshot.classifier.rule(rule?)),
     }
 }
 
@@ -58,6 +60,21 @@ pub fn rules(snapshot: &Snapshot, flow: &FlowCopy) -> [u32; 2] {
             && (decision.generation.wrapping_sub(snapshot.inherited) as i32) > 0
     });
     if known { flow.rules } else { [0; 2] }
+}
+
+/// The numbers of the rules by which host endpoints let the connection pass through the node, where
+/// it leaves and where it came in, by policy as it is now.
+pub fn passed(snapshot: &Snapshot, flow: &FlowCopy) -> [Option<u32>; 2] {
+    if flow.denial || denied(flow).is_some() {
+        return [None; 2];
+    }
+    let [asked, reply] = flow.keys;
+    let tuple = Tuple { dst: reply.src, dst_port: reply.src_port, ..asked };
+    let hops = flow.decisions.map(|decision| match Decision::unpack(decision.action)?.verdict {
+        Verdict::Forward { hop, .. } => Some(hop),
+        Verdict::Drop { .. } => None,
+    });
+    path::miss::passed(snapshot, &asked, &tuple, (icmp::kind(flow.marks), 0), hops)
 }
 
 /// What the source's and the destination's endpoint would say if all staged policies were enforced:

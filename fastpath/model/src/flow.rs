@@ -57,6 +57,9 @@ pub struct FlowView {
     pub egress: Option<(PolicyKey, u32)>,
     /// The same at the destination's endpoint.
     pub ingress: Option<(PolicyKey, u32)>,
+    /// By which policy for what passes through the node host endpoints allowed it, where it leaves
+    /// and where it came in.
+    pub passed: [Option<(PolicyKey, u32)>; 2],
 }
 
 /// What an endpoint says to a connection.

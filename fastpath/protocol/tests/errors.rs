@@ -137,6 +137,7 @@ fn a_filter_matches_either_direction_of_a_connection() {
         allowed: true,
         egress: None,
         ingress: None,
+        passed: [None, None],
     };
     let any = FlowFilter::default();
     for good in [

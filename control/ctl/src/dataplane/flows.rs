@@ -56,6 +56,12 @@ pub(super) struct Flow {
     shortcut: bool,
     egress: Option<Hit>,
     ingress: Option<Hit>,
+    /// By which policy for what passes through the node it left it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passed_egress: Option<Hit>,
+    /// By which such policy it came in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passed_ingress: Option<Hit>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -220,6 +226,8 @@ impl Flow {
             shortcut: flow.shortcut,
             egress: flow.egress.map(Into::into),
             ingress: flow.ingress.map(Into::into),
+            passed_egress: flow.passed_egress.map(Into::into),
+            passed_ingress: flow.passed_ingress.map(Into::into),
         })
     }
 

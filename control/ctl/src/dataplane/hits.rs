@@ -92,7 +92,7 @@ impl Hits {
         }
         if self.denials_unremembered > 0 {
             let packets = self.denials_unremembered;
-            writeln!(out, "{packets} denied packets of a flood are not in these numbers")?;
+            writeln!(out, "{packets} packets of a flood are not in these numbers")?;
         }
         Ok(())
     }

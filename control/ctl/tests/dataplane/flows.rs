@@ -15,6 +15,7 @@ fn connections_are_listed_with_both_directions_and_what_decided() {
         "origCount": {"packets": 5, "bytes": 500}, "replyCount": {"packets": 4, "bytes": 4000},
         "state": "ESTABLISHED", "idleMs": 1250, "verdict": "allow", "shortcut": true,
         "egress": {"policy": "Profile//kns.x", "rule": 0}, "ingress": null,
+        "passedIngress": {"policy": "GlobalNetworkPolicy//edge", "rule": 2},
     });
     assert_eq!(flows[0], expected);
     assert_eq!(

@@ -102,6 +102,7 @@ pub(crate) fn flows() -> Vec<FlowView> {
         shortcut: true,
         egress: Some((Arc::from("Profile//kns.x"), 0)),
         ingress: None,
+        passed: [None, Some((Arc::from("GlobalNetworkPolicy//edge"), 2))],
     };
     let denied = FlowView {
         orig: tuple("fd00::1", "fd00::2", 58, (7, 0)),
@@ -112,6 +113,7 @@ pub(crate) fn flows() -> Vec<FlowView> {
         denied: Some(margay_model::DropReason::Policy),
         shortcut: false,
         egress: None,
+        passed: [None, None],
         ..allowed.clone()
     };
     vec![allowed, denied]

@@ -4,7 +4,8 @@
 //! and reads the journal, in which flows stand that ended or were decided differently; the
 //! difference to what it saw last goes to the rules that stand for the flow, and into a report. So
 //! no packet writes anything that two threads share, and no number is missed unless the journal
-//! overflows, which is counted.
+//! overflows, which is counted. Packets of untracked policies have no flow: workers sum them by rule
+//! and put the sums into the journal.
 //!
 //! - [`tracked`]: what was seen of each flow last; [`counts`]: what rules have decided;
 //!   [`names`]: rules and endpoints that are gone, for the flows that outlive them;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use margay_engine::Snapshot;
 use margay_model::DropReason;
 use margay_model::flow::FlowCount;
-use margay_tables::flow::{Cursor, Entry, FlowCopy, FlowTable, FlowWorker};
+use margay_tables::flow::{Cursor, Entry, FlowCopy, FlowTable, FlowWorker, Tally};
 use margay_worker::clock;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
@@ -126,7 +127,7 @@ impl Accountant {
         while let Some(from) = cursor {
             cursor = guest.list(from, WALK, |flow| {
                 let copy = FlowCopy::new(flow);
-                tracked.note(&copy, [None; 2]);
+                tracked.note(&copy, [None; 4]);
             });
             guest.quiesce();
         }
@@ -171,12 +172,21 @@ impl Accountant {
             match journal.take() {
                 Some(Entry::Ended(flow)) => self.account(&flow, Moment::Ended, batch),
                 Some(Entry::Changing(flow)) => self.account(&flow, Moment::Changing, batch),
+                Some(Entry::Tally(packets)) => self.account_packets(&packets),
                 Some(Entry::Logged(packet)) => {
                     self.log.packet(&self.snapshot, &mut self.names, &packet, clock::now());
                 }
                 None => return,
             }
         }
+    }
+
+    /// Brings packets without a flow to the account of their rule.
+    fn account_packets(&mut self, sum: &Tally) {
+        let Tally { rule, ingress, allowed, packets, bytes } = *sum;
+        let name = self.names.rule(&self.snapshot, rule);
+        let more = [FlowCount { packets, bytes }, FlowCount::default()];
+        self.shared.counts().add(name, ingress, allowed, 0, &more);
     }
 
     fn walk(&mut self, batch: &mut Option<Batch>) {
@@ -203,14 +213,14 @@ impl Accountant {
             // It is accounted at its end.
             return;
         }
-        let said = said(&self.snapshot, flow);
         let base = known.unwrap_or_default();
+        let said = said(&self.snapshot, flow, base.said);
         let more = [0, 1].map(|dir: usize| match (flow.denial, dir) {
             (true, 1) => FlowCount::default(),
             _ => base.more(flow, dir),
         });
-        for (ingress, said) in [false, true].into_iter().zip(said) {
-            let before = base.said[usize::from(ingress)];
+        for ((ingress, said), before) in [false, true].into_iter().cycle().zip(said).zip(base.said)
+        {
             if let Some((rule, allowed)) = said {
                 let name = self.names.rule(&self.snapshot, rule);
                 let connections = u64::from(known.is_none() || before != said);
@@ -221,7 +231,9 @@ impl Accountant {
             let (begun, ended) = (known.is_none(), moment == Moment::Ended);
             if begun || ended || more != [FlowCount::default(); 2] {
                 let (snapshot, names) = (&self.snapshot, &mut self.names);
-                batch.push(&reports::report(snapshot, names, flow, said, more, begun, ended));
+                let [egress, ingress, ..] = said;
+                let ends = [egress, ingress];
+                batch.push(&reports::report(snapshot, names, flow, ends, more, begun, ended));
             }
         }
         match moment {
@@ -231,15 +243,25 @@ impl Accountant {
     }
 }
 
-/// What the source's and the destination's endpoint said.
-fn said(snapshot: &Snapshot, flow: &FlowCopy) -> [Said; 2] {
+/// What the source's and the destination's endpoint said, and by which rules host endpoints let the
+/// flow leave the node and come in. Those are asked now: a flow that an older snapshot decided last
+/// keeps what it had.
+fn said(snapshot: &Snapshot, flow: &FlowCopy, before: [Said; 4]) -> [Said; 4] {
     let [egress, ingress] = margay_engine::rules(snapshot, flow);
     let denied = margay_engine::denied(flow);
     // The source's word comes first: where the destination was asked, the source had allowed it.
     let source_denied =
         denied.is_some_and(|reason| ingress == 0 && reason != DropReason::EndpointToHost);
+    let is_current = flow.decisions.iter().any(|d| d.generation == snapshot.generation);
+    let [_, _, left, entered] = before;
+    let [left, entered] = match is_current || left.or(entered).is_none() {
+        true => margay_engine::passed(snapshot, flow).map(|rule| Some((rule?, true))),
+        false => [left, entered],
+    };
     [
         (egress != 0).then_some((egress, !source_denied)),
         (ingress != 0).then_some((ingress, denied.is_none())),
+        left,
+        entered,
     ]
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use margay_engine::Snapshot;
 use margay_engine::snapshot::Place;
-use margay_model::{EndpointKey, PolicyKey};
+use margay_model::{EndpointKey, HostEndpoint, PolicyKey};
 use margay_tables::addr::Addr;
 
 /// How long an endpoint that is gone is remembered, in milliseconds.
@@ -61,10 +61,14 @@ impl Names {
         if let Some((tier, true)) = self.tiers.get(policy) {
             return tier.clone();
         }
-        let mut tiers = (snapshot.endpoints.iter()).flat_map(|pod| {
+        let of_pods = (snapshot.endpoints.iter()).flat_map(|pod| {
             pod.endpoint.tiers.iter().chain(pod.endpoint.pending.iter().flat_map(|p| p.iter()))
         });
-        let found = tiers
+        let of_hosts = snapshot.guards.iter().flat_map(|guard| {
+            let HostEndpoint { untracked, pre_dnat, forward, tiers, .. } = &*guard.endpoint;
+            [untracked, pre_dnat, forward, tiers].into_iter().flat_map(|tiers| tiers.iter())
+        });
+        let found = (of_pods.chain(of_hosts))
             .find(|tier| tier.ingress.contains(policy) || tier.egress.contains(policy))
             .map(|tier| tier.name.clone());
         let known = self.tiers.entry(policy.clone()).or_default();

@@ -28,8 +28,8 @@ pub(super) struct Known {
     key: Option<Tuple>,
     packets: [u64; 2],
     bytes: [u64; 2],
-    /// What both ends said.
-    pub(super) said: [Said; 2],
+    /// What both ends said, and host endpoints on the way out and in.
+    pub(super) said: [Said; 4],
     /// The round over the table in which it was seen.
     round: u32,
 }
@@ -57,7 +57,7 @@ impl Tracked {
     }
 
     /// Notes the flow as it is now.
-    pub(super) fn note(&mut self, flow: &FlowCopy, said: [Said; 2]) {
+    pub(super) fn note(&mut self, flow: &FlowCopy, said: [Said; 4]) {
         if self.is_full() && !self.flows.contains_key(&flow.id.bits()) {
             return;
         }

@@ -238,7 +238,15 @@ fn judge(
     way.accepted = match flow.dir() {
         Dir::Orig => packet.accepted,
         Dir::Reply => {
-            miss::is_untracked(snapshot, arrives, Direction::Ingress, &orig, icmp) == Ok(true)
+            let rule = miss::untracked(
+                snapshot,
+                arrives,
+                Direction::Ingress,
+                &orig,
+                icmp,
+                &mut Met::new(),
+            );
+            matches!(rule, Ok(Some(_)))
         }
     };
     way.src_pod = match flow.dir() {
@@ -256,8 +264,8 @@ fn judge(
         // What the kernel takes without being addressed: a group's packets, say.
         _ => way.to_host = flow.dir() == Dir::Orig && at_hand.to_host,
     }
-    way.accepted |= miss::judge_pre_dnat(snapshot, icmp, &way)?;
     // A connection is logged once: when it begins.
+    way.accepted |= miss::judge_pre_dnat(snapshot, icmp, &way, &mut Met::new())?;
     miss::judge(snapshot, side, &tuple, icmp, &way, &mut Met::new())
 }
 

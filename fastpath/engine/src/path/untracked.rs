@@ -4,7 +4,7 @@
 //!
 //! Packets are judged one by one, answers too. What an untracked policy allows and the dataplane
 //! itself forwards or translates keeps its flow, and is shown to no other list of the host endpoint
-//! that it came in by.
+//! that it came in by. Each packet is counted for the rule that decided.
 //!
 //! Drops: policy, policy_missing, no_headroom.
 
@@ -12,8 +12,9 @@ use std::ops::ControlFlow::{self, Break, Continue};
 
 use margay_model::DropReason;
 use margay_tables::classifier::Direction;
+use margay_tables::flow::Tally;
 
-use super::miss::{self, Way};
+use super::miss::{self, Met, Refusal, Way};
 use super::parse::dropped;
 use super::{finish, flow, fragment, tracked};
 use crate::Engine;
@@ -32,10 +33,10 @@ pub(super) fn untracked(
     if !snapshot.ready {
         return tracked(engine, snapshot, frame, packet);
     }
-    match judge(snapshot, packet) {
-        Err(reason) => return dropped(reason),
-        Ok(false) => return tracked(engine, snapshot, frame, packet),
-        Ok(true) => {}
+    match judge(engine, snapshot, packet) {
+        Err((reason, _)) => return dropped(reason),
+        Ok(None) => return tracked(engine, snapshot, frame, packet),
+        Ok(Some(_)) => {}
     }
     match kernels_way(engine, snapshot, packet) {
         Some(hop) => direct(snapshot, frame, packet, hop),
@@ -43,13 +44,32 @@ pub(super) fn untracked(
     }
 }
 
-/// Whether an untracked policy allows the packet; `false` where none decides.
-fn judge(snapshot: &Snapshot, packet: &Packet) -> Result<bool, DropReason> {
+/// The rule by which an untracked policy allows the packet; `None` where none decides. No flow counts
+/// the packet for the rule, and none keeps it from being logged.
+fn judge(
+    engine: &mut Engine<'_>,
+    snapshot: &Snapshot,
+    packet: &Packet,
+) -> Result<Option<u32>, Refusal> {
     let (index, direction) = match packet.departs {
         Some(port) => (snapshot.port(port).and_then(|port| port.guard), Direction::Egress),
         None => (miss::arrival(snapshot, packet), Direction::Ingress),
     };
-    miss::is_untracked(snapshot, index, direction, &packet.tuple, packet.icmp)
+    let mut met = Met::new();
+    let judged = miss::untracked(snapshot, index, direction, &packet.tuple, packet.icmp, &mut met);
+    if !met.is_empty() {
+        miss::log(engine, packet, &packet.tuple, &met);
+    }
+    let decided = match judged {
+        Ok(allowed) => allowed.map(|rule| (rule, true)),
+        Err((_, rule)) => Some((rule, false)),
+    };
+    if let Some((rule, allowed)) = decided {
+        let ingress = direction == Direction::Ingress;
+        let bytes = packet.ip_len.into();
+        engine.tally(Tally { rule, ingress, allowed, packets: 1, bytes });
+    }
+    judged
 }
 
 /// The way of a packet between the kernel and its uplink; `None` for one that is translated, or goes

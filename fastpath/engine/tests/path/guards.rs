@@ -6,11 +6,11 @@ use std::sync::Arc;
 use margay_engine::snapshot::{arrival_mac, trunk_mac};
 use margay_engine::{Fate, Ingress};
 use margay_model::{
-    DefaultAction, DropReason, Failsafe, HostEndpoint, HostInterface, Rule, Service, State,
+    Action, DefaultAction, DropReason, Failsafe, HostEndpoint, HostInterface, Rule, Service, State,
     TierPolicies, Update,
 };
 use margay_tables::addr::Tuple;
-
+use margay_tables::flow::{Entry, FlowCopy, FlowWorker};
 use proptest::prelude::*;
 
 use crate::properties::{busy_node, cases, harm, hurt, leaves_whole, mend, well_formed};
@@ -440,4 +440,129 @@ proptest! {
             prop_assert!(!nodes, "{packet:?} {out:?}");
         }
     }
+}
+
+// === what those see who keep accounts ===
+
+fn entries(node: &Node) -> Vec<Entry> {
+    let journal = node.table.journal().expect("the fixture keeps one");
+    std::iter::from_fn(|| journal.take()).collect()
+}
+
+fn log() -> Rule {
+    Rule { action: Action::Log, ..allow() }
+}
+
+/// The policies and directions of the lines that are due.
+fn logged(node: &Node) -> Vec<(String, bool)> {
+    let name = |id| node.snapshot.classifier.rule(id).unwrap().0.to_string();
+    let lines = entries(node).into_iter().filter_map(|entry| match entry {
+        Entry::Logged(packet) => Some((name(packet.rule), packet.ingress)),
+        _ => None,
+    });
+    lines.collect()
+}
+
+#[test]
+fn log_rules_of_every_list_give_a_line_for_a_connection() {
+    let mut node = Node::default();
+    let key = |name: &str| format!("NetworkPolicy/default/{name}");
+    guard(&mut node, |state, host| {
+        host.pre_dnat = list(state, "pre", OPEN, Some(vec![log()]), None);
+        host.forward =
+            list(state, "fwd", END, Some(vec![log(), allow()]), Some(vec![log(), allow()]));
+        host.tiers =
+            list(state, "own", END, Some(vec![log(), allow()]), Some(vec![log(), allow()]));
+    });
+    let through = udp(&at(CLIENT, 5), "10.65.0.2:80");
+    for _ in 0..3 {
+        node.send(WIRE, &through).by(A);
+    }
+    assert_eq!(logged(&node), [(key("pre"), true), (key("fwd"), true)]);
+    node.send(A, &udp("10.65.0.2:9", &at(CLIENT, 9))).by(WIRE);
+    assert_eq!(logged(&node), [(key("fwd"), false)]);
+    node.send(WIRE, &udp(&at(CLIENT, 5), &at(NODE, 80))).by(HOST);
+    assert_eq!(logged(&node), [(key("pre"), true), (key("own"), true)]);
+    departs(&mut node, CLIENT_MAC, &udp(&at(NODE, 7), &at(CLIENT, 9))).by(WIRE);
+    assert_eq!(logged(&node), [(key("own"), false)]);
+}
+
+#[test]
+fn packets_of_untracked_policies_are_summed_by_rule_and_logged_one_by_one() {
+    let mut node = Node::default();
+    guard(&mut node, |state, host| {
+        let rules = vec![
+            log(),
+            allow_ports(17, 53, 53),
+            Rule { action: Action::Deny, ..allow_ports(17, 54, 54) },
+        ];
+        host.untracked = list(state, "raw", OPEN, Some(rules), None);
+        host.profiles = Arc::new([PROFILE.into()]);
+    });
+    let ask = |port| udp(&at(CLIENT, 5), &at(NODE, port));
+    let frame = |port| (Ingress::Port(WIRE), ask(port).frame(UPLINK_MAC, CLIENT_MAC));
+    let len = ask(53).bytes().len() as u64;
+    node.batch(vec![frame(53), frame(54), frame(53), frame(55)]);
+    let all = entries(&node);
+    let sums: Vec<_> = (all.iter())
+        .filter_map(|entry| match entry {
+            Entry::Tally(sum) => {
+                let (_, place) = node.snapshot.classifier.rule(sum.rule).unwrap();
+                Some((place, sum.ingress, sum.allowed, sum.packets, sum.bytes))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(sums, [(1, true, true, 2, 2 * len), (2, true, false, 1, len)]);
+    assert_eq!(all.iter().filter(|entry| matches!(entry, Entry::Logged(_))).count(), 4);
+}
+
+/// The rules by which the only connection passed: policies and places, on the way out and in.
+fn passed(node: &Node) -> [Option<(String, u32)>; 2] {
+    let worker = FlowWorker::new(node.table.clone()).unwrap();
+    let mut found = Vec::new();
+    worker.list(Default::default(), 64, |flow| found.push(FlowCopy::new(flow)));
+    let [flow] = &found[..] else { panic!("one flow: {found:?}") };
+    let view = margay_engine::view_of(&node.snapshot, flow, node.now);
+    view.passed.map(|rule| rule.map(|(policy, place)| (policy.to_string(), place)))
+}
+
+#[test]
+fn what_let_a_connection_pass_through_the_node_is_known_with_its_first_packet() {
+    let rule = |name: &str, place| Some((format!("NetworkPolicy/default/{name}"), place));
+    let guarded = || {
+        let mut node = Node::default();
+        guard(&mut node, |state, host| {
+            host.pre_dnat = list(state, "pre", OPEN, Some(vec![allow_ports(17, 70, 79)]), None);
+            let ways =
+                || Some(vec![Rule { action: Action::Deny, ..allow_ports(17, 1, 1) }, allow()]);
+            host.forward = list(state, "fwd", END, ways(), ways());
+            host.profiles = Arc::new([PROFILE.into()]);
+        });
+        node
+    };
+    let mut node = guarded();
+    let ask = udp(&at(CLIENT, 5), "10.65.0.2:80");
+    node.send(WIRE, &ask).by(A);
+    assert_eq!(passed(&node), [None, rule("fwd", 1)]);
+    node.send(A, &ask.answer()).by(WIRE);
+    assert_eq!(passed(&node), [None, rule("fwd", 1)]);
+
+    let mut node = guarded();
+    node.send(A, &udp("10.65.0.2:9", &at(CLIENT, 9))).by(WIRE);
+    assert_eq!(passed(&node), [rule("fwd", 1), None]);
+
+    // What pre-DNAT policy allows, for a pod and for the node.
+    for (target, port) in [("10.65.0.2:70", A), ("192.0.2.1:70", HOST)] {
+        let mut node = guarded();
+        node.send(WIRE, &udp(&at(CLIENT, 5), target)).by(port);
+        assert_eq!(passed(&node), [None, rule("pre", 0)]);
+    }
+    // The node's own, and what stays on it, passes nobody.
+    let mut node = guarded();
+    node.send(WIRE, &udp(&at(CLIENT, 5), &at(NODE, 80))).by(HOST);
+    assert_eq!(passed(&node), [None, None]);
+    let mut node = guarded();
+    node.send(A, &udp("10.65.0.2:9", "10.65.0.3:9")).by(B);
+    assert_eq!(passed(&node), [None, None]);
 }

@@ -10,6 +10,7 @@ use crate::proto;
 
 impl From<&FlowView> for proto::Flow {
     fn from(flow: &FlowView) -> Self {
+        let [passed_egress, passed_ingress] = flow.passed.each_ref().map(Option::as_ref);
         Self {
             orig: Some((&flow.orig).into()),
             reply: Some((&flow.reply).into()),
@@ -22,6 +23,8 @@ impl From<&FlowView> for proto::Flow {
             shortcut: flow.shortcut,
             egress: flow.egress.as_ref().map(from_hit),
             ingress: flow.ingress.as_ref().map(from_hit),
+            passed_egress: passed_egress.map(from_hit),
+            passed_ingress: passed_ingress.map(from_hit),
         }
     }
 }

@@ -55,6 +55,21 @@ pub struct Logged {
     pub ingress: bool,
 }
 
+/// Packets that a rule decided one by one: no flow counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// Number of the rule.
+    pub rule: u32,
+    /// Whether the rule is for packets to the endpoint.
+    pub ingress: bool,
+    /// Whether it allowed them.
+    pub allowed: bool,
+    /// How many.
+    pub packets: u64,
+    /// Bytes of their IP packets.
+    pub bytes: u64,
+}
+
 /// An entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
@@ -64,6 +79,8 @@ pub enum Entry {
     Changing(FlowCopy),
     /// A packet to be logged.
     Logged(Logged),
+    /// Packets without a flow.
+    Tally(Tally),
 }
 
 /// The entries that were not read yet.
@@ -137,6 +154,11 @@ impl Journal {
         {
             self.unlogged.fetch_add(1, Relaxed);
         }
+    }
+
+    /// Notes packets without a flow; whether there was room. It is no loss if not: they can wait.
+    pub fn tally(&self, packets: Tally) -> bool {
+        self.entries.push(Entry::Tally(packets)).is_ok()
     }
 
     /// The oldest entry.

@@ -43,7 +43,7 @@ mod affinity;
 mod tests;
 
 pub use affinity::{Affinities, AffinityKey, BackendId};
-pub use journal::{Entry, FlowCopy, Journal, Logged};
+pub use journal::{Entry, FlowCopy, Journal, Logged, Tally};
 pub use layout::{FlowConfig, LayoutError};
 pub use record::{Dir, FlowId, FlowRef, MARKS, NewFlow, Rewrite, Stamped};
 pub use region::{Line, Region};

@@ -21,18 +21,18 @@
 use std::ops::ControlFlow::{self, Continue};
 
 use margay_model::DropReason;
-use margay_tables::addr::Tuple;
+use margay_tables::addr::{Addr, Tuple};
 use margay_tables::classifier::{Cause, Decision, Direction, EndpointPolicy, PacketFacts};
 
-use super::policy::facts;
+use super::policy::{Met, facts, log, note};
 use super::{Denial, Way, compile_denial};
 use crate::Engine;
 use crate::batch::{Fate, Packet, Side};
 use crate::path::parse::{dropped, is_martian};
-use crate::snapshot::{AdjacencyId, Guard, HopKey, Snapshot, is_failsafe};
+use crate::snapshot::{AdjacencyId, Guard, HopKey, Place, Snapshot, is_failsafe};
 
 /// Why a packet is not allowed, and the number of what decided.
-type Refusal = (DropReason, u32);
+pub(crate) type Refusal = (DropReason, u32);
 
 /// Asks pre-DNAT policy about the packet at hand.
 pub(super) fn pre_dnat(
@@ -43,7 +43,12 @@ pub(super) fn pre_dnat(
 ) -> ControlFlow<Fate> {
     way.arrives = arrival(snapshot, packet);
     way.accepted = packet.accepted;
-    match judge_pre_dnat(snapshot, packet.icmp, way) {
+    let mut met = Met::new();
+    let judged = judge_pre_dnat(snapshot, packet.icmp, way, &mut met);
+    if !met.is_empty() {
+        log(engine, packet, &way.asked, &met);
+    }
+    match judged {
         Ok(accepted) => way.accepted |= accepted,
         Err(denial) => {
             compile_denial(engine, snapshot, packet, way, denial);
@@ -73,27 +78,27 @@ pub(crate) fn departure(snapshot: &Snapshot, hop: AdjacencyId) -> Option<u32> {
     }
 }
 
-/// Whether an untracked policy of a host endpoint allows a packet; `false` where none decides.
-pub(crate) fn is_untracked(
+/// The rule by which an untracked policy of a host endpoint allows a packet; `None` where none
+/// decides. What Log rules it meets is added to `met`.
+pub(crate) fn untracked(
     snapshot: &Snapshot,
     index: Option<u32>,
     direction: Direction,
     tuple: &Tuple,
     icmp: (u8, u8),
-) -> Result<bool, DropReason> {
+    met: &mut Met,
+) -> Result<Option<u32>, Refusal> {
     let Some(guard) = guard(snapshot, index).filter(|guard| guard.is_untracked()) else {
-        return Ok(false);
+        return Ok(None);
     };
     let open = match direction {
         Direction::Ingress => is_inbound_failsafe(snapshot, tuple),
         Direction::Egress => is_outbound_failsafe(snapshot, tuple),
     };
     if open {
-        return Ok(false);
+        return Ok(None);
     }
-    let facts = facts(tuple, icmp);
-    let rule = ask(snapshot, &guard.lists.untracked, direction, &facts);
-    rule.map(|rule| rule.is_some()).map_err(|(reason, _)| reason)
+    ask(snapshot, &guard.lists.untracked, direction, &facts(tuple, icmp), met)
 }
 
 /// What pre-DNAT policy says of a connection as its sender addressed it: whether nothing else is to
@@ -102,22 +107,38 @@ pub(crate) fn judge_pre_dnat(
     snapshot: &Snapshot,
     icmp: (u8, u8),
     way: &Way,
+    met: &mut Met,
 ) -> Result<bool, Denial> {
-    let Some(guard) = guard(snapshot, way.arrives).filter(|_| !way.accepted) else {
-        return Ok(false);
-    };
-    if guard.endpoint.pre_dnat.is_empty() || is_inbound_failsafe(snapshot, &way.asked) {
+    if way.accepted {
         return Ok(false);
     }
-    let facts = facts(&way.asked, icmp);
-    let policy = &guard.lists.pre_dnat;
-    let rule = ask(snapshot, policy, Direction::Ingress, &facts);
+    let rule = ask_pre_dnat(snapshot, way.arrives, &way.asked, icmp, met);
     rule.map(|rule| rule.is_some()).map_err(|(reason, id)| Denial { reason, rules: [0, id] })
+}
+
+/// The rule by which pre-DNAT policy allows a connection; `None` where none decides.
+fn ask_pre_dnat(
+    snapshot: &Snapshot,
+    arrives: Option<u32>,
+    asked: &Tuple,
+    icmp: (u8, u8),
+    met: &mut Met,
+) -> Result<Option<u32>, Refusal> {
+    match guard(snapshot, arrives) {
+        Some(guard)
+            if !guard.endpoint.pre_dnat.is_empty() && !is_inbound_failsafe(snapshot, asked) =>
+        {
+            let policy = &guard.lists.pre_dnat;
+            ask(snapshot, policy, Direction::Ingress, &facts(asked, icmp), met)
+        }
+        _ => Ok(None),
+    }
 }
 
 /// What host endpoints say of a connection whose way is known: the rules that allowed it where it
 /// leaves and where it came in. `side` is the first packet's, `tuple` has its destination
-/// translated; `source` is the rule by which the source's pod allowed it.
+/// translated; `source` is the rule by which the source's pod allowed it. What Log rules it meets is
+/// added to `met`.
 pub(super) fn judge(
     snapshot: &Snapshot,
     side: Side,
@@ -125,27 +146,80 @@ pub(super) fn judge(
     facts: &PacketFacts,
     way: &Way,
     source: u32,
+    met: &mut Met,
 ) -> Result<[u32; 2], Denial> {
     let mut rules = [0; 2];
     if let Some(guard) = guard(snapshot, way.arrives).filter(|_| !way.accepted) {
         let denied = |(reason, id)| Denial { reason, rules: [source, id] };
         if !way.to_host {
-            ask(snapshot, &guard.lists.forward, Direction::Ingress, facts).map_err(denied)?;
+            let forward = &guard.lists.forward;
+            ask(snapshot, forward, Direction::Ingress, facts, met).map_err(denied)?;
         } else if !is_inbound_failsafe(snapshot, &way.asked) {
-            let own = ask_all(snapshot, &guard.lists.own, Direction::Ingress, facts);
+            let own = ask_all(snapshot, &guard.lists.own, Direction::Ingress, facts, met);
             rules[1] = own.map_err(denied)?;
         }
     }
     if let Some(guard) = guard(snapshot, way.leaves) {
         let denied = |(reason, id)| Denial { reason, rules: [id, 0] };
         if side != Side::Host || !is_nodes(snapshot, tuple) {
-            ask(snapshot, &guard.lists.forward, Direction::Egress, facts).map_err(denied)?;
+            let forward = &guard.lists.forward;
+            ask(snapshot, forward, Direction::Egress, facts, met).map_err(denied)?;
         } else if !is_outbound_failsafe(snapshot, tuple) {
-            let own = ask_all(snapshot, &guard.lists.own, Direction::Egress, facts);
+            let own = ask_all(snapshot, &guard.lists.own, Direction::Egress, facts, met);
             rules[0] = own.map_err(denied)?;
         }
     }
     Ok(rules)
+}
+
+/// The rules by which host endpoints let an allowed connection pass, where it leaves and where it came
+/// in, of those that its flow does not name: pre-DNAT and forward ones. As they are now, for who keeps
+/// accounts: no packet waits for it. `hops` are the next hops of both directions, as far as they were
+/// decided, and `tuple` has its destination translated.
+pub(crate) fn passed(
+    snapshot: &Snapshot,
+    asked: &Tuple,
+    tuple: &Tuple,
+    icmp: (u8, u8),
+    hops: [Option<AdjacencyId>; 2],
+) -> [Option<u32>; 2] {
+    if snapshot.guards.is_empty() {
+        return [None; 2];
+    }
+    let nobody = &mut Met::new();
+    let facts = PacketFacts { established: true, ..facts(tuple, icmp) };
+    let [there, back] = hops;
+    let is_pods = |addr| matches!(snapshot.place(addr), Some(Place::Pod(_)));
+    let leaves = there.and_then(|hop| departure(snapshot, hop));
+    let leaving =
+        guard(snapshot, leaves).filter(|_| is_pods(asked.src) || !is_nodes(snapshot, tuple));
+    let egress = leaving.and_then(|guard| {
+        ask(snapshot, &guard.lists.forward, Direction::Egress, &facts, nobody).ok().flatten()
+    });
+    // Where answers leave by, the first packet came in; before there is one, the route tells.
+    let from_outside = !is_pods(asked.src) && !is_nodes(snapshot, asked);
+    let back = back.or_else(|| first_hop(snapshot, asked.src)).filter(|_| from_outside);
+    let arrives = back.and_then(|hop| departure(snapshot, hop));
+    let ingress = guard(snapshot, arrives).and_then(|guard| {
+        // What untracked policy allows is counted by itself.
+        match untracked(snapshot, arrives, Direction::Ingress, asked, icmp, nobody) {
+            Ok(None) => {}
+            _ => return None,
+        }
+        let early = ask_pre_dnat(snapshot, arrives, asked, icmp, nobody).ok()?;
+        if early.is_some() || matches!(snapshot.place(tuple.dst), Some(Place::Host)) {
+            return early;
+        }
+        ask(snapshot, &guard.lists.forward, Direction::Ingress, &facts, nobody).ok().flatten()
+    });
+    [egress, ingress]
+}
+
+fn first_hop(snapshot: &Snapshot, addr: Addr) -> Option<AdjacencyId> {
+    match snapshot.place(addr) {
+        Some(Place::Hops { hops, .. }) => hops.first().copied(),
+        _ => None,
+    }
 }
 
 /// Whether a packet of the host's is the node's own; the kernel may have forwarded it.
@@ -176,8 +250,10 @@ fn ask(
     policy: &EndpointPolicy,
     direction: Direction,
     facts: &PacketFacts,
+    met: &mut Met,
 ) -> Result<Option<u32>, Refusal> {
     let decision = snapshot.classifier.decide(policy, direction, facts);
+    note(met, &decision, direction);
     if decision.cause == Cause::NoProfile { Ok(None) } else { said(&decision).map(Some) }
 }
 
@@ -187,8 +263,11 @@ fn ask_all(
     policy: &EndpointPolicy,
     direction: Direction,
     facts: &PacketFacts,
+    met: &mut Met,
 ) -> Result<u32, Refusal> {
-    said(&snapshot.classifier.decide(policy, direction, facts))
+    let decision = snapshot.classifier.decide(policy, direction, facts);
+    note(met, &decision, direction);
+    said(&decision)
 }
 
 fn said(decision: &Decision<'_>) -> Result<u32, Refusal> {

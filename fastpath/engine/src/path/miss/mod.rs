@@ -21,8 +21,8 @@ use crate::snapshot::{AdjacencyId, Snapshot};
 
 pub(crate) use compile::compile_denial;
 pub(crate) use dnat::is_service;
-pub(crate) use host::{arrival, departure, is_nodes, is_untracked, judge_pre_dnat};
-pub(crate) use policy::{Denial, Met, facts, judge};
+pub(crate) use host::{Refusal, arrival, departure, is_nodes, judge_pre_dnat, passed, untracked};
+pub(crate) use policy::{Denial, Met, facts, judge, log};
 pub(crate) use route::{find, route};
 
 /// What the stages learn and choose for one packet.

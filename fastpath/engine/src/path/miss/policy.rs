@@ -11,7 +11,7 @@ use arrayvec::ArrayVec;
 use margay_model::DropReason;
 use margay_model::node::EndpointToHost;
 use margay_tables::addr::Tuple;
-use margay_tables::classifier::{Direction, PacketFacts};
+use margay_tables::classifier::{Decision, Direction, PacketFacts};
 use margay_tables::flow::Logged;
 use margay_wire::protocol;
 
@@ -31,8 +31,9 @@ pub(crate) struct Denial {
     pub(crate) rules: [u32; 2],
 }
 
-/// Log rules that a packet met, and whether each is for packets to the endpoint.
-pub(crate) type Met = ArrayVec<(u32, bool), 8>;
+/// Log rules that a packet met, and whether each is for packets to the endpoint: at most four of each
+/// of four lists, those of both pods and of two host endpoints.
+pub(crate) type Met = ArrayVec<(u32, bool), 16>;
 
 /// Judges the packet at both ends.
 pub(crate) fn policy(
@@ -44,7 +45,7 @@ pub(crate) fn policy(
     let mut met = Met::new();
     let judged = judge(snapshot, packet.side, &way.to, packet.icmp, way, &mut met);
     if !met.is_empty() {
-        log(engine, packet, way, &met);
+        log(engine, packet, &way.to, &met);
     }
     match judged {
         Ok(rules) => {
@@ -58,12 +59,13 @@ pub(crate) fn policy(
     }
 }
 
+/// Notes in the journal what Log rules a packet met; `tuple` is what they saw.
 #[cold]
-fn log(engine: &Engine<'_>, packet: &Packet, way: &Way, met: &Met) {
+pub(crate) fn log(engine: &Engine<'_>, packet: &Packet, tuple: &Tuple, met: &Met) {
     let Some(journal) = engine.journal() else { return };
     for (rule, ingress) in met {
         journal.log(Logged {
-            tuple: way.to,
+            tuple: *tuple,
             icmp: packet.icmp,
             len: packet.ip_len,
             rule: *rule,
@@ -94,7 +96,7 @@ pub(crate) fn judge(
         rules[0] = rule;
         verdict.map_err(|reason| Denial { reason, rules })?;
     }
-    let [leaving, arriving] = host::judge(snapshot, side, tuple, &facts, way, rules[0])?;
+    let [leaving, arriving] = host::judge(snapshot, side, tuple, &facts, way, rules[0], met)?;
     if way.to_host && side == Side::Pod {
         let action = snapshot.settings.endpoint_to_host;
         if action == EndpointToHost::Drop {
@@ -127,10 +129,16 @@ fn decide(
         return (0, Err(DropReason::PolicyMissing));
     };
     let decision = snapshot.classifier.decide(&workload.policy, direction, facts);
-    // Both ends' lists fit: each has four at most.
-    met.extend(decision.logged.iter().map(|rule| (*rule, direction == Direction::Ingress)));
+    note(met, &decision, direction);
     let allowed = decision.allowed();
     (decision.rule_id(), if allowed { Ok(()) } else { Err(decision.drop_reason()) })
+}
+
+/// Adds what Log rules a list had to what was met. More than fit are left out.
+pub(super) fn note(met: &mut Met, decision: &Decision<'_>, direction: Direction) {
+    for rule in &decision.logged {
+        let _left_out = met.try_push((*rule, direction == Direction::Ingress));
+    }
 }
 
 /// What policies look at of a packet.
