@@ -194,6 +194,33 @@ def test_a_pod_reaches_its_own_node_as_its_egress_policy_says(nine, family, addr
     assert simulated(nine, nine.rig.pods["xa"][family], address) == "deny"
 
 
+@pytest.mark.parametrize("v", (0, 1), ids=("v4", "v6"))
+def test_nodes_are_peers_of_a_cluster_policy(nine, v):
+    one, two = (("172.20.0.1", "172.20.0.2"), ("fd20::1", "fd20::2"))[v]
+    pod = nine.rig.pods["yb"][v]
+    egress = [
+        {"action": "Accept", "to": [{"nodes": {"matchLabels": {"role": "cp"}}}]},
+        {"action": "Deny", "to": [{"nodes": {}}]},
+    ]
+    spec = {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "egress": egress}
+    cluster = {
+        "apiVersion": "policy.networking.k8s.io/v1alpha2",
+        "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": "nodes"},
+        "spec": spec,
+    }
+    reach = lambda address: bool(nine.rig.ping("xa", address))  # noqa: E731
+    nine.policies(cluster)
+    assert [reach(address) for address in (one, two, pod)] == [False, False, True]
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n2", "labels": {"role": "cp"}}}
+    nine.policies(cluster, node)
+    assert [reach(address) for address in (one, two, pod)] == [False, True, True]
+    assert simulated(nine, nine.rig.pods["xa"][v], one) == "deny"
+    assert simulated(nine, nine.rig.pods["xa"][v], two) == "allow"
+    nine.policies()
+    assert reach(one)
+
+
 # === how fast ===
 
 

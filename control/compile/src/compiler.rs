@@ -10,7 +10,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use ipnet::IpNet;
 use margay_model::{EndpointKey, Settings, State, Update};
-use margay_resources::selector::{NAMESPACE_LABEL, SelectorError};
+use margay_resources::selector::{NAMESPACE_LABEL, ORCHESTRATOR_LABEL, SelectorError};
 use margay_resources::{Kind, Resource, conf};
 
 use crate::configuration::Configuration;
@@ -23,7 +23,7 @@ use crate::label::ItemId;
 use crate::name::ObjectName;
 use crate::network::{Network, NodeConfig, NodeFacts};
 use crate::policy::Policies;
-use crate::profiles::{LabelMap, Profiles, of_account, of_namespace};
+use crate::profiles::{LabelMap, Profiles, of_account, of_namespace, own_labels};
 use crate::request::Requests;
 use crate::service::{HealthChecks, HostPorts, Services, Usable};
 use crate::sets::{Contribution, Sets};
@@ -443,6 +443,7 @@ impl Compiler {
         if node.is_none() {
             self.nodes.remove(name);
         }
+        self.sets.set_node(name, node.as_ref().map(|node| (&node.labels, &node.addresses)));
         self.network.set_node(name, node);
         self.dirty_host_nodes.insert(name.clone());
     }
@@ -567,7 +568,8 @@ impl Compiler {
             labels.push((NAMESPACE_LABEL.into(), name.namespace.clone()));
             self.profiles.get(&of_namespace(&name.namespace))
         };
-        labels.extend(facts.labels.iter().map(|(k, v)| (k.as_str().into(), v.as_str().into())));
+        // No network set is a pod.
+        labels.extend(own_labels(&facts.labels).filter(|(key, _)| **key != *ORCHESTRATOR_LABEL));
         labels.extend(inherited.into_iter().flat_map(|p| p.labels));
         let item = Contribution {
             nets: facts.nets.clone(),

@@ -9,6 +9,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use margay_model::node::TunnelAddress;
 use margay_model::{Encap, LocalNode, Mac, Pool, RemoteNode, Route, RouteTarget, Settings, Update};
 
+use crate::profiles::LabelMap;
+
 /// A node of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NodeFacts {
@@ -16,6 +18,7 @@ pub(crate) struct NodeFacts {
     pub(crate) v6: Option<(Ipv6Addr, u8)>,
     /// All addresses that the node is known by, tunnels' included.
     pub(crate) addresses: BTreeSet<IpAddr>,
+    pub(crate) labels: LabelMap,
     pub(crate) tunnel_addresses: Vec<TunnelAddress>,
     pub(crate) vtep_mac: Mac,
     /// Its networks for pods as Kubernetes handed them out: what `host-local` gives addresses of.

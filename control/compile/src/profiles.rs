@@ -23,6 +23,13 @@ pub(crate) struct Profiles {
     accounts: HashMap<ObjectName, LabelMap>,
 }
 
+/// Labels of a document, without those that only a namespace and a service account give.
+pub(crate) fn own_labels(labels: &LabelMap) -> impl Iterator<Item = (Arc<str>, Arc<str>)> {
+    let inherited = [NAMESPACE_LABEL_PREFIX, SERVICE_ACCOUNT_LABEL_PREFIX];
+    let own = labels.iter().filter(move |(key, _)| !inherited.iter().any(|p| key.starts_with(p)));
+    own.map(|(key, value)| (key.as_str().into(), value.as_str().into()))
+}
+
 /// The profile of a namespace.
 pub(crate) fn of_namespace(namespace: &str) -> Arc<str> {
     format!("kns.{namespace}").into()

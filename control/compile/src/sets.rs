@@ -1,5 +1,5 @@
-//! Address sets: one for each distinct selector, named port, service and list of domain names that
-//! an active rule names.
+//! Address sets: one for each distinct selector, named port, service, list of domain names and choice
+//! of nodes that an active rule names.
 //!
 //! Sets are counted by the rules that name them; a member is counted by the items that bring it,
 //! since two items may share an address. What changed since the last flush is kept as a delta.
@@ -15,6 +15,7 @@ use sha1::{Digest, Sha1};
 
 use crate::label::{Event, Expression, ItemId, LabelIndex, Labels, SelectorId, Unmet, unmet};
 use crate::name::ObjectName;
+use crate::profiles::LabelMap;
 
 /// What a set holds.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub(crate) enum SetSource {
     ServiceAddresses(ObjectName),
     /// What the dataplane learns of these names.
     Domains(BTreeSet<DomainPattern>),
+    /// The addresses of the nodes that the selector matches.
+    Nodes(Expression),
 }
 
 /// A named port of an endpoint.
@@ -78,6 +81,18 @@ pub enum SetMeaning<'s> {
     },
     /// The addresses that names have.
     Domains(&'s BTreeSet<DomainPattern>),
+    /// The addresses of nodes.
+    Nodes {
+        /// In Calico's language, over the labels of nodes.
+        selector: &'s str,
+    },
+}
+
+/// A node: few policies ask for nodes, and there are few, so that no index is kept of them.
+#[derive(Debug)]
+struct NodeItem {
+    labels: LabelMap,
+    addresses: BTreeSet<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -101,9 +116,11 @@ pub(crate) struct Sets {
     index: LabelIndex,
     items: HashMap<ItemId, Contribution>,
     services: HashMap<ObjectName, BTreeSet<ServiceMember>>,
+    nodes: HashMap<Arc<str>, NodeItem>,
     sets: HashMap<SetId, Set>,
     by_selector: HashMap<SelectorId, Vec<SetId>>,
     by_service: HashMap<ObjectName, Vec<SetId>>,
+    of_nodes: BTreeSet<SetId>,
     dirty: BTreeSet<SetId>,
     gone: BTreeSet<SetId>,
     events: Vec<Event>,
@@ -125,6 +142,7 @@ impl SetSource {
                 let patterns: Vec<_> = patterns.iter().map(DomainPattern::as_str).collect();
                 ("d", patterns.join(","))
             }
+            Self::Nodes(selector) => ("nodes", selector.text().to_string()),
         };
         let digest = Sha1::digest(text.as_bytes());
         let mut id = format!("{kind}:");
@@ -137,15 +155,24 @@ impl SetSource {
     fn selector(&self) -> Option<&Expression> {
         match self {
             Self::Addresses(selector) | Self::NamedPort { selector, .. } => Some(selector),
-            Self::ServicePorts(_) | Self::ServiceAddresses(_) | Self::Domains(_) => None,
+            Self::ServicePorts(_)
+            | Self::ServiceAddresses(_)
+            | Self::Domains(_)
+            | Self::Nodes(_) => None,
         }
     }
 
     fn service(&self) -> Option<&ObjectName> {
         match self {
             Self::ServicePorts(name) | Self::ServiceAddresses(name) => Some(name),
-            Self::Addresses(_) | Self::NamedPort { .. } | Self::Domains(_) => None,
+            Self::Addresses(_) | Self::NamedPort { .. } | Self::Domains(_) | Self::Nodes(_) => None,
         }
+    }
+
+    /// The addresses that a node brings.
+    fn of_node<'n>(&self, node: &'n NodeItem) -> impl Iterator<Item = Member> + use<'n> {
+        let meant = matches!(self, Self::Nodes(selector) if selector.tree().matches(&node.labels));
+        node.addresses.iter().filter(move |_| meant).map(|addr| Member::Net((*addr).into()))
     }
 
     fn meaning(&self) -> SetMeaning<'_> {
@@ -163,6 +190,7 @@ impl SetSource {
                 SetMeaning::Service { namespace, name, ports: false }
             }
             Self::Domains(patterns) => SetMeaning::Domains(patterns),
+            Self::Nodes(selector) => SetMeaning::Nodes { selector: selector.text() },
         }
     }
 
@@ -183,7 +211,10 @@ impl SetSource {
                     })
                 }));
             }
-            Self::ServicePorts(_) | Self::ServiceAddresses(_) | Self::Domains(_) => {}
+            Self::ServicePorts(_)
+            | Self::ServiceAddresses(_)
+            | Self::Domains(_)
+            | Self::Nodes(_) => {}
         }
     }
 
@@ -197,7 +228,7 @@ impl SetSource {
         match self {
             Self::ServicePorts(_) => Some(Member::AddrPort { addr, protocol, port }),
             Self::ServiceAddresses(_) => Some(Member::Net(addr.into())),
-            Self::Addresses(_) | Self::NamedPort { .. } | Self::Domains(_) => None,
+            Self::Addresses(_) | Self::NamedPort { .. } | Self::Domains(_) | Self::Nodes(_) => None,
         }
     }
 }
@@ -287,6 +318,10 @@ impl Sets {
         if let SetSource::Domains(patterns) = &source {
             domains.extend(patterns.iter().cloned());
         }
+        if let SetSource::Nodes(_) = &source {
+            self.of_nodes.insert(id.clone());
+            members.extend(self.nodes.values().flat_map(|node| source.of_node(node)));
+        }
         if let Some(service) = source.service() {
             self.by_service.entry(service.clone()).or_default().push(id.clone());
             let endpoints = self.services.get(service).into_iter().flatten();
@@ -324,6 +359,7 @@ impl Sets {
         if let Some(service) = set.source.service() {
             forget(&mut self.by_service, service, id);
         }
+        self.of_nodes.remove(id);
         self.dirty.remove(id);
         if set.known {
             self.gone.insert(id.clone());
@@ -377,6 +413,27 @@ impl Sets {
         } else {
             self.services.insert(name.clone(), members);
         }
+    }
+
+    /// Adds, replaces or removes a node with its labels and addresses.
+    pub(crate) fn set_node(
+        &mut self,
+        name: &Arc<str>,
+        node: Option<(&LabelMap, &BTreeSet<IpAddr>)>,
+    ) {
+        let new = node.map(|(labels, addresses)| NodeItem {
+            labels: labels.clone(),
+            addresses: addresses.clone(),
+        });
+        let old = self.nodes.remove(name);
+        for id in &self.of_nodes {
+            let Some(set) = self.sets.get_mut(id) else { continue };
+            let source = set.source.clone();
+            new.iter().flat_map(|node| source.of_node(node)).for_each(|m| set.join(m));
+            old.iter().flat_map(|node| source.of_node(node)).for_each(|m| set.leave(m));
+            self.dirty.insert(id.clone());
+        }
+        self.nodes.extend(new.map(|node| (name.clone(), node)));
     }
 
     /// The changes since the last flush: new and changed sets, and those that nobody names.

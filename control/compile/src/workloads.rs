@@ -17,7 +17,7 @@ use crate::input::pod::PodFacts;
 use crate::label::Labels;
 use crate::name::ObjectName;
 use crate::policy::EndpointFacts;
-use crate::profiles::{self, Profiles};
+use crate::profiles::{self, Profiles, own_labels};
 use crate::service::{HostPort, PodBackend};
 use crate::sets::{Contribution, NamedPort};
 
@@ -178,7 +178,8 @@ impl Workloads {
 }
 
 /// The labels of a pod's interfaces: what the network says of it, then its own, then what it
-/// inherits; of equal keys the first counts.
+/// inherits; of equal keys the first counts. What says of which namespace and service account
+/// something is, is nobody's own: who may label a pod may not choose its namespace.
 fn labels(
     name: &ObjectName,
     pod: Option<&PodFacts>,
@@ -193,7 +194,7 @@ fn labels(
         if pod.service_account.len() < MAX_LABEL_VALUE {
             labels.push((SERVICE_ACCOUNT_LABEL.into(), pod.service_account.clone()));
         }
-        labels.extend(pod.labels.iter().map(|(k, v)| (k.as_str().into(), v.as_str().into())));
+        labels.extend(own_labels(&pod.labels));
     }
     labels.extend(profiles.iter().filter_map(|p| known.get(p)).flat_map(|p| p.labels));
     labels.into_iter().collect()

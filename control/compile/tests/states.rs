@@ -4,8 +4,8 @@
 mod common;
 
 use common::{
-    Objects, calico, changes, compiled, kubernetes_policy, namespace, objects, pod, replay,
-    service, words, workload,
+    Objects, calico, calico_node, changes, compiled, kubernetes_policy, namespace, objects, pod,
+    replay, service, words, workload,
 };
 use margay_compile::{Compiler, Scope};
 use margay_model::State;
@@ -334,6 +334,7 @@ fn cluster_policy_states() -> Vec<Named> {
     vec![
         cluster_policy_of_names(),
         cluster_policy_of_the_future(),
+        cluster_policy_of_nodes(),
         named(
             "cluster policies around the default tier, closed where they cannot be converted",
             vec![
@@ -401,6 +402,60 @@ fn cluster_policy_of_the_future() -> Named {
             "policy KubernetesClusterNetworkPolicy//future",
             "  out allow proto 6 to learned {10.0.0.1/32}",
             "  out deny",
+        ],
+    )
+}
+
+/// Nodes are found by their labels, and by nothing else: they are no endpoints. Of two views of one
+/// node Kubernetes' labels count. As a peer of ingress they are closed.
+fn cluster_policy_of_nodes() -> Named {
+    let node = |name: &str, labels: Value, addresses: &[&str]| {
+        let addresses = addresses.iter().map(|a| json!({"type": "InternalIP", "address": a}));
+        json!({"apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": name, "labels": labels},
+            "status": {"addresses": addresses.collect::<Vec<_>>()}})
+    };
+    let nodes = |labels: Value| json!([{"nodes": {"matchLabels": labels}}]);
+    let policy = json!({
+        "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": "nodes"},
+        "spec": {
+            "tier": "Admin", "priority": 5, "subject": {"namespaces": {}},
+            "egress": [
+                {"action": "Accept", "to": nodes(json!({"role": "cp"})),
+                    "protocols": [{"tcp": {"destinationPort": {"number": 6443}}}]},
+                {"action": "Pass", "to": nodes(json!({"role": "none"}))},
+                {"action": "Deny", "to": nodes(json!({}))},
+            ],
+            "ingress": [{"action": "Deny", "from": nodes(json!({"role": "cp"}))}],
+        },
+    });
+    let everybody = calico(
+        "GlobalNetworkPolicy",
+        "",
+        "all",
+        json!({"selector": "all()", "types": ["Egress"],
+            "egress": [{"action": "Allow", "destination": {"selector": "!has(other)"}}]}),
+    );
+    named(
+        "nodes in a cluster policy",
+        vec![
+            web(),
+            node("m", json!({"role": "cp"}), &["192.0.2.1", "2001:db8::1"]),
+            node("n", json!({"role": "worker"}), &["192.0.2.2"]),
+            calico_node("m", "192.0.2.9/24"),
+            policy,
+            everybody,
+        ],
+        &[
+            "endpoint default/web/eth0 10.0.0.1 | kube-admin in[KubernetesClusterNetworkPolicy//nodes] out[KubernetesClusterNetworkPolicy//nodes] | default in[] out[GlobalNetworkPolicy//all] | Profile//kns.default Profile//ksa.default.default",
+            "policy GlobalNetworkPolicy//all",
+            "  out allow to learned {10.0.0.1/32}",
+            "policy KubernetesClusterNetworkPolicy//nodes",
+            "  in deny",
+            "  out allow proto 6 to learned {192.0.2.1/32 192.0.2.9/32 2001:db8::1/128} to port 6443-6443",
+            "  out pass to {}",
+            "  out deny to {192.0.2.1/32 192.0.2.2/32 192.0.2.9/32 2001:db8::1/128}",
         ],
     )
 }

@@ -232,10 +232,70 @@ fn admin_policies_come_before_and_baseline_after_the_default_tier() {
 }
 
 #[test]
+fn cluster_policies_find_nodes_by_their_labels() {
+    let node = |name: &str, role: &str, address: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{role: {role}}}}}\nstatus:\n  addresses:\n  - {{type: InternalIP, address: {address}}}\n"
+        )
+    };
+    for tier in ["Admin", "Baseline"] {
+        let documents = with(&[
+            node("one", "cp", "172.20.0.1"),
+            node("two", "worker", "172.20.0.2"),
+            cluster(
+                "c",
+                &format!(
+                    "tier: {tier}, priority: 1, subject: {{namespaces: {{}}}}, egress: [{{action: Accept, to: [{{nodes: {{matchLabels: {{role: cp}}}}}}], protocols: [{{tcp: {{destinationPort: {{number: 6443}}}}}}]}}, {{action: Deny, to: [{{nodes: {{}}}}]}}]"
+                ),
+            ),
+        ]);
+        let rule = |n| format!("KubernetesClusterNetworkPolicy//c#{n}");
+        expect(
+            &documents,
+            &[
+                ("10.1.0.1 > 172.20.0.1 TCP 6443", &format!("allow out allow {} in none", rule(0))),
+                ("10.1.0.1 > 172.20.0.1 TCP 22", &format!("deny out deny {} in none", rule(1))),
+                ("10.1.0.1 > 172.20.0.2 TCP 6443", &format!("deny out deny {} in none", rule(1))),
+                ("10.1.0.1 > 9.9.1.1 TCP 1", "allow out allow Profile//kns.x#0 in none"),
+            ],
+        );
+    }
+}
+
+#[test]
+fn nobody_chooses_his_namespace_or_his_service_account_by_a_label_of_his_own() {
+    let forger = "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: forger\n  namespace: z\n  labels: {pcns.kubernetes.io/metadata.name: x, pcns.ns: x, pcsa.trust: high, projectcalico.org/namespace: x}\nspec: {nodeName: n, containers: [{name: m}]}\nstatus: {phase: Running, podIP: 10.3.0.99, podIPs: [{ip: 10.3.0.99}]}\n";
+    let documents = with(&[
+        forger.to_owned(),
+        calico(
+            "GlobalNetworkSet",
+            "posing",
+            "nets: [9.9.1.0/24]",
+        )
+        .replace("name: posing", "name: posing, labels: {projectcalico.org/orchestrator: k8s, pcns.ns: x}"),
+        "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: k, namespace: x}\nspec: {podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {ns: x}}}]}]}\n".to_owned(),
+        calico(
+            "NetworkPolicy",
+            "y/trust",
+            "selector: all(), types: [Ingress], ingress: [{action: Allow, source: {serviceAccounts: {selector: \"trust == 'high'\"}}}]",
+        ),
+    ]);
+    expect_verdicts(
+        &documents,
+        &[
+            "+10.1.0.2 > 10.1.0.1 TCP 80",
+            "-10.3.0.99 > 10.1.0.1 TCP 80",
+            "-9.9.1.1 > 10.1.0.1 TCP 80",
+            "-10.3.0.99 > 10.2.0.1 TCP 80",
+        ],
+    );
+}
+
+#[test]
 fn a_rule_that_cannot_be_converted_never_opens_anything() {
     let documents = with(&[cluster(
         "c",
-        "tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Accept, to: [{nodes: {}}, {networks: [1.1.1.0/24]}]}, {action: Accept, to: [{networks: [2.2.2.0/24]}]}, {action: Pass, to: [{domainNames: [example.com]}]}]",
+        "tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Accept, to: [{nodes: {}, domainNames: [example.com]}, {networks: [1.1.1.0/24]}]}, {action: Accept, to: [{networks: [2.2.2.0/24]}]}, {action: Pass, to: [{domainNames: [example.com]}]}]",
     )]);
     expect(
         &documents,

@@ -28,7 +28,8 @@ pub(crate) fn kubernetes(object: &Node) -> NodeFacts {
         let addresses = addresses.iter().filter(move |a| a.type_ == kind);
         addresses.map(|a| a.address.as_str())
     };
-    let mut facts = NodeFacts::default();
+    let labels = object.metadata.labels.clone().unwrap_or_default();
+    let mut facts = NodeFacts { labels, ..NodeFacts::default() };
     facts.know([note("IPv4Address"), note("IPv6Address")]);
     facts.know(of("InternalIP").chain(of("ExternalIP")));
     facts.tunnel(Encap::Ipip, note("IPv4IPIPTunnelAddr"));
@@ -57,7 +58,8 @@ pub(crate) fn zone(object: &Node) -> Option<Arc<str>> {
 /// A node of Calico.
 pub(crate) fn calico(object: &v3::Node) -> NodeFacts {
     let spec = &object.spec;
-    let mut facts = NodeFacts::default();
+    let labels = object.metadata.labels.clone().unwrap_or_default();
+    let mut facts = NodeFacts { labels, ..NodeFacts::default() };
     if let Some(bgp) = &spec.bgp {
         facts.know([bgp.ipv4_address.as_str(), bgp.ipv6_address.as_str()]);
         facts.tunnel(Encap::Ipip, &bgp.ipv4_ipip_tunnel_addr);
@@ -109,6 +111,7 @@ impl NodeFacts {
         Self {
             v4: self.v4.or(other.v4) as Option<(Ipv4Addr, u8)>,
             v6: self.v6.or(other.v6) as Option<(Ipv6Addr, u8)>,
+            labels: if other.labels.is_empty() { self.labels } else { other.labels },
             addresses: self.addresses.union(&other.addresses).copied().collect::<BTreeSet<_>>(),
             tunnel_addresses: if none { other.tunnel_addresses } else { self.tunnel_addresses },
             vtep_mac: if set { self.vtep_mac } else { other.vtep_mac },

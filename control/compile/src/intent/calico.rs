@@ -141,6 +141,7 @@ fn entity(entity: &v3::EntityRule, namespace: &str) -> Result<EntityIntent, Sele
         selector: selector.map(Into::into),
         not_selector: not_selector.map(Into::into),
         identity,
+        nodes: None,
         service,
         domains: (!entity.domains.is_empty())
             .then(|| entity.domains.iter().filter_map(|text| text.parse().ok()).collect()),

@@ -130,6 +130,10 @@ fn peer(peer: &Peer, action: Action, egress: bool) -> Option<EntityIntent> {
             let namespaces = in_namespaces(&pod.namespace_selector)?;
             Some(selected(&pods(Some(&pod.pod_selector))?, namespaces))
         }
+        (None, None, Some(nodes), [], []) if egress => {
+            let nodes = Some(Selector::from_kubernetes(nodes).ok()?.into());
+            Some(EntityIntent { nodes, ..EntityIntent::default() })
+        }
         (None, None, None, [_, ..], []) if egress => {
             let nets = networks.iter().map(|net| network(net)).collect::<Option<_>>()?;
             Some(EntityIntent { nets, ..EntityIntent::default() })

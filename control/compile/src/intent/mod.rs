@@ -130,6 +130,8 @@ pub(crate) struct EntityIntent {
     /// to be one. Over the labels of an identity.
     pub(crate) identity: Option<Selector>,
     pub(crate) service: Option<ObjectName>,
+    /// Over the labels of nodes.
+    pub(crate) nodes: Option<Expression>,
     /// Names one of which has the address; nobody has it where there are none.
     pub(crate) domains: Option<BTreeSet<DomainPattern>>,
     pub(crate) ports: Vec<PortIntent>,

@@ -138,6 +138,9 @@ fn entity(
     if let Some(domains) = &intent.domains {
         entity.sets.push(sets.acquire(SetSource::Domains(domains.clone())));
     }
+    if let Some(nodes) = &intent.nodes {
+        entity.sets.push(sets.acquire(SetSource::Nodes(nodes.clone())));
+    }
     if let Some(service) = &intent.service {
         let set = sets.acquire(of_service(service.clone()));
         service_sets(&mut entity).push(set);

@@ -141,6 +141,7 @@ impl Meanings<'_> {
                 format!("service {namespace}/{name}")
             }
             Some(SetMeaning::Domains(domains)) => list(&domains.iter().collect::<Vec<_>>()),
+            Some(SetMeaning::Nodes { selector }) => format!("nodes {}", self::selector(selector)),
             None => format!("the set {set}"),
         }
     }
@@ -151,7 +152,9 @@ impl Meanings<'_> {
             Some(SetMeaning::Selected { selector }) => {
                 format!("is selected by {}", self::selector(selector))
             }
-            Some(SetMeaning::Domains(_)) => format!("is an address of {}", self.set(set)),
+            Some(SetMeaning::Domains(_) | SetMeaning::Nodes { .. }) => {
+                format!("is an address of {}", self.set(set))
+            }
             _ => format!("is one of {}", self.set(set)),
         }
     }
@@ -168,6 +171,7 @@ impl Meanings<'_> {
             Some(SetMeaning::Domains(_)) => {
                 format!("is no address of {} that is known", self.set(set))
             }
+            Some(SetMeaning::Nodes { .. }) => format!("is no address of {}", self.set(set)),
             _ => format!("is none of {}", self.set(set)),
         }
     }
