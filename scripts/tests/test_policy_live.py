@@ -198,8 +198,10 @@ def test_a_pod_reaches_its_own_node_as_its_egress_policy_says(nine, family, addr
 def test_nodes_are_peers_of_a_cluster_policy(nine, v):
     one, two = (("172.20.0.1", "172.20.0.2"), ("fd20::1", "fd20::2"))[v]
     pod = nine.rig.pods["yb"][v]
+    # The agent keeps a node's labels on Calico's object when Kubernetes' is gone.
+    labels = {"role": f"cp{v}"}
     egress = [
-        {"action": "Accept", "to": [{"nodes": {"matchLabels": {"role": "cp"}}}]},
+        {"action": "Accept", "to": [{"nodes": {"matchLabels": labels}}]},
         {"action": "Deny", "to": [{"nodes": {}}]},
     ]
     spec = {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "egress": egress}
@@ -212,7 +214,7 @@ def test_nodes_are_peers_of_a_cluster_policy(nine, v):
     reach = lambda address: bool(nine.rig.ping("xa", address))  # noqa: E731
     nine.policies(cluster)
     assert [reach(address) for address in (one, two, pod)] == [False, False, True]
-    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n2", "labels": {"role": "cp"}}}
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n2", "labels": labels}}
     nine.policies(cluster, node)
     assert [reach(address) for address in (one, two, pod)] == [False, True, True]
     assert simulated(nine, nine.rig.pods["xa"][v], one) == "deny"
