@@ -72,6 +72,18 @@ fn arrived(packet: &Ip) -> Vec<u8> {
 }
 
 #[test]
+fn what_the_kernel_sends_out_to_the_node_itself_opens_no_way_for_answers() {
+    let mut node = Node::default();
+    guard(&mut node, |_, _| {});
+    for (far, own) in [(CLIENT, NODE), ("2001:db8:9::1", "2001:db8:1::1")] {
+        let question = udp(&at(far, 7), &at(own, 9));
+        departs(&mut node, NEAR_MAC, &question).dropped(DropReason::Martian);
+        departs(&mut node, NEAR_MAC, &question.answer()).dropped(DropReason::Policy);
+    }
+    node.conserved();
+}
+
+#[test]
 fn without_a_host_endpoint_nothing_is_as_the_kernels_own() {
     let mut node = Node::default();
     let ask = udp(&at(CLIENT, 7), &at(NODE, 61_000));
@@ -396,8 +408,16 @@ fn ends(frame: &[u8]) -> (IpAddr, IpAddr) {
 
 /// Whether an address is the node's, or one that it has in common with others.
 fn is_nodes(addr: IpAddr) -> bool {
-    let own = [NODE, "2001:db8:1::1", "203.0.113.1", "10.65.0.60", "10.65.0.61", "192.0.2.255"];
-    own.contains(&addr.to_string().as_str()) || addr.is_multicast() || addr.is_loopback()
+    is_own(addr) || addr == ip("192.0.2.255") || addr.is_multicast() || addr.is_loopback()
+}
+
+fn is_own(addr: IpAddr) -> bool {
+    let own = [NODE, "2001:db8:1::1", "203.0.113.1", "10.65.0.60", "10.65.0.61"];
+    own.contains(&addr.to_string().as_str())
+}
+
+fn is_own_pods(addr: IpAddr) -> bool {
+    local_nets().iter().any(|net| net.contains(&addr))
 }
 
 proptest! {
@@ -427,14 +447,16 @@ proptest! {
             }
             (if *way == 0 { Ingress::Port(WIRE) } else { Ingress::Trunk }, frame)
         });
-        let outs = node.batch(frames.collect()).0;
-        for (out, (packet, way, ..)) in outs.iter().zip(&packets) {
+        let frames: Vec<_> = frames.collect();
+        let outs = node.batch(frames.clone()).0;
+        for ((out, (_, sent)), (packet, way, ..)) in outs.iter().zip(frames).zip(&packets) {
             leaves_whole(out)?;
             let Fate::Forward(port) = out.fate else { continue };
-            let (src, dst) = ends(&out.frame);
             let nodes = match way {
-                0 => port == HOST && is_nodes(dst),
-                1 => is_nodes(src),
+                0 => port == HOST && is_nodes(ends(&out.frame).1),
+                // What passes may leave with the node's address, what was its own may not, but to its
+                // own pods, who may ask it.
+                1 => is_own(ends(&sent).0) && !is_own_pods(ends(&sent).1),
                 _ => false,
             };
             prop_assert!(!nodes, "{packet:?} {out:?}");

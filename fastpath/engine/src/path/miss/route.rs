@@ -1,6 +1,7 @@
 //! Arrives: a packet with its final destination. Leaves: its next hop, and the pods at both ends.
 //!
-//! Drops: no_service, spoof (the wire claims a local pod's address). Punts: unreachable.
+//! Drops: no_service, spoof (the wire claims a local pod's address), martian (the kernel sends out what
+//! is for the node itself). Punts: unreachable.
 
 use std::ops::ControlFlow::{self, Continue};
 
@@ -14,6 +15,10 @@ use crate::snapshot::{AdjacencyId, Place, Port, PortKind, Snapshot};
 /// Finds where the packet goes and whom it concerns.
 pub(crate) fn route(snapshot: &Snapshot, packet: &Packet, way: &mut Way) -> ControlFlow<Fate> {
     way.src_pod = source_pod(snapshot, packet)?;
+    // Its answer would pass for an answer of the node's that a host endpoint had allowed.
+    if packet.departs.is_some() && matches!(snapshot.place(packet.tuple.dst), Some(Place::Host)) {
+        return dropped(DropReason::Martian);
+    }
     find(snapshot, packet, way)
 }
 
