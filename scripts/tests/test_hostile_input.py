@@ -10,7 +10,7 @@ import time
 import pytest
 import yaml
 from bystanders import undisturbed
-from documents import policy
+from documents import calico, policy, rule
 from rig import ROOT, wait_until
 from scene import Scene
 from traffic import Attempt
@@ -149,6 +149,94 @@ def test_files_that_are_no_documents_are_reported_and_stop_nothing(scene):
     (store / "folder.yaml").rmdir()
     (store / "itself.yaml").unlink()
     (store / "nowhere.yaml").unlink()
+
+
+def test_a_bad_document_keeps_what_was_in_force_over_a_restart_and_a_rename(scene):
+    """A policy, and the namespace that another policy selects, become bad one after the other."""
+    rig, store = scene.rig, scene.rig.store
+    denied = [Attempt("client", "near"), Attempt("client", "far", "UDP")]
+    deny = calico("NetworkPolicy", "deny", "x", selector="name == 'near'", ingress=[rule("Deny")])
+    guard = calico(
+        "GlobalNetworkPolicy",
+        "guard",
+        namespaceSelector="guarded == 'yes'",
+        types=["Egress"],
+        egress=[rule("Deny", "UDP"), rule("Allow")],
+    )
+    labels = {"guarded": "yes"}
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x", "labels": labels}}
+
+    def still_denied(when):
+        # STATUS passes once the dataplane has what the datastore holds.
+        assert rig.cni("STATUS", "n1", "x", "near").returncode == 0
+        assert not scene.field.reach(denied, 0.5), f"it passes {when}"
+
+    def restart(when):
+        rig.kill("n1", "agent")
+        rig.start("n1", "agent")
+        wait_until(lambda: rig.ready("n1", 9102), "the agent is ready", within=10)
+        still_denied(when)
+
+    def move(old, new):
+        (store.path / f"{old}.yaml").rename(store.path / f"{new}.yaml")
+
+    try:
+        for name, document in (("deny", deny), ("guard", guard), ("space", space)):
+            store.write(name, document)
+        wait_until(lambda: not scene.field.reach(denied, 0.3), "the policies are in force")
+        store.write("deny", json.dumps(deny).replace('"Deny"', '"Denyy"'))
+        store.write("space", json.dumps(space).replace('"yes"', '"yes", "owner": "a b"'))
+        still_denied("once the documents are bad")
+        restart("after a restart")
+        move("deny", "deny2")
+        move("space", "a-space")
+        still_denied("after a rename")
+        restart("after a rename and a restart")
+        store.write("deny2", "kind: [unclosed\n  : :\n")
+        still_denied("once the document names nothing")
+        restart("after a restart with a document that names nothing")
+        move("deny2", "deny3")
+        still_denied("after a rename of a document that names nothing")
+    finally:
+        store.remove("deny", "deny2", "deny3", "guard", "space", "a-space")
+    wait_until(lambda: len(scene.field.reach(denied, 0.5)) == 2, "the policies are gone")
+    kept = lambda: list((store.path / "state/.last-good").glob("*/*.json"))
+    wait_until(lambda: not kept(), "no last good version is kept any longer")
+
+
+def test_a_pod_whose_document_is_refused_stays_out_and_one_that_is_attached_keeps_its_labels(scene):
+    rig, store = scene.rig, scene.rig.store
+    labels = {"name": "sealed", "app": "locked"}
+    metadata = {"name": "sealed", "namespace": "x", "labels": labels}
+    good = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": []}}
+    bad = json.dumps(good).replace('"locked"', '"locked", "note": "a b"')
+    store.write("locked", policy("locked", "x", {"app": "locked"}, types=["Egress"]))
+    asked = Attempt("sealed", "near")
+    try:
+        with rig.vacant("sealed"):
+            store.write("sealed", bad)
+            done = rig.cni("ADD", "n1", "x", "sealed")
+            error = json.loads(done.stdout)
+            assert done.returncode != 0 and error["code"] == 11, error
+            assert "Pod x/sealed is refused" in error["msg"], error
+            assert re.search(
+                r"sealed\.yaml:1: metadata\.labels\.note: .*a b", error["details"]
+            ), error
+            assert "eth0" not in rig.exec("sealed", "ip", "-br", "link")
+            assert "sealed" not in rig.ctl("get", "workloadendpoints", "-A", "-o", "name")
+
+            store.write("sealed", good)
+            done = rig.cni("ADD", "n1", "x", "sealed")
+            assert done.returncode == 0, done.stdout
+            assert not scene.field.reach([asked], 0.5)
+            store.write("sealed", bad)
+            assert rig.cni("STATUS", "n1", "x", "sealed").returncode == 0
+            assert not scene.field.reach([asked], 0.5), "it has lost its labels"
+            store.remove("locked")
+            wait_until(lambda: scene.field.reach([asked], 0.5), "only the policy was in the way")
+            assert rig.cni("DEL", "n1", "x", "sealed").returncode == 0
+    finally:
+        store.remove("locked", "sealed")
 
 
 # === sockets ===

@@ -43,6 +43,16 @@ pub enum Error {
         /// What is wrong, never empty.
         problems: Vec<Problem>,
     },
+    /// There is a document of the object, but it is bad, and no good version is known.
+    #[error("{key} is refused: {}", places(file, problems))]
+    Refused {
+        /// The object.
+        key: Box<Key>,
+        /// The file, relative to the datastore's root.
+        file: PathBuf,
+        /// What is wrong with it, never empty; lines are those of the file.
+        problems: Vec<Problem>,
+    },
     /// The file that holds the object cannot be edited safely.
     #[error("{path}: {reason}")]
     Uneditable {
@@ -86,9 +96,9 @@ impl Error {
         matches!(self, Self::Conflict { .. } | Self::AlreadyExists(_) | Self::NotFound(_))
     }
 
-    /// Whether the object was missing.
+    /// Whether there is no version of the object: no document, or one that is refused.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::NotFound(_))
+        matches!(self, Self::NotFound(_) | Self::Refused { .. })
     }
 
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
@@ -101,4 +111,9 @@ fn list(problems: &[Problem]) -> String {
     let texts: Vec<String> =
         problems.iter().map(|p| format!("{}: {}", p.field, p.message)).collect();
     texts.join("; ")
+}
+
+fn places(file: &Path, problems: &[Problem]) -> String {
+    let place = |p: &Problem| format!("{}:{}: {p}", file.display(), p.line);
+    problems.iter().map(place).collect::<Vec<_>>().join("; ")
 }

@@ -10,7 +10,8 @@
 //! - [`documents`]: the seam to whatever reads and checks what people write;
 //! - [`url`]: from `dir:PATH` to a backend;
 //! - [`mirror`]: list, watch and relist for consumers that follow many kinds;
-//! - [`dir`]: the backend without a server, a directory of YAML shared by several nodes;
+//! - [`dir`]: the backend without a server, a directory of YAML shared by several nodes; what is bad
+//!   in it leaves its last good version in force, over renames and restarts;
 //! - `testing` (feature `testing`): the suite that every backend passes, and a backend that
 //!   injects faults.
 

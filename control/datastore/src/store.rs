@@ -61,7 +61,7 @@ pub trait Datastore: Send + Sync {
     /// One object.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`; `Refused` where its document is there and bad, and was never good.
     async fn get(&self, key: &Key) -> Result<Arc<Object>, Error>;
 
     /// Stores a new object.

@@ -12,11 +12,13 @@ use std::{fs, str};
 
 use sha1::{Digest, Sha1};
 
-use super::index::{Held, Origin, Source};
+use super::bad::Complaint;
+use super::index::{Contents, Held, Origin, Source};
+use super::kept::Unreadable;
 use super::parse::read_all;
 use super::scan::{self, Stamp, Tree};
 use super::split::{Chunk, split};
-use crate::documents::{Format, Parsed, Reader};
+use crate::documents::{Format, Parsed, Problem, Reader};
 use crate::object::{Key, Object, Revision, take_resource_version};
 
 /// Larger files are refused: no list of documents is that long, and memory is finite.
@@ -33,6 +35,8 @@ pub(super) struct Loader {
     hasher: RandomState,
     /// Unreadable directories that were reported.
     unreadable: HashSet<PathBuf>,
+    /// What broken files stood for when an earlier process ended.
+    recalled: Unreadable,
 }
 
 /// What is known about a file.
@@ -46,8 +50,10 @@ struct File {
     /// What each document of the file says, by the hash of its text: one changed document among
     /// thousands costs one reading.
     chunks: HashMap<u64, Arc<Vec<Item>>>,
-    /// The last good versions.
-    good: Vec<Held>,
+    /// The objects that it holds, or held before their documents became bad.
+    keys: HashSet<Key>,
+    /// Digest of a text of which a part is so broken that it cannot be told what it is about.
+    broken: Option<Arc<str>>,
     /// Why it could not be read, as it was reported.
     failure: Option<String>,
 }
@@ -56,13 +62,18 @@ struct File {
 struct Item {
     /// Line on which it begins, from 1 at the beginning of the document.
     line: usize,
-    key: Option<Key>,
-    /// Nothing if it is bad.
-    object: Option<Arc<Object>>,
+    said: Said,
+}
+
+enum Said {
+    Good(Arc<Object>),
+    Bad(Key, Vec<Problem>),
+    /// So broken that it cannot be told what it is about.
+    Unknown,
 }
 
 /// New contents of files, for [`super::index::Index::apply`].
-pub(super) type Changes = Vec<(Source, Vec<Held>)>;
+pub(super) type Changes = Vec<(Source, Contents)>;
 
 // === impl Loader ===
 
@@ -73,8 +84,14 @@ impl Loader {
         skip: Option<&'static OsStr>,
         reader: Arc<dyn Reader>,
     ) -> Self {
-        let (files, hasher, unreadable) = Default::default();
-        Self { origin, root, skip, reader, files, hasher, unreadable }
+        let (files, hasher, unreadable, recalled) = Default::default();
+        Self { origin, root, skip, reader, files, hasher, unreadable, recalled }
+    }
+
+    /// Says what broken files stood for when an earlier process ended. It is good for files that
+    /// are there now: call it with nothing once they are read.
+    pub(super) fn recall(&mut self, recalled: Unreadable) {
+        self.recalled = recalled;
     }
 
     /// Walks the folder `below` the root (the empty path: all) and reads what has changed. Also
@@ -99,53 +116,55 @@ impl Loader {
             let hidden = |(d, _): &(PathBuf, _)| Path::new(&path).starts_with(d);
             if !tree.unreadable.iter().any(hidden) {
                 self.files.remove(&path);
-                changes.push((self.source(path), Vec::new()));
+                changes.push((self.source(path), Contents::default()));
             }
         }
         Ok((changes, tree.directories))
     }
 
+    /// Reads files again, whatever their stamps say. Those that are gone come last, so that a
+    /// broken file is known again where it was renamed.
+    pub(super) fn read_all(&mut self, paths: impl Iterator<Item = OsString>) -> Changes {
+        let is_there = |path: &OsString| self.root.join(path).exists();
+        let (there, gone): (Vec<_>, Vec<_>) = paths.partition(is_there);
+        there.into_iter().chain(gone).filter_map(|path| self.read(path)).collect()
+    }
+
     /// Reads one file again, whatever its stamp says. Nothing if it says what it said before.
-    pub(super) fn read(&mut self, path: OsString) -> Option<(Source, Vec<Held>)> {
+    pub(super) fn read(&mut self, path: OsString) -> Option<(Source, Contents)> {
         let format = scan::format_of(Path::new(&path).file_name()?)?;
         let mut file = self.files.remove(&path).unwrap_or_default();
-        match read_text(&self.root.join(&path)) {
+        let contents = match read_text(&self.root.join(&path)) {
             Ok((stamp, text)) => {
-                file.failure = None;
+                let was_failing = file.failure.take().is_some();
                 file.stamp = Some(stamp);
                 file.unsettled = !stamp.is_settled(SystemTime::now());
                 let content = self.hasher.hash_one(&text);
-                let is_new = file.good.is_empty() && file.chunks.is_empty();
-                if content == file.content && !is_new {
-                    self.files.insert(path, file);
-                    return None;
-                }
+                let is_same = content == file.content && !file.chunks.is_empty() && !was_failing;
                 file.content = content;
-                self.take_over(&path, &mut file, &text, format);
+                (!is_same).then(|| self.take_over(&path, &mut file, &text, format))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Some((self.source(path), Vec::new()));
+                return Some((self.source(path), Contents::default()));
             }
             Err(error) => {
-                // What it held last stays in force.
+                (file.stamp, file.unsettled) = (None, true);
                 let failure = Some(error.to_string());
-                if file.failure != failure {
+                let is_new = file.failure != failure;
+                file.failure = failure;
+                is_new.then(|| {
                     let name = path.to_string_lossy();
                     tracing::error!(file = %name, line = 1, field = "", "cannot be read: {error}");
-                }
-                file.failure = failure;
-                (file.stamp, file.unsettled) = (None, true);
-                self.files.insert(path, file);
-                return None;
+                    self.stand_in(&path, &mut file, "".into(), Contents::default())
+                })
             }
-        }
-        let held = file.good.clone();
+        };
         self.files.insert(path.clone(), file);
-        Some((self.source(path), held))
+        contents.map(|contents| (self.source(path), contents))
     }
 
-    /// Makes `file` hold what `text` says, and the last good version of what is bad in it.
-    fn take_over(&self, path: &OsStr, file: &mut File, text: &str, format: Format) {
+    /// What `text` says; `file` remembers it.
+    fn take_over(&self, path: &OsStr, file: &mut File, text: &str, format: Format) -> Contents {
         let whole = || vec![Chunk { text, lines_before: 0 }];
         let chunks = if format == Format::Yaml { split(text) } else { whole() };
         let before = std::mem::take(&mut file.chunks);
@@ -165,7 +184,40 @@ impl Loader {
             }
             file.chunks.insert(hash, items);
         }
-        file.good = found.with_last_good(std::mem::take(&mut file.good));
+        file.broken = None;
+        let (is_broken, contents) = (found.is_broken, found.contents());
+        if is_broken {
+            return self.stand_in(path, file, digest(text, 20).into(), contents);
+        }
+        file.keys = contents.keys().cloned().collect();
+        contents
+    }
+
+    /// When it cannot be told which object a bad document is about, everything stays that the file
+    /// held and that is not in its other documents.
+    fn stand_in(
+        &self,
+        path: &OsStr,
+        file: &mut File,
+        digest: Arc<str>,
+        mut contents: Contents,
+    ) -> Contents {
+        if file.keys.is_empty() {
+            // It is new here: perhaps it had another name before.
+            let renamed = || {
+                let same = |known: &&File| known.broken.as_ref() == Some(&digest);
+                self.files.values().find(same).map(|known| &known.keys)
+            };
+            let keys = self.recalled.stood_for(path, &digest).or_else(renamed);
+            file.keys = keys.cloned().unwrap_or_default();
+        }
+        let told: HashSet<Key> = contents.keys().cloned().collect();
+        for key in file.keys.difference(&told) {
+            contents.bad.insert(key.clone(), Complaint::Unreadable(digest.clone()));
+        }
+        file.keys.extend(told);
+        file.broken = Some(digest).filter(|digest| !digest.is_empty());
+        contents
     }
 
     /// Reads the documents that are not among those known `before`, each text once.
@@ -202,9 +254,8 @@ impl Loader {
 struct Found {
     held: Vec<Held>,
     good: HashSet<Key>,
-    bad: HashSet<Key>,
-    /// A document that is so broken that it cannot be told what it is about.
-    unknown: bool,
+    bad: HashMap<Key, Complaint>,
+    is_broken: bool,
 }
 
 // === impl Found ===
@@ -212,33 +263,29 @@ struct Found {
 impl Found {
     fn add(&mut self, path: &OsStr, lines_before: usize, item: &Item, is_new: bool) {
         let line = lines_before + item.line;
-        match (&item.object, &item.key) {
-            (_, None) => self.unknown = true,
-            (None, Some(key)) => {
-                self.bad.insert(key.clone());
+        match &item.said {
+            Said::Unknown => self.is_broken = true,
+            Said::Bad(key, problems) => {
+                let of_file =
+                    |p: &Problem| Problem { line: item.line_of(p) + lines_before, ..p.clone() };
+                let problems = problems.iter().map(of_file).collect();
+                self.bad.insert(key.clone(), Complaint::Refused(problems));
             }
-            (Some(object), Some(key)) if self.good.insert(key.clone()) => {
+            Said::Good(object) if self.good.insert(object.key.clone()) => {
                 self.held.push(Held { object: object.clone(), line });
             }
-            (Some(_), Some(key)) if is_new => {
-                let name = path.to_string_lossy();
+            Said::Good(object) if is_new => {
+                let (name, key) = (path.to_string_lossy(), &object.key);
                 tracing::error!(file = %name, line, field = "metadata.name",
                     "{key} is in this file twice, the first one holds");
             }
-            _ => {}
+            Said::Good(_) => {}
         }
     }
 
-    /// A bad document leaves its object's last good version in force. When it cannot be told which
-    /// object it is about, everything stays that is not in the file's other documents.
-    fn with_last_good(mut self, before: Vec<Held>) -> Vec<Held> {
-        for held in before {
-            let key = &held.object.key;
-            if !self.good.contains(key) && (self.unknown || self.bad.contains(key)) {
-                self.held.push(held);
-            }
-        }
-        self.held
+    fn contents(mut self) -> Contents {
+        self.bad.retain(|key, _| !self.good.contains(key));
+        Contents { good: self.held, bad: self.bad }
     }
 }
 
@@ -247,14 +294,23 @@ impl Found {
 impl Item {
     fn of(parsed: Parsed, origin: Origin) -> Self {
         let Parsed { line, key, object } = parsed;
-        let object = key.clone().zip(object.ok()).map(|(key, mut value)| {
-            let written = take_resource_version(&mut value);
-            // A revision in a person's document is a left-over of some export.
-            let revision = written.filter(|_| origin == Origin::Machine);
-            let revision = revision.unwrap_or_else(|| content_revision(&value));
-            Arc::new(Object { key, revision, value })
-        });
-        Self { line, key, object }
+        let said = match (key, object) {
+            (None, _) => Said::Unknown,
+            (Some(key), Err(problems)) => Said::Bad(key, problems),
+            (Some(key), Ok(mut value)) => {
+                let written = take_resource_version(&mut value);
+                // A revision in a person's document is a left-over of some export.
+                let revision = written.filter(|_| origin == Origin::Machine);
+                let revision = revision.unwrap_or_else(|| content_revision(&value));
+                Said::Good(Arc::new(Object { key, revision, value }))
+            }
+        };
+        Self { line, said }
+    }
+
+    /// Line of a problem in the document; that of the object where none is known.
+    fn line_of(&self, problem: &Problem) -> usize {
+        if problem.line == 0 { self.line } else { problem.line }
     }
 }
 
@@ -287,10 +343,10 @@ fn read_text(path: &Path) -> io::Result<(Stamp, String)> {
 
 /// The revision of what a person wrote: a digest of what it says, the same in every process.
 pub(super) fn content_revision(value: &serde_json::Value) -> Revision {
-    let digest = Sha1::digest(value.to_string());
-    let mut text = String::with_capacity(16);
-    for byte in digest.iter().take(8) {
-        text.push_str(&format!("{byte:02x}"));
-    }
-    Revision(text.into())
+    Revision(digest(&value.to_string(), 8).into())
+}
+
+/// The first bytes of a text's digest, in hex.
+fn digest(text: &str, bytes: usize) -> String {
+    Sha1::digest(text).iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -5,11 +5,11 @@
 //!
 //! ```text
 //! files ──scan──→ stamps ──load (split, Reader)──→ objects of a file ──index──→ what holds ──→ log
-//!   ↑ write, state                                                                    watches ←┘
+//!   ↑ write, state                                            bad ←┘ └→ kept      watches ←┘
 //! ```
 //!
-//! Locks, always taken in this order: the lock files (between processes), one loader, the index.
-//! A loader is held from reading a file until the index has it, so that an older content never
+//! Locks, always taken in this order: the lock files (between processes), what is kept, one loader,
+//! the index. A loader is held from reading a file until the index has it, so that an older content never
 //! replaces a newer one.
 
 mod split;
@@ -21,6 +21,10 @@ mod parse;
 mod load;
 
 mod index;
+
+mod bad;
+
+mod kept;
 
 mod state;
 mod write;
@@ -41,6 +45,7 @@ use futures::{StreamExt, TryStreamExt};
 use serde_json::Value;
 
 use self::index::{Index, Origin};
+use self::kept::{Kept, Unreadable};
 use self::load::Loader;
 use self::watch::{Dirty, Watching};
 use crate::documents::Reader;
@@ -60,6 +65,7 @@ struct Inner {
     operator: Mutex<Loader>,
     machine: Mutex<Loader>,
     index: Mutex<Index>,
+    kept: Mutex<Kept>,
     /// Place after the last change, for those who wait for one.
     head: tokio::sync::watch::Sender<Cursor>,
     /// Walks begun by [`Inner::sync`] so far, and which of them was the last that succeeded.
@@ -80,12 +86,14 @@ impl Dir {
         let root = root.to_owned();
         blocking(move || {
             let inner = Arc::new(Inner::new(root, reader));
+            inner.recall();
             for origin in [Origin::Machine, Origin::Operator] {
                 for folder in inner.walk(origin, Path::new(""))? {
                     state::sweep(&inner.root_of(origin).join(folder));
                 }
             }
-            inner.lock_index().forget_log();
+            inner.lock_loader(Origin::Operator).recall(Unreadable::default());
+            inner.lock_index().begin();
             Ok(Self { inner })
         })
         .await
@@ -142,7 +150,7 @@ impl Datastore for Dir {
         self.run(move |inner| {
             let key = Key::of(&value)?;
             match inner.get(&key) {
-                Err(Error::NotFound(_)) => inner.create_state(&key, value),
+                Err(error) if error.is_not_found() => inner.create_state(&key, value),
                 Err(error) => Err(error),
                 Ok(_) => Err(Error::AlreadyExists(key)),
             }
@@ -217,6 +225,7 @@ impl Inner {
         let skip = Some(OsStr::new(state::FOLDER));
         let operator = Loader::new(Origin::Operator, root.clone(), skip, reader.clone());
         let json = Arc::new(state::StateReader);
+        let kept = Mutex::new(Kept::read(&state_root));
         let machine = Loader::new(Origin::Machine, state_root.clone(), None, json);
         Self {
             root,
@@ -225,6 +234,7 @@ impl Inner {
             operator: Mutex::new(operator),
             machine: Mutex::new(machine),
             index: Mutex::default(),
+            kept,
             head: tokio::sync::watch::Sender::default(),
             walks: AtomicU64::new(0),
             walked: Mutex::new(0),
@@ -248,6 +258,20 @@ impl Inner {
             Origin::Operator => &self.operator,
             Origin::Machine => &self.machine,
         })
+    }
+
+    /// Takes in the last good versions that an earlier process has kept.
+    fn recall(&self) {
+        let kept = lock(&self.kept);
+        self.lock_loader(Origin::Operator).recall(kept.unreadable());
+        self.lock_index().recall(kept.objects());
+    }
+
+    /// Keeps the last good versions for the next process.
+    fn keep(&self) {
+        let mut kept = lock(&self.kept);
+        let wanted = self.lock_index().records();
+        kept.update(wanted);
     }
 
     /// Gives new contents of files to the index, under the loader's lock.
@@ -305,7 +329,7 @@ impl Inner {
         for origin in [Origin::Machine, Origin::Operator] {
             let mut loader = self.lock_loader(origin);
             let paths = dirty.files.iter().filter(|(of, _)| *of == origin);
-            let changes = paths.filter_map(|(_, path)| loader.read(path.clone())).collect();
+            let changes = loader.read_all(paths.map(|(_, path)| path.clone()));
             self.publish(&loader, changes);
             drop(loader);
             if dirty.all {
@@ -337,7 +361,8 @@ impl Inner {
             }
         }
         self.freshen(&key.kind)?;
-        self.lock_index().get(key).ok_or_else(|| Error::NotFound(key.clone()))
+        let index = self.lock_index();
+        index.get(key).ok_or_else(|| index.why_missing(key))
     }
 }
 

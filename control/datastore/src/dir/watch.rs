@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask, Watches};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::Inner;
@@ -37,9 +39,9 @@ pub(super) struct Dirty {
     pub(super) files: HashSet<(Origin, OsString)>,
 }
 
-/// Ends the task when it is dropped.
+/// Ends its tasks when it is dropped.
 #[derive(Debug)]
-pub(super) struct Watching(tokio::task::AbortHandle);
+pub(super) struct Watching([AbortHandle; 2]);
 
 /// A watched folder: whose it is, its path below the root of its origin, and in full.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,28 +61,44 @@ struct Watcher {
 // === impl Watching ===
 
 impl Watching {
-    /// Starts the task; it ends by itself when `inner` is gone.
+    /// Starts the tasks; they end by themselves when `inner` is gone.
     pub(super) fn start(inner: &Arc<Inner>) -> Self {
-        Self(tokio::spawn(run(Arc::downgrade(inner), Watcher::new(&inner.root))).abort_handle())
+        let looked = Arc::new(Notify::new());
+        let watcher = Watcher::new(&inner.root);
+        let watching = tokio::spawn(run(Arc::downgrade(inner), watcher, looked.clone()));
+        let keeping = tokio::spawn(keep(Arc::downgrade(inner), looked));
+        Self([watching.abort_handle(), keeping.abort_handle()])
     }
 }
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        self.0.abort();
+        self.0.iter().for_each(AbortHandle::abort);
     }
 }
 
-async fn run(inner: Weak<Inner>, mut watcher: Watcher) {
+async fn run(inner: Weak<Inner>, mut watcher: Watcher, looked: Arc<Notify>) {
     let mut dirty = Dirty { all: true, ..Dirty::default() };
     while let Some(inner) = inner.upgrade() {
         let worker = inner.clone();
         let refreshed = tokio::task::spawn_blocking(move || worker.refresh(&dirty)).await;
+        looked.notify_one();
         let folders = refreshed.unwrap_or_default();
         // What came into a folder before it was watched shows in another walk only.
         let all = watcher.watch_folders(&inner, folders);
         drop(inner);
         dirty = if all { Dirty { all, ..Dirty::default() } } else { watcher.wait().await };
+    }
+}
+
+/// Keeps last good versions after each look at the files. Many may have become bad at once, and
+/// writing them down holds up no change.
+async fn keep(inner: Weak<Inner>, looked: Arc<Notify>) {
+    loop {
+        looked.notified().await;
+        let Some(inner) = inner.upgrade() else { return };
+        // Whatever fails is tried again after the next look.
+        let _ = tokio::task::spawn_blocking(move || inner.keep()).await;
     }
 }
 

@@ -8,6 +8,16 @@ use margay_resources::ResourceError;
 use crate::pipeline::WaitError;
 use crate::publisher::NotInForce;
 
+/// A document's that is there, is bad and was never good: without it the pod would be outside the
+/// policies that are meant for it. A person has to act, and the runtime tries until then.
+pub(super) fn of_refusal(error: datastore::Error) -> CniError {
+    let datastore::Error::Refused { key, file, problems } = &error else { return of_store(error) };
+    let complaint = |p: &datastore::Problem| format!("{}:{}: {p}", file.display(), p.line);
+    let complaints: Vec<_> = problems.iter().map(complaint).collect();
+    let details = format!("correct the document: {}", complaints.join("; "));
+    CniError::new(Code::TRY_AGAIN_LATER, format!("the document of {key} is refused"), details)
+}
+
 /// The datastore's, when it is not what was asked for that is wrong.
 pub(super) fn of_store(error: datastore::Error) -> CniError {
     let (code, mend) = match &error {

@@ -309,6 +309,42 @@ async fn an_endpoint_is_stored_in_calicos_shape() {
 }
 
 #[tokio::test]
+async fn a_pod_whose_document_is_refused_is_not_attached_until_it_is_mended() {
+    let rig = Rig::new().await;
+    let good = annotated("web", &[]).replace("  annotations:\n", "  labels: {app: web}\n");
+    let bad = good.replace("app: web", "app: web, note: 'a b'");
+    rig.write("pod.yaml", &bad);
+    let refused = |error: CniError| {
+        assert_eq!(error.code, Code::TRY_AGAIN_LATER);
+        assert!(error.msg.contains("Pod prod/web is refused"), "{error}");
+        assert!(error.details.contains("pod.yaml:6: metadata.labels.note"), "{error}");
+    };
+    refused(rig.ask(plan("web")).await.expect_err("before anything is made"));
+    refused(rig.add("c1", "web").await.expect_err("nor without a plan"));
+    assert!(rig.endpoints().await.is_empty() && rig.handles().await.is_empty());
+
+    rig.write("pod.yaml", &good);
+    rig.ask(plan("web")).await.expect("a plan");
+    rig.add("c1", "web").await.expect("an endpoint");
+    // From here on there is a last good version.
+    rig.write("pod.yaml", &bad);
+    rig.ask(plan("web")).await.expect("a plan");
+    rig.add("c2", "web").await.expect("the pod's next sandbox");
+}
+
+#[tokio::test]
+async fn a_pod_whose_namespaces_document_is_refused_is_not_attached() {
+    let rig = Rig::new().await;
+    rig.write(
+        "ns.yaml",
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: prod, labels: {owner: 'a b'}}\n",
+    );
+    let error = rig.ask(plan("web")).await.expect_err("its labels are not known");
+    assert_eq!(error.code, Code::TRY_AGAIN_LATER);
+    assert!(error.details.contains("ns.yaml:3: metadata.labels"), "{error}");
+}
+
+#[tokio::test]
 async fn only_the_container_that_has_the_endpoint_deletes_it() {
     let rig = Rig::new().await;
     rig.add("old", "web").await.expect("an endpoint");

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use margay_cni_api::{CniError, Code, Families, Orchestrator, Workload};
-use margay_datastore::Datastore;
+use margay_datastore::{Datastore, Error};
 use margay_model::Mac;
 use margay_resources::{Kind, Resource};
 use serde::de::DeserializeOwned;
@@ -133,6 +133,9 @@ impl Annotations<'_> {
 impl Wishes {
     /// Reads the documents of the workload's Pod and Namespace; those that are missing, and those
     /// of what Kubernetes did not start, ask for nothing.
+    ///
+    /// # Errors
+    /// `TRY_AGAIN_LATER` when one is there, is bad and was never good.
     pub(super) async fn read(store: &dyn Datastore, workload: &Workload) -> Result<Self, CniError> {
         if workload.orchestrator != Orchestrator::K8s {
             return Ok(Self::default());
@@ -185,7 +188,7 @@ async fn read(
 ) -> Result<Option<Resource>, CniError> {
     match store.get(&kind.key(namespace, name)).await {
         Ok(object) => Resource::from_value(&object.value).map(Some).map_err(failure::of_object),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(failure::of_store(error)),
+        Err(Error::NotFound(_)) => Ok(None),
+        Err(error) => Err(failure::of_refusal(error)),
     }
 }
