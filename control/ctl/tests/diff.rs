@@ -161,6 +161,34 @@ fn what_changes_for_a_host_endpoint_is_told_too() {
 }
 
 #[test]
+fn a_host_endpoint_that_comes_or_goes_and_what_a_node_does_with_its_pods_are_changes() {
+    let guard = |interface: &str| {
+        format!(
+            "apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {{name: guard}}\nspec: \
+             {{node: n, interfaceName: '{interface}'}}\n"
+        )
+    };
+    let store = Store::with(&three_by_three());
+    let (code, report) = diff(&store, "", &guard("*"));
+    assert_eq!((code, report["pairs"].as_array().unwrap().len()), (1, 0), "{report}");
+    assert!(report["guards"][0].as_str().unwrap().starts_with("host endpoint guard comes"));
+    let drops = "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: \
+                 node.n}\nspec: {defaultEndpointToHostAction: Drop}\n";
+    let (code, report) = diff(&store, "", drops);
+    assert_eq!(code, 1);
+    assert_eq!(report["guards"], json!(["pods to their own node n: Accept becomes Drop"]));
+
+    let store = Store::with(&format!("{}{}", three_by_three(), guard("*")));
+    let (code, report) = diff(&store, "--delete", &guard("*"));
+    assert_eq!(code, 1);
+    assert!(report["guards"][0].as_str().unwrap().starts_with("host endpoint guard goes"));
+    let (_, report) = diff(&store, "", &guard("eth0"));
+    assert!(report["guards"][0].as_str().unwrap().ends_with("another interface"), "{report}");
+    let (code, report) = diff(&store, "", &guard("*"));
+    assert_eq!((code, &report["guards"]), (0, &Value::Null));
+}
+
+#[test]
 fn what_changes_for_clients_of_a_service_is_told_if_it_is_asked_for() {
     let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: x}\n\
         spec: {clusterIP: 10.96.0.1, selector: {pod: a}, ports: [{port: 8080, targetPort: 81}]}\n";

@@ -3,10 +3,12 @@
 //! - [`edit`]: the datastore's content with the documents applied or removed;
 //! - [`flows`]: connections seen lately, before and after; pairs of endpoints are
 //!   [`crate::reach`]'s;
+//! - [`guards`]: host endpoints that come and go;
 //! - [`report`]: what changes, and how it is told.
 
 mod edit;
 mod flows;
+mod guards;
 mod report;
 
 use std::io::{self, BufWriter, Write};
@@ -32,7 +34,8 @@ const FAILED: u8 = 2;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit status: 0 if no verdict changes, 1 if some do, 2 if that cannot be \
     told.\n\nCompared are all pairs of pods and host endpoints on all ports, and the connections that margayd has seen \
-    lately, where it can be reached (--dataplane). Documents that name no namespace and live in one \
+    lately, where it can be reached (--dataplane). Of addresses outside the cluster one is compared that \
+    no rule names. Documents that name no namespace and live in one \
     are of the namespace default.")]
 pub(crate) struct Args {
     /// Files of YAML or JSON documents, folders of such files, or - for standard input
@@ -117,7 +120,7 @@ fn compare(options: &Options, args: &Args) -> Result<bool, DiffError> {
     let scope = args.choice.scope(&members, &services);
     let survey = Survey::new(&clusters, &scope)?;
     let flows = if args.no_flows { None } else { Some(flows::compare(options, clusters)) };
-    let report = Report::new(&survey, &scope, flows);
+    let report = Report::new(&survey, &scope, guards::changes(clusters), flows);
     match tell(form, &report) {
         // Whoever read the output has seen enough, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}

@@ -21,6 +21,9 @@ pub(super) struct Report {
     pairs: Vec<PairChange>,
     /// The groups that these name.
     groups: Vec<Group>,
+    /// Who is judged at all, in sentences.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    guards: Vec<String>,
     /// Connections; none if they were not asked for.
     flows: Option<FlowChanges>,
 }
@@ -41,7 +44,12 @@ struct PairChange {
 
 impl Report {
     /// Puts a survey of the cluster before and after together with the connections.
-    pub(super) fn new(survey: &Survey<'_>, scope: &Scope<'_>, flows: Option<FlowChanges>) -> Self {
+    pub(super) fn new(
+        survey: &Survey<'_>,
+        scope: &Scope<'_>,
+        guards: Vec<String>,
+        flows: Option<FlowChanges>,
+    ) -> Self {
         let changes: Vec<Vec<&Part>> = survey.outcomes.iter().map(|o| o.changed()).collect();
         // Groups are to differ in what changes, not in what stays.
         let mut same: HashMap<&[&Part], usize> = HashMap::new();
@@ -76,13 +84,13 @@ impl Report {
             }
         }
         let groups = all.into_iter().zip(named).filter(|(_, named)| *named);
-        Self { pairs, groups: groups.map(|(group, _)| group).collect(), flows }
+        Self { pairs, groups: groups.map(|(group, _)| group).collect(), guards, flows }
     }
 
     /// Whether anything changes.
     pub(super) fn changes(&self) -> bool {
         let flows = self.flows.as_ref().is_some_and(|flows| !flows.changed.is_empty());
-        !self.pairs.is_empty() || flows
+        !self.pairs.is_empty() || !self.guards.is_empty() || flows
     }
 
     /// Writes it for people.
@@ -93,6 +101,9 @@ impl Report {
             let mut table = Table::new(["FROM", "TO", "TRAFFIC", "OLD", "NEW"]);
             self.pairs.iter().for_each(|pair| table.push(pair.row()));
             table.write(out)?;
+        }
+        for guard in &self.guards {
+            writeln!(out, "{guard}")?;
         }
         let Some(flows) = &self.flows else { return Ok(()) };
         writeln!(out)?;
