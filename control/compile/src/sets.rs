@@ -50,8 +50,8 @@ pub(crate) struct Contribution {
     pub(crate) domains: Vec<DomainPattern>,
 }
 
-/// An address and port behind a service.
-pub(crate) type ServiceMember = (IpAddr, u8, u16);
+/// An address behind a service, alone or with a protocol and a port.
+pub(crate) type ServiceMember = (IpAddr, Option<(u8, u16)>);
 
 /// What a set holds, in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,11 +224,13 @@ impl SetSource {
     }
 
     /// The member that an endpoint of a service brings.
-    fn of_service(&self, (addr, protocol, port): ServiceMember) -> Option<Member> {
-        match self {
-            Self::ServicePorts(_) => Some(Member::AddrPort { addr, protocol, port }),
-            Self::ServiceAddresses(_) => Some(Member::Net(addr.into())),
-            Self::Addresses(_) | Self::NamedPort { .. } | Self::Domains(_) | Self::Nodes(_) => None,
+    fn of_service(&self, (addr, port): ServiceMember) -> Option<Member> {
+        match (self, port) {
+            (Self::ServicePorts(_), Some((protocol, port))) => {
+                Some(Member::AddrPort { addr, protocol, port })
+            }
+            (Self::ServiceAddresses(_), None) => Some(Member::Net(addr.into())),
+            _ => None,
         }
     }
 }

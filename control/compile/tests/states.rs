@@ -518,6 +518,19 @@ fn service_states() -> Vec<Named> {
             "egress": [{"action": "Allow", "destination": {"services": {"name": "s"}}}],
         }),
     );
+    let no_port = json!({
+        "clusterIP": "None", "selector": {"app": "web"},
+        "ports": [{"port": 80, "targetPort": "nowhere"}],
+    });
+    let ingress = calico(
+        "NetworkPolicy",
+        "default",
+        "from-service",
+        json!({
+            "types": ["Ingress"], "selector": "app == 'db'",
+            "ingress": [{"action": "Allow", "source": {"services": {"name": "s"}}}],
+        }),
+    );
     vec![
         named(
             "a service of pods",
@@ -540,6 +553,17 @@ fn service_states() -> Vec<Named> {
                 "policy NetworkPolicy/default/to-service",
                 "  out allow to service {10.9.0.1:9090/6 10.9.0.2:9090/6}",
                 "service default/s:80/TCP/IPv4 [10.96.0.1] cluster[10.9.0.1:9090] local[]",
+            ],
+        ),
+        named(
+            "endpoints that lack the service's port are sources all the same",
+            vec![web(), db(), other(), service("s", no_port), ingress],
+            &[
+                "endpoint default/db/eth0 10.0.0.2 | default in[NetworkPolicy/default/from-service] out[] | Profile//kns.default Profile//ksa.default.default",
+                WEB,
+                OTHER,
+                "policy NetworkPolicy/default/from-service",
+                "  in allow from {10.0.0.1/32}",
             ],
         ),
     ]

@@ -24,7 +24,7 @@ pub(crate) use host_port::{HostPort, HostPorts};
 
 use crate::label::{Event, Expression, ItemId, LabelIndex, Labels, SelectorId};
 use crate::name::ObjectName;
-use crate::sets::{NamedPort, Sets};
+use crate::sets::{NamedPort, ServiceMember, Sets};
 
 /// A service; one that is headless or has no addresses has no cluster addresses.
 #[derive(Clone, Debug, PartialEq)]
@@ -296,29 +296,29 @@ impl Services {
         Some(HealthCheck::new(port, name, here))
     }
 
-    /// Addresses and ports of all endpoints, usable or not: what rules mean by a service.
-    fn members(&self, name: &ObjectName) -> BTreeSet<(IpAddr, u8, u16)> {
+    /// The addresses of all endpoints, usable or not, alone and with each of their ports: what
+    /// rules mean by a service. An endpoint without a port is one all the same.
+    fn members(&self, name: &ObjectName) -> BTreeSet<ServiceMember> {
+        let mut members = BTreeSet::new();
         if let Some(slices) = self.slices_of.get(name) {
-            let slices = slices.iter().filter_map(|s| self.slices.get(s));
-            let members = slices.flat_map(|slice| {
-                let of_port = |p: &SlicePort| {
-                    let (protocol, port) = (p.protocol, p.port);
-                    slice
-                        .endpoints
-                        .iter()
-                        .map(move |e| (e.addr, protocol, port))
-                        .collect::<Vec<_>>()
-                };
-                slice.ports.iter().flat_map(of_port).collect::<Vec<_>>()
-            });
-            return members.collect();
+            for slice in slices.iter().filter_map(|s| self.slices.get(s)) {
+                for endpoint in &slice.endpoints {
+                    let ports =
+                        slice.ports.iter().map(|p| (endpoint.addr, Some((p.protocol, p.port))));
+                    members.extend(ports.chain([(endpoint.addr, None)]));
+                }
+            }
+            return members;
         }
-        let Some((facts, _)) = self.services.get(name) else { return BTreeSet::new() };
-        let members = facts.ports.iter().flat_map(|port| {
-            let endpoints = self.endpoints(name, facts, port);
-            endpoints.into_iter().map(|e| (e.addr, port.protocol, e.port))
-        });
-        members.collect()
+        let Some((facts, selector)) = self.services.get(name) else { return members };
+        let pods = selector.iter().flat_map(|selector| self.index.items_of(*selector));
+        let addresses = pods.filter_map(|id| self.pods.get(&id)).flat_map(|pod| &pod.addresses);
+        members.extend(addresses.map(|addr| (*addr, None)));
+        for port in &facts.ports {
+            let endpoints = self.endpoints_of_pods(name, facts, port).into_iter();
+            members.extend(endpoints.map(|e| (e.addr, Some((port.protocol, e.port)))));
+        }
+        members
     }
 
     fn compile(&self, name: &ObjectName) -> Vec<(Service, Vec<ServiceEndpoint>)> {
