@@ -70,7 +70,7 @@ pub(crate) fn run(options: &Options, args: &Args) -> Result<ExitCode, SimulateEr
 }
 
 /// Answers the lines in batches, each as soon as it is full.
-fn answer(
+pub(crate) fn answer(
     court: &mut Court<'_>,
     input: impl BufRead,
     mut output: impl Write,

@@ -5,6 +5,8 @@
 //! - [`world`]: the compiled datastore, and who has which address;
 //! - [`translate`]: services come first;
 //! - [`judge`]: who is asked; [`passage`]: on the way between nodes; [`jury`]: what policies say; [`verdict`]: how it is written.
+//!
+//! Its tests hold it against an evaluator written apart (`naive`).
 
 pub(crate) mod flow;
 pub(crate) mod world;
@@ -16,6 +18,8 @@ pub(crate) mod verdict;
 
 #[cfg(test)]
 pub(crate) mod generate;
+#[cfg(test)]
+mod naive;
 
 use std::net::SocketAddr;
 
