@@ -314,7 +314,8 @@ fn tunnels_are_seen_by_a_host_endpoint_for_all_interfaces_alone() {
 #[test]
 fn a_host_endpoint_has_the_addresses_that_nothing_else_of_its_node_has() {
     let addresses = "---\napiVersion: v1\nkind: Node\nmetadata: {name: k}\nstatus: {addresses: [{type: \
-        InternalIP, address: 192.168.0.3}, {type: ExternalIP, address: 192.168.9.3}]}\n";
+        InternalIP, address: 192.168.0.3}, {type: ExternalIP, address: 192.168.9.3}, {type: \
+        InternalIP, address: 'fd20::3'}]}\n";
     let documents = cluster(&[
         addresses.into(),
         host("a", "node: k, interfaceName: '*'"),
@@ -330,6 +331,8 @@ fn a_host_endpoint_has_the_addresses_that_nothing_else_of_its_node_has() {
         &[
             ("9.9.9.9 > 192.168.9.3 TCP 1", "allow out none in allow GlobalNetworkPolicy//b#0"),
             ("9.9.9.9 > 192.168.0.3 TCP 1", "allow out none in allow GlobalNetworkPolicy//c#0"),
+            // The first that expects nothing of its family.
+            ("2001:db8::9 > fd20::3 TCP 1", "allow out none in allow GlobalNetworkPolicy//b#0"),
         ],
     );
 }

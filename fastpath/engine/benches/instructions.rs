@@ -10,8 +10,11 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+use std::sync::Arc;
+
 use gungraun::prelude::*;
 use margay_engine::{BATCH, Batch, Fate, Frame};
+use margay_model::{AddressSet, Member, Update};
 use support::*;
 
 /// Length of a chunk of packet memory: room before, and a frame.
@@ -79,12 +82,34 @@ fn hit(mut work: Work) -> Work {
     work
 }
 
+/// The sender is in 40 of the sets that rules about other ports name, at 10 rules in one.
+fn in_sets(rules: u16) -> Work {
+    let mut work = Work::new("10.65.0.3:80", 0);
+    work.node.change(|state| {
+        for n in 0..rules {
+            let net = if n % 250 == 0 { "10.65.0.2/32" } else { "192.0.2.77/32" };
+            let members = AddressSet::from([Member::Net(net.parse().expect("a network"))]);
+            state.apply(Update::Set(format!("s{n}").into(), Arc::new(members)));
+        }
+        let by_set = |n| {
+            let mut rule = allow_set(&format!("s{n}"));
+            rule.dst.ports = allow_ports(6, 9, 9).dst.ports;
+            rule
+        };
+        let rules = (0..rules).map(by_set).chain([allow()]);
+        isolate(state, "b", Some(rules.collect()), None);
+    });
+    work
+}
+
 #[library_benchmark]
 #[bench::rules_10(Work::new("10.65.0.3:80", 10))]
 #[bench::rules_100(Work::new("10.65.0.3:80", 100))]
 #[bench::rules_1000(Work::new("10.65.0.3:80", 1_000))]
 #[bench::rules_10000(Work::new("10.65.0.3:80", 10_000))]
 #[bench::service(Work::new("10.96.0.10:80", 10))]
+#[bench::sets_10(in_sets(10))]
+#[bench::sets_10000(in_sets(10_000))]
 fn miss(mut work: Work) -> Work {
     work.run();
     work

@@ -80,8 +80,8 @@ impl Compiler {
 }
 
 /// Which of a node's addresses its host endpoints have, as far as the datastore tells. Those that
-/// they expect are theirs; of the rest, the first that names an interface and expects none has all
-/// but the tunnels', and one for all interfaces what is left.
+/// they expect are theirs; of the rest, the first that stands for one interface has all but the tunnels'
+/// of each family that it expects none of, and one for all interfaces what is left.
 fn share(
     node: Option<&NodeFacts>,
     hosts: BTreeMap<&Arc<str>, &HostFacts>,
@@ -100,8 +100,11 @@ fn share(
             own.extend(std::mem::take(&mut rest));
             own.sort_unstable();
             own.dedup();
-        } else if own.is_empty() {
-            own.extend(rest.extract_if(.., |address| !tunnels.contains(address)));
+        } else {
+            let expects = |family: bool| host.addresses.iter().any(|own| own.is_ipv4() == family);
+            let takes =
+                |address: &IpAddr| !tunnels.contains(address) && !expects(address.is_ipv4());
+            own.extend(rest.extract_if(.., |address| takes(address)));
         }
         (name.clone(), own)
     };
