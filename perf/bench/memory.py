@@ -8,8 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-# Counts instructions for the benches of that name; of the version that the benches are built with.
-RUNNER = ("gungraun-runner", "0.20.0")
+# Counts instructions for the benches of that name.
+RUNNER = "gungraun-runner"
 # What a bench of bytes prints.
 BYTES = re.compile(r"^(?P<case>.+): (?P<value>\d+) bytes")
 UNITS = ((1e-9, "ns"), (1e-6, "µs"), (1e-3, "ms"), (1.0, "s"))
@@ -90,21 +90,26 @@ SUITES = {
 }
 
 
-def install(scratch):
-    """The counter of instructions, in a folder of its own."""
-    name, version = RUNNER
-    if (scratch / "bin" / name).exists():
-        return
-    command = ["cargo", "install", "--quiet", "--root", str(scratch), "--version", version, name]
-    subprocess.run(command, check=True)
+def install(target):
+    """The counter of instructions, in a folder of its own, which this gives.
+
+    It has to be of the version that the benches are built with.
+    """
+    command = ["cargo", "pkgid", "gungraun"]
+    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    version = found.stdout.strip().rpartition("@")[2]
+    scratch = target / f"{RUNNER}-{version}"
+    if not (scratch / "bin" / RUNNER).exists():
+        command = ["cargo", "install", "--quiet", "--root", str(scratch), "--version", version, RUNNER]
+        subprocess.run(command, check=True)
+    return scratch
 
 
 def measure(suite):
     """The rows of a suite."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
-    scratch = target / f"{RUNNER[0]}-{RUNNER[1]}"
-    if any(bench.figures is instructions for bench in SUITES[suite]):
-        install(scratch)
+    counts = any(bench.figures is instructions for bench in SUITES[suite])
+    scratch = install(target) if counts else target
     return [
         {"bench": f"{bench.package} {bench.name}", **row}
         for bench in SUITES[suite]

@@ -1,8 +1,58 @@
-"""What goes past the workers, as margayctl says it."""
+"""What goes past the workers: bulk connections, and what margayctl says of them."""
 
 import contextlib
 import hashlib
 import json
+
+from bulk import Bulk
+from rig import wait_until
+
+V4, V6 = 0, 1
+SERVICE = {V4: "10.96.0.10", V6: "fd96::10"}
+# Where the service's pod listens.
+BEHIND = 5299
+
+
+def service_of_b(node_port=None):
+    """A service of pod b at port 80, at a node port too if one is given."""
+    more = {"nodePort": node_port} if node_port else {}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "b", "namespace": "default"},
+        "spec": {
+            "type": "NodePort" if node_port else "ClusterIP",
+            "clusterIPs": list(SERVICE.values()),
+            "ipFamilyPolicy": "PreferDualStack",
+            "ipFamilies": ["IPv4", "IPv6"],
+            "selector": {"name": "b"},
+            "ports": [{"port": 80, "targetPort": BEHIND} | more],
+        },
+    }
+
+
+@contextlib.contextmanager
+def bulks(rig, nodes):
+    """Opens bulk connections, which end with this; then nothing is left in the nodes' shortcuts.
+
+    Each goes to a port of its own of its target, or to the service's pod by `address` and `port`.
+    """
+    with contextlib.ExitStack() as all_of_them:
+        ports = iter(range(BEHIND + 1, BEHIND + 101))
+
+        def start(source, target, v=V4, address=None, port=None):
+            if port:
+                one = Bulk(rig, source, target, address, port, BEHIND)
+            else:
+                one = Bulk(rig, source, target, address or rig.pods[target][v], next(ports))
+            all_of_them.callback(one.close)
+            return one
+
+        yield start
+    for node in nodes:
+        nothing = lambda node=node: connections(rig, node) in (0, None)
+        wait_until(nothing, "nothing is left in the shortcut")
+        rig.conserved(node)
 
 
 def ask(rig, *words, node="n1"):
@@ -44,3 +94,24 @@ def moved(one):
 def port_of(name):
     """A pod's host interface."""
     return "cali" + hashlib.sha1(f"default.{name}".encode()).hexdigest()[:11]
+
+
+def follows_a_smaller_mtu(rig, one, device, largest):
+    """Has a device of n1 take 1400 bytes at most: who sends the bulk connection is told, and its packets
+    of `largest` bytes take the shortcut again."""
+    told = rig.metrics("n1").total("margay_punts_total", reason="too_big")
+    rig.exec("n1", "ip", "link", "set", device, "mtu", 1400)
+    try:
+        assert one.goes_on(), one.error
+        wait_until(
+            lambda: rig.metrics("n1").total("margay_punts_total", reason="too_big") > told,
+            "the sender is told",
+        )
+        wait_until(lambda: takes_it(rig, one), "it takes the shortcut again")
+        before = flow(rig, one)["origCount"]
+        assert moved(one)
+        after = flow(rig, one)["origCount"]
+        packets, size = (after[key] - before[key] for key in ("packets", "bytes"))
+        assert 1200 < size / packets <= largest
+    finally:
+        rig.exec("n1", "ip", "link", "set", device, "mtu", 1500)

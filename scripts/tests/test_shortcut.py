@@ -1,7 +1,6 @@
 """Bulk TCP between pods of one node, past the workers: that it is seen, counted, judged and cut like
 everything else."""
 
-import contextlib
 import signal
 import socket
 import subprocess
@@ -9,31 +8,30 @@ import tempfile
 import time
 
 import pytest
-from bulk import Bulk, super_frames
+from bulk import super_frames
 from documents import policy
-from past import ask, connections, flow, moved, opened, port_of, takes_it
+from past import (
+    SERVICE,
+    V4,
+    V6,
+    bulks,
+    connections,
+    flow,
+    follows_a_smaller_mtu,
+    moved,
+    opened,
+    port_of,
+    service_of_b,
+    takes_it,
+)
 from rig import wait_until
 
 CONFIG = tempfile.NamedTemporaryFile("w", suffix=".toml")
 ENV = {"WORKERS": "2", "MARGAYD_CONFIG": CONFIG.name}
 MODE = "none"
-V4, V6 = 0, 1
 # The contract says 200 ms; a busy machine may take longer, and what was measured is printed.
 IN_FORCE = 2.0
 DENY = policy("deny", "default", {"name": "b"}, types=["Ingress"])
-SERVICE = {V4: "10.96.0.10", V6: "fd96::10"}
-SERVICE_DOCUMENT = {
-    "apiVersion": "v1",
-    "kind": "Service",
-    "metadata": {"name": "b", "namespace": "default"},
-    "spec": {
-        "clusterIPs": list(SERVICE.values()),
-        "ipFamilyPolicy": "PreferDualStack",
-        "ipFamilies": ["IPv4", "IPv6"],
-        "selector": {"name": "b"},
-        "ports": [{"port": 80, "targetPort": 5299}],
-    },
-}
 ELSEWHERE = policy("elsewhere", "default", {"name": "c"}, types=["Ingress"])
 
 
@@ -48,21 +46,8 @@ def pods(rig):
 
 @pytest.fixture
 def bulk(rig, pods):
-    """Opens bulk connections, which end with the test."""
-    with contextlib.ExitStack() as all_of_them:
-        ports = iter(range(5300, 5400))
-
-        def start(source, target, v=V4, service=None):
-            if service:
-                one = Bulk(rig, source, target, service[v], 80, 5299)
-            else:
-                one = Bulk(rig, source, target, rig.pods[target][v], next(ports))
-            all_of_them.callback(one.close)
-            return one
-
+    with bulks(rig, ["n1"]) as start:
         yield start
-    wait_until(lambda: connections(rig) in (0, None), "nothing is left in the shortcut")
-    rig.conserved("n1")
 
 
 def counts(rig):
@@ -118,8 +103,8 @@ def test_counters_never_fall_and_the_flow_stays_young(rig, bulk):
 
 @pytest.mark.parametrize("v", [V4, V6])
 def test_a_service_is_translated_on_the_way(rig, bulk, v):
-    rig.store.write("service", SERVICE_DOCUMENT)
-    one = wait_until(lambda: opened(lambda: bulk("a", "b", v, SERVICE)), "the service")
+    rig.store.write("service", service_of_b())
+    one = wait_until(lambda: opened(lambda: bulk("a", "b", v, SERVICE[v], 80)), "the service")
     wait_until(lambda: takes_it(rig, one), "it takes the shortcut")
     _, before = counts(rig)
     received = one.received
@@ -190,22 +175,7 @@ def test_an_edit_that_does_not_concern_it_leaves_it_alive(rig, bulk):
 def test_a_smaller_mtu_on_the_way_is_told_and_kept(rig, bulk):
     one = bulk("a", "b")
     wait_until(lambda: takes_it(rig, one), "it takes the shortcut")
-    told = rig.metrics("n1").total("margay_punts_total", reason="too_big")
-    rig.exec("n1", "ip", "link", "set", port_of("b"), "mtu", 1400)
-    try:
-        assert one.goes_on(), one.error
-        wait_until(
-            lambda: rig.metrics("n1").total("margay_punts_total", reason="too_big") > told,
-            "the sender is told",
-        )
-        wait_until(lambda: takes_it(rig, one), "it takes the shortcut again")
-        before = flow(rig, one)["origCount"]
-        assert moved(one)
-        after = flow(rig, one)["origCount"]
-        packets, size = (after[key] - before[key] for key in ("packets", "bytes"))
-        assert 1200 < size / packets <= 1400
-    finally:
-        rig.exec("n1", "ip", "link", "set", port_of("b"), "mtu", 1500)
+    follows_a_smaller_mtu(rig, one, port_of("b"), 1400)
 
 
 def test_a_pod_that_is_deleted_takes_its_connections_with_it(rig, bulk):

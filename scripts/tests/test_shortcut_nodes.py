@@ -11,33 +11,32 @@ import threading
 import time
 
 import pytest
-from bulk import Bulk, super_frames
+from bulk import super_frames
 from documents import policy
-from past import ask, connections, flow, moved, opened, port_of, takes_it
+from past import (
+    SERVICE,
+    V4,
+    V6,
+    ask,
+    bulks,
+    connections,
+    flow,
+    follows_a_smaller_mtu,
+    moved,
+    opened,
+    port_of,
+    service_of_b,
+    takes_it,
+)
 from rig import NODES, wait_until
 from scapy.all import IP, TCP, UDP, VXLAN, Ether, IPv6, raw
 
 CONFIG = tempfile.NamedTemporaryFile("w", suffix=".toml")
 ENV = {"WORKERS": "2", "MARGAYD_CONFIG": CONFIG.name}
 MODE = "none"
-V4, V6 = 0, 1
 WAYS = [("none", V4), ("none", V6), ("ipip", V4), ("vxlan", V4), ("vxlan-crosssubnet", V4)]
 IN_FORCE = 2.0
-SERVICE = {V4: "10.96.0.10", V6: "fd96::10"}
 NODE_PORT = 30080
-SERVICE_DOCUMENT = {
-    "apiVersion": "v1",
-    "kind": "Service",
-    "metadata": {"name": "b", "namespace": "default"},
-    "spec": {
-        "type": "NodePort",
-        "clusterIPs": list(SERVICE.values()),
-        "ipFamilyPolicy": "PreferDualStack",
-        "ipFamilies": ["IPv4", "IPv6"],
-        "selector": {"name": "b"},
-        "ports": [{"port": 80, "targetPort": 5299, "nodePort": NODE_PORT}],
-    },
-}
 DENIALS = {
     "the receiver's": policy("deny", "default", {"name": "b"}, types=["Ingress"]),
     "the sender's": policy("deny", "default", {"name": "a"}, types=["Egress"]),
@@ -55,23 +54,8 @@ def pods(rig):
 
 @pytest.fixture
 def bulk(rig, pods):
-    """Opens bulk connections, which end with the test."""
-    with contextlib.ExitStack() as all_of_them:
-        ports = iter(range(5300, 5400))
-
-        def start(source, target, v=V4, address=None, port=None):
-            if port:
-                one = Bulk(rig, source, target, address, port, 5299)
-            else:
-                one = Bulk(rig, source, target, address or rig.pods[target][v], next(ports))
-            all_of_them.callback(one.close)
-            return one
-
+    with bulks(rig, NODES) as start:
         yield start
-    for node in NODES:
-        nothing = lambda node=node: connections(rig, node) in (0, None)
-        wait_until(nothing, "nothing is left in the shortcut")
-        rig.conserved(node)
 
 
 def encapsulate(rig, mode):
@@ -208,7 +192,7 @@ def test_a_policy_cuts_it_silently_and_lets_it_go_on(rig, bulk, whose):
 @pytest.mark.parametrize("mode,v", WAYS[:4])
 def test_a_service_is_translated_on_the_way(rig, bulk, mode, v):
     encapsulate(rig, mode)
-    rig.store.write("service", SERVICE_DOCUMENT)
+    rig.store.write("service", service_of_b(NODE_PORT))
     try:
         start = lambda: bulk("a", "b", v, SERVICE[v], 80)
         one = wait_until(lambda: opened(start), "the service")
@@ -221,7 +205,7 @@ def test_a_service_is_translated_on_the_way(rig, bulk, mode, v):
 @pytest.mark.parametrize("node,mode", [("n1", "vxlan"), ("n2", "vxlan"), ("n1", "ipip")])
 def test_a_node_port_is_served_past_the_workers(rig, bulk, node, mode):
     encapsulate(rig, mode)
-    rig.store.write("service", SERVICE_DOCUMENT)
+    rig.store.write("service", service_of_b(NODE_PORT))
     address = {"n1": "172.20.0.1", "n2": "172.20.0.2"}[node]
     try:
         start = lambda: bulk("out", "b", V4, address, NODE_PORT)
@@ -245,22 +229,7 @@ def test_a_smaller_mtu_on_the_way_is_told_and_kept(rig, bulk):
     encapsulate(rig, "vxlan")
     one = bulk("a", "b")
     wait_until(lambda: on_both(rig, one), "it takes the shortcut of both nodes")
-    told = rig.metrics("n1").total("margay_punts_total", reason="too_big")
-    rig.exec("n1", "ip", "link", "set", "eth0", "mtu", 1400)
-    try:
-        assert one.goes_on(), one.error
-        wait_until(
-            lambda: rig.metrics("n1").total("margay_punts_total", reason="too_big") > told,
-            "the sender is told",
-        )
-        wait_until(lambda: takes_it(rig, one), "it takes the shortcut again")
-        before = flow(rig, one)["origCount"]
-        assert moved(one)
-        after = flow(rig, one)["origCount"]
-        packets, size = (after[key] - before[key] for key in ("packets", "bytes"))
-        assert 1200 < size / packets <= 1350
-    finally:
-        rig.exec("n1", "ip", "link", "set", "eth0", "mtu", 1500)
+    follows_a_smaller_mtu(rig, one, "eth0", 1350)
 
 
 def test_a_neighbours_new_address_is_followed(rig, bulk):
