@@ -1,12 +1,16 @@
 //! The command line.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use margay_xsk::program::XdpMode;
 
-/// Room for what a tunnel puts around a packet: VXLAN over IPv6.
-pub(crate) const LARGEST_OUTER: usize = 70;
+use crate::{
+    benchmark::Procedure,
+    outer,
+    sizes::Sizes,
+    values::{mac, positive, seconds, share, source_range},
+};
 
 /// Sends numbered packets through AF_XDP, and counts what arrives.
 #[derive(Debug, Parser)]
@@ -19,14 +23,21 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Sends, as fast as it can or at a rate; with --sink-interface it also counts what arrives
-    Send(SendArguments),
+    Send(Box<SendArguments>),
     /// Counts what arrives, by sequence number
     Sink(SinkArguments),
+    /// Sends the packets of a capture
+    Replay(ReplayArguments),
+    /// Measures a device as RFC 2544 says: frame sizes with checksum, 64 to 1518
+    Rfc2544(Box<BenchmarkArguments>),
+    /// Measures tunnels as RFC 8219 says: its frame sizes, declared overhead, delay variation
+    Rfc8219(Box<BenchmarkArguments>),
 }
 
+/// The interface that sends, or the only one.
 #[derive(Debug, Args)]
-pub(crate) struct SendArguments {
-    /// Interface to send from
+pub(crate) struct Place {
+    /// Interface
     #[arg(long, value_name = "IF")]
     pub(crate) interface: String,
     /// Network namespace of the interface, by its name below /run/netns
@@ -35,16 +46,12 @@ pub(crate) struct SendArguments {
     /// CPU to run on
     #[arg(long, value_name = "N")]
     pub(crate) cpu: Option<usize>,
-    /// How long to send
-    #[arg(long, value_name = "N", default_value_t = 2.0)]
-    pub(crate) seconds: f64,
-    /// Seconds at the beginning that are left out of the rates
-    #[arg(long, value_name = "N", default_value_t = 0.0)]
-    pub(crate) warm_up: f64,
-    /// Length of the frames, Ethernet header included, without checksum
-    #[arg(long, value_name = "BYTES", default_value_t = 60)]
-    pub(crate) size: usize,
-    /// Connections: each has its own ports and source address
+}
+
+/// What the packets are.
+#[derive(Debug, Args)]
+pub(crate) struct Traffic {
+    /// Connections: each has its own addresses and ports
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) flows: u32,
     /// Source address, or the first and last of a range: 10.0.0.1..10.0.0.9
@@ -59,15 +66,51 @@ pub(crate) struct SendArguments {
     /// Ethernet source; the interface's own if not given
     #[arg(long, value_name = "MAC", value_parser = mac)]
     pub(crate) src_mac: Option<[u8; 6]>,
-    /// Packets a second; as many as possible if not given
-    #[arg(long, value_name = "PPS", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) rate: Option<u64>,
     /// What the packets are
     #[arg(long, value_enum, default_value_t = Protocol::Udp)]
     pub(crate) protocol: Protocol,
-    /// Destination port of the first 50,000 connections; each 50,000 more take the next one
+    /// Destination port; each 50,000 connections of a source take the next one
     #[arg(long, value_name = "PORT", default_value_t = 5000)]
     pub(crate) dst_port: u16,
+    /// Send them through a tunnel: --src and --dst are inside, and the sizes count its headers
+    #[arg(long, value_enum, requires = "tunnel_src", requires = "tunnel_dst")]
+    pub(crate) tunnel: Option<Tunnel>,
+    /// Outer source address
+    #[arg(long, value_name = "IP", requires = "tunnel")]
+    pub(crate) tunnel_src: Option<IpAddr>,
+    /// Outer destination address
+    #[arg(long, value_name = "IP", requires = "tunnel")]
+    pub(crate) tunnel_dst: Option<IpAddr>,
+    /// VXLAN network identifier
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(..1 << 24))]
+    pub(crate) vni: u32,
+    /// Ethernet source inside VXLAN
+    #[arg(long, value_name = "MAC", value_parser = mac, default_value = "02:00:00:00:00:01")]
+    pub(crate) inner_src_mac: [u8; 6],
+    /// Ethernet destination inside VXLAN: the far end's
+    #[arg(long, value_name = "MAC", value_parser = mac, default_value = "02:00:00:00:00:02")]
+    pub(crate) inner_dst_mac: [u8; 6],
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SendArguments {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) traffic: Traffic,
+    /// How long to send
+    #[arg(long, value_name = "N", default_value_t = 2.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Seconds at the beginning that are left out of the rates
+    #[arg(long, value_name = "N", default_value_t = 0.0, value_parser = seconds)]
+    pub(crate) warm_up: f64,
+    /// Length of the frames, Ethernet header included, without checksum; or imix (7:4:1 of 60, 590
+    /// and 1514), or lengths with weights: 60:7,590:4,1514:1
+    #[arg(long, value_name = "BYTES|MIX", default_value = "60", value_parser = Sizes::parse)]
+    pub(crate) size: Sizes,
+    /// Packets a second; as many as possible if not given
+    #[arg(long, value_name = "PPS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rate: Option<u64>,
     /// Also count what arrives at this interface
     #[arg(long, value_name = "IF")]
     pub(crate) sink_interface: Option<String>,
@@ -84,27 +127,110 @@ pub(crate) struct SendArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct SinkArguments {
-    /// Interface to receive from; it loses its traffic while this runs
-    #[arg(long, value_name = "IF")]
-    pub(crate) interface: String,
-    /// Network namespace of the interface, by its name below /run/netns
-    #[arg(long, value_name = "NAME")]
-    pub(crate) netns: Option<String>,
-    /// CPU to run on
-    #[arg(long, value_name = "N")]
-    pub(crate) cpu: Option<usize>,
+    #[command(flatten)]
+    pub(crate) place: Place,
     /// Stop after that time; otherwise on SIGINT or SIGTERM
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = seconds)]
     pub(crate) seconds: Option<f64>,
     /// Seconds after the first packet that are left out of the rate
-    #[arg(long, value_name = "N", default_value_t = 0.0)]
+    #[arg(long, value_name = "N", default_value_t = 0.0, value_parser = seconds)]
     pub(crate) warm_up: f64,
     /// The largest frame that must fit, Ethernet header included
-    #[arg(long, value_name = "BYTES", default_value_t = 1518 + LARGEST_OUTER)]
+    #[arg(long, value_name = "BYTES", default_value_t = 1518 + outer::LARGEST)]
     pub(crate) frame: usize,
-    /// How XDP runs
+    /// How XDP runs; the interface loses its traffic meanwhile
     #[arg(long, value_enum, default_value_t = Xdp::Native)]
     pub(crate) xdp: Xdp,
+    /// Form of the result
+    #[arg(short = 'o', value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArguments {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Capture of Ethernet frames, pcap or pcapng
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Packets a second; without it they come as far apart as they were captured
+    #[arg(long, value_name = "PPS", conflicts_with = "top_speed", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rate: Option<u64>,
+    /// As fast as possible
+    #[arg(long)]
+    pub(crate) top_speed: bool,
+    /// Begin again at the end, until --seconds are over or on SIGINT or SIGTERM
+    #[arg(long = "loop")]
+    pub(crate) again: bool,
+    /// Stop after that time
+    #[arg(long, value_name = "N", value_parser = seconds)]
+    pub(crate) seconds: Option<f64>,
+    /// Ethernet destination of every frame, in place of the captured one
+    #[arg(long, value_name = "MAC", value_parser = mac)]
+    pub(crate) dst_mac: Option<[u8; 6]>,
+    /// Ethernet source of every frame
+    #[arg(long, value_name = "MAC", value_parser = mac)]
+    pub(crate) src_mac: Option<[u8; 6]>,
+    /// Form of the result
+    #[arg(short = 'o', value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+/// Where no default is shown, the RFC's own value holds.
+#[derive(Debug, Args)]
+pub(crate) struct BenchmarkArguments {
+    /// What to measure
+    #[arg(value_enum, required = true, value_name = "TEST")]
+    pub(crate) procedures: Vec<Procedure>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) traffic: Traffic,
+    /// Interface at which the packets arrive
+    #[arg(long, value_name = "IF")]
+    pub(crate) sink_interface: String,
+    /// Network namespace of that interface
+    #[arg(long, value_name = "NAME")]
+    pub(crate) sink_netns: Option<String>,
+    /// How XDP runs where packets arrive
+    #[arg(long, value_enum, default_value_t = Xdp::Native)]
+    pub(crate) sink_xdp: Xdp,
+    /// Send in both directions at once: the sink's interface answers to this Ethernet address
+    #[arg(long, value_name = "MAC", value_parser = mac)]
+    pub(crate) both: Option<[u8; 6]>,
+    /// Frame sizes with checksum, in bytes
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) sizes: Vec<usize>,
+    /// Rate at which the search begins; what the generator can do if neither this nor --line is given
+    #[arg(long, value_name = "PPS", value_parser = positive, conflicts_with = "line")]
+    pub(crate) max_rate: Option<f64>,
+    /// Speed of the medium in Gb/s, which gives the highest rate of each frame size
+    #[arg(long, value_name = "GBPS", value_parser = positive)]
+    pub(crate) line: Option<f64>,
+    /// Rate of latency and of delay variation; the measured throughput if not given
+    #[arg(long, value_name = "PPS", value_parser = positive)]
+    pub(crate) rate: Option<f64>,
+    /// Seconds of each trial: 60, of latency 120, of delay variation 60, of bursts 2
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) seconds: Option<f64>,
+    /// How often latency (20) and bursts (50) are measured
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) repeats: Option<u32>,
+    /// The search ends when it knows the rate that exactly
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01, value_parser = share)]
+    pub(crate) resolution: f64,
+    /// Share of the packets that may be lost; the RFC allows none
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub(crate) tolerance: Option<f64>,
+    /// After a trial, wait until nothing arrives for so long
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
+    pub(crate) settle: f64,
+    /// Between trials, let the device rest
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = seconds)]
+    pub(crate) pause: f64,
+    /// Bytes that the device adds to each frame, if it is one end of a tunnel
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) overhead: Option<usize>,
     /// Form of the result
     #[arg(short = 'o', value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
@@ -116,6 +242,14 @@ pub(crate) enum Protocol {
     Udp,
     /// First segments of connections
     TcpSyn,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tunnel {
+    /// RFC 7348
+    Vxlan,
+    /// RFC 2003
+    Ipip,
 }
 
 /// How the program runs that takes the packets from the interface.
@@ -144,26 +278,6 @@ impl From<Xdp> for XdpMode {
     }
 }
 
-fn source_range(text: &str) -> Result<(IpAddr, IpAddr), String> {
-    let (first, last) = text.split_once("..").unwrap_or((text, text));
-    let parse = |part: &str| part.parse::<IpAddr>().map_err(|error| format!("{part}: {error}"));
-    match (parse(first)?, parse(last)?) {
-        (first, last) if first.is_ipv4() == last.is_ipv4() && first <= last => Ok((first, last)),
-        _ => Err("the first address comes after the last, or is of another family".into()),
-    }
-}
-
-fn mac(text: &str) -> Result<[u8; 6], String> {
-    let mut bytes = [0; 6];
-    let mut parts = text.split(':');
-    for byte in &mut bytes {
-        let part = parts.next().filter(|part| part.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        *byte = (part.and_then(|part| u8::from_str_radix(part, 16).ok()))
-            .ok_or("write an Ethernet address as 02:00:00:00:00:01")?;
-    }
-    parts.next().map_or(Ok(bytes), |_| Err("an Ethernet address has six bytes".into()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,23 +286,5 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn a_range_of_sources_is_two_addresses_of_one_family_in_order() {
-        let (first, last) = source_range("10.0.0.1..10.0.0.9").unwrap();
-        assert_eq!((first.to_string(), last.to_string()), ("10.0.0.1".into(), "10.0.0.9".into()));
-        assert_eq!(source_range("fd00::1").unwrap().0, source_range("fd00::1").unwrap().1);
-        for bad in ["10.0.0.2..10.0.0.1", "10.0.0.1..fd00::1", "10.0.0.1..", "x"] {
-            assert!(source_range(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn an_ethernet_address_is_six_bytes() {
-        assert_eq!(mac("ee:ee:ee:ee:ee:01").unwrap(), [0xee, 0xee, 0xee, 0xee, 0xee, 1]);
-        for bad in ["", "1:2:3:4:5", "1:2:3:4:5:6:7", "1:2:3:4:5:+6", "1:2:3:4:5:100"] {
-            assert!(mac(bad).is_err(), "{bad}");
-        }
     }
 }

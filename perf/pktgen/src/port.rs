@@ -2,25 +2,29 @@
 
 use std::{
     fs::File,
+    io,
     os::fd::{AsFd, OwnedFd},
+    sync::LazyLock,
 };
 
 use anyhow::{Context, bail};
+use margay_wire::ethernet;
 use margay_xsk::{
     Binder, ChunkSize, Fallback, Pool, Preference, Region, RegionConfig, Socket, SocketOptions,
     UmemOptions,
     program::{PortProgram, XdpMode},
 };
-use nix::ifaddrs::getifaddrs;
-use rustix::{
-    net::{AddressFamily, SocketType, netdevice::name_to_index, socket},
-    thread::{LinkNameSpaceType, move_into_link_name_space},
-};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::arguments::Xdp;
+use crate::{arguments::Xdp, link::Link};
 
 /// Frames of each port: few enough to stay in the cache, twice what the rings hold.
 const CHUNKS: u32 = 8192;
+/// Bytes of the largest frame: that of a chunk of 4096 bytes, without multi-buffer.
+pub(crate) const LARGEST: usize = 3840;
+
+/// The namespace that the process was started in: opened before this thread enters another.
+static HOME: LazyLock<io::Result<File>> = LazyLock::new(|| File::open("/proc/thread-self/ns/net"));
 
 /// An interface and its socket, with packet memory of its own: what is in a frame that was sent
 /// stays in it.
@@ -28,12 +32,12 @@ pub(crate) struct Port {
     pub(crate) socket: Socket,
     pub(crate) pool: Pool,
     pub(crate) interface: String,
+    pub(crate) link: Link,
     /// Why the socket is not zero-copy, if it is not.
     pub(crate) fallback: Option<Fallback>,
     /// How XDP runs, if the port receives.
     pub(crate) xdp: Option<XdpMode>,
     program: Option<PortProgram>,
-    ifindex: u32,
     /// The namespace of the interface, where it is not that of the process.
     netns: OwnedFd,
 }
@@ -44,16 +48,11 @@ impl Port {
     /// Binds queue 0 of the interface for frames of up to `frame` bytes. The thread stays in its
     /// namespace.
     pub(crate) fn open(interface: &str, netns: Option<&str>, frame: usize) -> anyhow::Result<Self> {
-        let path =
-            netns.map_or("/proc/thread-self/ns/net".into(), |name| format!("/run/netns/{name}"));
-        let netns = File::open(&path).with_context(|| format!("no network namespace {path}"))?;
-        let netns = OwnedFd::from(netns);
-        enter(&netns).with_context(|| format!("cannot enter {path}; run as root"))?;
-        let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-        let ifindex = name_to_index(&any, interface)
-            .with_context(|| format!("there is no interface {interface} in {path}"))?;
-        let chunk_size = ChunkSize::for_frame(frame)
-            .with_context(|| format!("frames of {frame} bytes are too large"))?;
+        let (netns, link) = look(interface, netns)?;
+        link.must_run(interface)?;
+        let chunk_size = ChunkSize::for_frame(frame).with_context(|| {
+            format!("frames of {frame} bytes are too large: {LARGEST} is the most")
+        })?;
         let region = Region::new(RegionConfig { chunks: CHUNKS, chunk_size, hugepages: true })?;
         let binder = Binder::new(region, UmemOptions::default());
         let bound = binder.bind(interface, 0, Preference::Auto, SocketOptions::default())?;
@@ -61,10 +60,10 @@ impl Port {
             socket: bound.socket,
             pool: Pool::new(region, CHUNKS as usize),
             interface: interface.to_owned(),
+            link,
             fallback: bound.fallback,
             xdp: None,
             program: None,
-            ifindex,
             netns,
         })
     }
@@ -75,7 +74,9 @@ impl Port {
         let program = PortProgram::load()?;
         program.register_socket(&self.socket)?;
         self.socket.fill(&mut self.pool);
-        let attached = program.attach_as(self.ifindex, xdp.into())?;
+        let attached = program.attach_as(self.link.index, xdp.into()).with_context(|| {
+            format!("{}: cannot receive by XDP; try the other way of --sink-xdp", self.interface)
+        })?;
         self.xdp = Some(attached.mode);
         self.program = Some(program);
         Ok(())
@@ -83,15 +84,26 @@ impl Port {
 
     /// The interface's Ethernet address.
     pub(crate) fn mac(&self) -> anyhow::Result<[u8; 6]> {
-        enter(&self.netns)?;
-        let all = getifaddrs().context("cannot list the interfaces")?;
-        let mac = all
-            .filter(|entry| entry.interface_name == self.interface)
-            .find_map(|entry| entry.address?.as_link_addr()?.addr());
-        match mac {
+        match self.link.mac {
             Some(mac) => Ok(mac),
             None => bail!("{} has no Ethernet address: give --src-mac", self.interface),
         }
+    }
+
+    /// Refuses frames that the interface would drop.
+    pub(crate) fn must_carry(&self, frame: usize) -> anyhow::Result<()> {
+        let (mtu, most) = (self.link.mtu, self.largest());
+        anyhow::ensure!(
+            frame <= most,
+            "{}: frames of {frame} bytes do not fit its MTU of {mtu}: {most} is the most",
+            self.interface
+        );
+        Ok(())
+    }
+
+    /// Bytes of the largest frame, by the interface's MTU.
+    pub(crate) fn largest(&self) -> usize {
+        self.link.mtu + ethernet::LEN
     }
 }
 
@@ -99,10 +111,35 @@ impl Drop for Port {
     fn drop(&mut self) {
         let Some(program) = &self.program else { return };
         let detached = enter(&self.netns).map_err(anyhow::Error::from);
-        if let Err(error) = detached.and_then(|()| Ok(program.detach(self.ifindex)?)) {
+        if let Err(error) = detached.and_then(|()| Ok(program.detach(self.link.index)?)) {
             eprintln!("{}: {error}", self.interface);
         }
     }
+}
+
+/// The largest frame that an interface carries, by its MTU.
+pub(crate) fn largest_frame(interface: &str, netns: Option<&str>) -> anyhow::Result<usize> {
+    Ok(look(interface, netns)?.1.mtu + ethernet::LEN)
+}
+
+/// Enters a namespace, that of the process without a name, and finds an interface there.
+fn look(interface: &str, netns: Option<&str>) -> anyhow::Result<(OwnedFd, Link)> {
+    let home = HOME
+        .as_ref()
+        .map_err(|error| io::Error::from(error.kind()))
+        .context("cannot open /proc")?;
+    let (netns, path) = match netns {
+        None => (home.try_clone()?, "this network namespace".to_owned()),
+        Some(name) => {
+            let path = format!("/run/netns/{name}");
+            (File::open(&path).with_context(|| format!("no network namespace {path}"))?, path)
+        }
+    };
+    let netns = OwnedFd::from(netns);
+    enter(&netns).with_context(|| format!("cannot enter {path}"))?;
+    let link = Link::find(interface).with_context(|| format!("cannot ask for {interface}"))?;
+    let link = link.with_context(|| format!("there is no interface {interface} in {path}"))?;
+    Ok((netns, link))
 }
 
 /// Moves this thread into a network namespace.

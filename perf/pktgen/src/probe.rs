@@ -18,12 +18,12 @@ use margay_wire::{
 };
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::outer::VXLAN_PORT;
+
 /// Bytes of a probe.
 pub(crate) const LEN: usize = 18;
 
 const MAGIC: [u8; 2] = *b"Mg";
-/// UDP port of VXLAN (RFC 7348 §5).
-const VXLAN_PORT: u16 = 4789;
 
 /// One packet's identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,13 +4,21 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::{port::Port, run::Stretch, sender::Sender, sink::Sink};
+use crate::{
+    delay::Delay,
+    port::Port,
+    run::{Station, Stretch},
+    sender::Sender,
+    sink::Sink,
+};
 
 /// The result of a run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
     sent: Option<Sent>,
     received: Option<Received>,
+    /// What must be known to read the figures.
+    notes: Vec<String>,
 }
 
 /// What the sending end did.
@@ -19,8 +27,13 @@ struct Sent {
     #[serde(flatten)]
     end: End,
     flows: u32,
-    /// Bytes of each frame.
-    size: usize,
+    /// Bytes of a frame, in the mean.
+    size: f64,
+    bytes: u64,
+    /// Packets a second asked for.
+    rate: Option<f64>,
+    /// Whether they were sent.
+    rate_kept: bool,
     /// Times that the tx ring was full: the kernel, not this program, was the limit.
     ring_full: u64,
 }
@@ -39,7 +52,7 @@ struct Received {
     /// Of those lost, dropped at this very socket: the sink was too slow.
     dropped_by_kernel: u64,
     xdp: String,
-    latency: Latency,
+    latency: Delay,
 }
 
 /// Either end.
@@ -56,60 +69,109 @@ struct End {
     packets_per_second: f64,
 }
 
-/// Time under way in microseconds.
-#[derive(Debug, Serialize)]
-struct Latency {
-    p50: f64,
-    p99: f64,
-    max: f64,
-}
-
 // === impl Report ===
 
 impl Report {
-    pub(crate) fn new(
-        sender: Option<&Sender>,
-        sink: Option<&Sink>,
-        sent: Stretch,
-        received: Stretch,
-    ) -> anyhow::Result<Self> {
-        let offered = sender.map(|sender| sender.sent);
-        let received = sink.map(|sink| Received::new(sink, received, offered)).transpose()?;
-        let sent = sender.map(|sender| Sent {
-            end: End::new(&sender.port, sender.sent, sent),
-            flows: sender.flows.count(),
-            size: sender.flows.size(),
-            ring_full: sender.port.socket.counters().tx_ring_full,
-        });
-        Ok(Self { sent, received })
+    /// Of stations that have run: one that sends, one that receives, or both.
+    pub(crate) fn new(stations: &[Station]) -> anyhow::Result<Self> {
+        let mut report = Self::default();
+        for Station { port, sender, sent, .. } in stations {
+            if let Some(sender) = sender {
+                report.sent = Some(Sent::new(port, sender, *sent));
+            }
+        }
+        let offered = report.sent.as_ref().map(|sent| sent.end.packets);
+        for Station { port, sink, received, .. } in stations {
+            if let Some(sink) = sink {
+                report.received = Some(Received::new(port, sink, *received, offered)?);
+            }
+        }
+        report.notes = report.remarks();
+        Ok(report)
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(sent) = &self.sent
+            && let (Some(rate), false) = (sent.rate, sent.rate_kept)
+        {
+            let limit = match sent.ring_full {
+                0 => "this CPU, on which sending and receiving share a thread",
+                _ => "the kernel or the device: the tx ring was full",
+            };
+            notes.push(format!(
+                "the rate of {rate} packets a second was not kept: {:.0} were sent; the limit was \
+                 {limit}",
+                sent.end.packets_per_second
+            ));
+        }
+        if let (Some(sent), Some(received)) = (&self.sent, &self.received)
+            && sent.end.packets > 0
+            && received.end.packets == 0
+        {
+            notes.push(NOTHING.to_owned());
+        }
+        notes
     }
 }
+
+/// Said where packets are sent and none comes.
+pub(crate) const NOTHING: &str = "nothing arrived: does a device own the Ethernet address of \
+    --dst-mac, does it have a route to --dst and let --src pass, and is that the way to the sink's \
+    interface?";
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(sent) = &self.sent {
-            writeln!(f, "sent {}, {} bytes, {} flows", sent.end, sent.size, sent.flows)?;
+            writeln!(f, "sent {}, {:.0} bytes, {} flows", sent.end, sent.size, sent.flows)?;
         }
-        let Some(received) = &self.received else { return Ok(()) };
-        writeln!(f, "received {} ({} XDP), {} flows", received.end, received.xdp, received.flows)?;
-        writeln!(
-            f,
-            "  {} lost ({} of them dropped at the sink), {} late, {} foreign",
-            received.lost, received.dropped_by_kernel, received.late, received.foreign
-        )?;
-        let Latency { p50, p99, max } = received.latency;
-        writeln!(f, "  under way {p50:.1} us (p50), {p99:.1} us (p99), {max:.1} us (max)")
+        if let Some(received) = &self.received {
+            let Received { end, xdp, flows, .. } = received;
+            writeln!(f, "received {end} ({xdp} XDP), {flows} flows")?;
+            writeln!(
+                f,
+                "  {} lost ({} of them dropped at the sink), {} late, {} foreign",
+                received.lost, received.dropped_by_kernel, received.late, received.foreign
+            )?;
+            let Delay { p50, p99, p999, max, .. } = received.latency;
+            writeln!(
+                f,
+                "  under way {p50:.1} us (p50), {p99:.1} us (p99), {p999:.1} us (p99.9), {max:.1} us \
+                 (max)"
+            )?;
+        }
+        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
+    }
+}
+
+// === impl Sent ===
+
+impl Sent {
+    fn new(port: &Port, sender: &Sender, stretch: Stretch) -> Self {
+        Self {
+            end: End::new(port, sender.sent, stretch),
+            flows: sender.flows.count(),
+            size: sender.sizes.mean(),
+            bytes: sender.bytes,
+            rate: sender.rate,
+            rate_kept: sender.kept_rate(),
+            ring_full: port.socket.counters().tx_ring_full,
+        }
     }
 }
 
 // === impl Received ===
 
 impl Received {
-    fn new(sink: &Sink, stretch: Stretch, offered: Option<u64>) -> anyhow::Result<Self> {
-        let kernel = sink.port.socket.kernel_counters()?;
-        let microseconds = |nanoseconds| nanoseconds as f64 / 1000.0;
+    fn new(
+        port: &Port,
+        sink: &Sink,
+        stretch: Stretch,
+        offered: Option<u64>,
+    ) -> anyhow::Result<Self> {
+        let kernel = port.socket.kernel_counters()?;
         Ok(Self {
-            end: End::new(&sink.port, sink.numbers.received, stretch),
+            end: End::new(port, sink.numbers.received, stretch),
             flows: sink.numbers.flows(),
             bytes: sink.bytes,
             lost: offered.map_or(sink.numbers.missing(), |offered| {
@@ -118,12 +180,8 @@ impl Received {
             late: sink.numbers.late,
             foreign: sink.foreign,
             dropped_by_kernel: kernel.rx_dropped + kernel.rx_ring_full,
-            xdp: sink.port.xdp.map_or(String::new(), |mode| mode.to_string()),
-            latency: Latency {
-                p50: microseconds(sink.latency.value_at_quantile(0.5)),
-                p99: microseconds(sink.latency.value_at_quantile(0.99)),
-                max: microseconds(sink.latency.max()),
-            },
+            xdp: port.xdp.map_or(String::new(), |mode| mode.to_string()),
+            latency: sink.delays.delay(),
         })
     }
 }

@@ -5,18 +5,33 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use crate::{probe, report::Report, sender::Sender, sink::Sink};
+use crate::{port::Port, probe, sender::Sender, sink::Sink};
 
-/// After the last packet was sent, a quiet time of this many nanoseconds ends the run.
-const QUIET: u64 = 100_000_000;
+/// Batches received at most before something is sent again.
+const BATCHES: usize = 32;
 
 /// When to stop.
+#[derive(Clone)]
 pub(crate) struct Plan {
-    /// How long to send, or to receive where nothing is sent; `None`: until `stop`.
+    /// How long to send, or to receive where nothing is sent; `None`: until `stop`, or until all
+    /// senders are done.
     pub(crate) seconds: Option<f64>,
     /// How much of the beginning is left out of the rates.
     pub(crate) warm_up: f64,
+    /// After the last packet was sent, a quiet time of so many seconds ends the run.
+    pub(crate) settle: f64,
     pub(crate) stop: Arc<AtomicBool>,
+}
+
+/// A port, with what sends and what receives there.
+pub(crate) struct Station {
+    pub(crate) port: Port,
+    pub(crate) sender: Option<Sender>,
+    pub(crate) sink: Option<Sink>,
+    /// What it sent without the warm-up, once it has run.
+    pub(crate) sent: Stretch,
+    /// What it received.
+    pub(crate) received: Stretch,
 }
 
 /// Packets over a stretch of time.
@@ -26,83 +41,122 @@ pub(crate) struct Stretch {
     pub(crate) nanoseconds: u64,
 }
 
-/// A count at a time, from which a stretch is measured.
+/// A station's counts at a time, from which stretches are measured.
 #[derive(Debug, Clone, Copy, Default)]
 struct Mark {
-    packets: u64,
+    sent: u64,
+    received: u64,
     time: u64,
 }
 
-/// Sends, receives, or both, and tells what came of it.
-pub(crate) fn run(
-    plan: Plan,
-    mut sender: Option<Sender>,
-    mut sink: Option<Sink>,
-) -> anyhow::Result<Report> {
+/// Sends, receives, or both.
+///
+/// # Errors
+/// An interface is down or gone.
+pub(crate) fn run(plan: &Plan, stations: &mut [Station]) -> anyhow::Result<()> {
     let warm_up = nanoseconds(plan.warm_up);
+    let sends = stations.iter().any(|station| station.sender.is_some());
     let start = probe::now();
     let limit = plan.seconds.map(|seconds| nanoseconds(seconds) + warm_up);
     // A sink alone starts its clock with the first packet.
-    let mut begun = sender.is_some().then_some(start);
+    let mut begun = sends.then_some(start);
     let mut marks = None;
     let mut now = start;
     while !plan.stop.load(Ordering::Relaxed) && limit.is_none_or(|limit| now - start < limit) {
-        if let Some(sender) = &mut sender {
-            sender.step(now, now - start);
-        }
-        if let Some(sink) = &mut sink {
-            while sink.step(now) {}
-            begun = begun.or((sink.numbers.received > 0).then_some(now));
+        for station in &mut *stations {
+            station.step(now, now - start)?;
         }
         now = probe::now();
+        begun = begun.or(stations.iter().any(|station| station.arrived() > 0).then_some(now));
         if marks.is_none() && begun.is_some_and(|begun| now - begun >= warm_up) {
-            marks = Some(Mark::both(&sender, &sink, now));
+            marks = Some(stations.iter().map(|station| station.mark(now)).collect::<Vec<_>>());
+        }
+        if sends && stations.iter().all(Station::done) {
+            break;
         }
     }
-    let end = Mark::both(&sender, &sink, now);
-    let [sent, mut received] = marks.map_or_else(Default::default, |marks: [Mark; 2]| {
-        [end[0].since(&marks[0]), end[1].since(&marks[1])]
-    });
-    if let Some(sink) = &mut sink {
-        if sender.is_some() {
-            drain(sink);
-        } else {
-            // It does not know when the other end stopped, only when the last packet came.
-            received.nanoseconds = received.nanoseconds.saturating_sub(end[1].time - sink.last);
-        }
+    for (station, mark) in stations.iter_mut().zip(marks.into_iter().flatten()) {
+        station.measure(mark, now, sends);
     }
-    Report::new(sender.as_ref(), sink.as_ref(), sent, received)
+    if sends {
+        drain(stations, nanoseconds(plan.settle), &plan.stop);
+    }
+    Ok(())
 }
 
 /// Takes what is still under way.
-fn drain(sink: &mut Sink) {
+fn drain(stations: &mut [Station], quiet: u64, stop: &AtomicBool) {
     let mut last = probe::now();
-    loop {
+    while !all_arrived(stations) && !stop.load(Ordering::Relaxed) {
         let now = probe::now();
-        if sink.step(now) {
+        let mut came = false;
+        for Station { port, sink, .. } in &mut *stations {
+            // Frames may still wait for room in the device.
+            port.socket.complete(&mut port.pool);
+            let _ = port.socket.kick_tx();
+            came |= sink.as_mut().is_some_and(|sink| sink.step(port));
+        }
+        if came {
             last = now;
-        } else if now - last > QUIET {
+        } else if now - last > quiet {
             return;
         }
     }
+}
+
+fn all_arrived(stations: &[Station]) -> bool {
+    let sent = stations.iter().filter_map(|station| station.sender.as_ref()).map(|end| end.sent);
+    sent.sum::<u64>() == stations.iter().map(Station::arrived).sum::<u64>()
 }
 
 fn nanoseconds(seconds: f64) -> u64 {
     (seconds.max(0.0) * 1e9) as u64
 }
 
-// === impl Mark ===
+// === impl Station ===
 
-impl Mark {
-    /// Of what was sent and of what was received.
-    fn both(sender: &Option<Sender>, sink: &Option<Sink>, time: u64) -> [Self; 2] {
-        let sent = sender.as_ref().map_or(0, |sender| sender.sent);
-        let received = sink.as_ref().map_or(0, |sink| sink.numbers.received);
-        [sent, received].map(|packets| Self { packets, time })
+impl Station {
+    pub(crate) fn new(port: Port, sender: Option<Sender>, sink: Option<Sink>) -> Self {
+        Self { port, sender, sink, sent: Stretch::default(), received: Stretch::default() }
     }
 
-    fn since(&self, earlier: &Self) -> Stretch {
-        Stretch { packets: self.packets - earlier.packets, nanoseconds: self.time - earlier.time }
+    fn step(&mut self, now: u64, elapsed: u64) -> anyhow::Result<()> {
+        if let Some(sender) = &mut self.sender {
+            sender.step(&mut self.port, now, elapsed)?;
+        }
+        if let Some(sink) = &mut self.sink {
+            // Not for ever: others may send faster than this receives.
+            let _ = (0..BATCHES).all(|_| sink.step(&mut self.port));
+        }
+        Ok(())
+    }
+
+    fn done(&self) -> bool {
+        self.sender.as_ref().is_none_or(Sender::done)
+    }
+
+    /// Packets received.
+    fn arrived(&self) -> u64 {
+        self.sink.as_ref().map_or(0, |sink| sink.numbers.received)
+    }
+
+    fn mark(&self, time: u64) -> Mark {
+        let sent = self.sender.as_ref().map_or(0, |sender| sender.sent);
+        Mark { sent, received: self.arrived(), time }
+    }
+
+    /// What happened since the mark.
+    fn measure(&mut self, since: Mark, now: u64, sends: bool) {
+        let end = match &self.sink {
+            // Alone it does not know when the other end stopped, only when the last packet came.
+            Some(sink) if !sends => sink.last.max(since.time),
+            _ => now,
+        };
+        let mark = self.mark(now);
+        self.sent =
+            Stretch { packets: mark.sent - since.sent, nanoseconds: mark.time - since.time };
+        self.received =
+            Stretch { packets: mark.received - since.received, nanoseconds: end - since.time };
     }
 }
 

@@ -1,60 +1,71 @@
 //! The receiving end.
 
 use arrayvec::ArrayVec;
-use hdrhistogram::Histogram;
 use margay_xsk::Frame;
 
-use crate::{numbers::Numbers, port::Port, probe::Probe};
+use crate::{
+    delay::Delays,
+    numbers::Numbers,
+    port::Port,
+    probe::{self, Probe},
+};
 
 /// Frames received at once.
 const BATCH: usize = 64;
-/// Longest time under way that is told from longer ones, in nanoseconds.
-const LONGEST: u64 = 10_000_000_000;
 
 /// Counts what arrives.
 pub(crate) struct Sink {
-    pub(crate) port: Port,
     /// What arrived, by its numbers.
     pub(crate) numbers: Numbers,
     /// Bytes of the frames with a probe.
     pub(crate) bytes: u64,
     /// Frames without one.
     pub(crate) foreign: u64,
-    /// Time under way in nanoseconds, of the first packet of every batch.
-    pub(crate) latency: Histogram<u64>,
+    /// Frames that left before this sink began: of an earlier run.
+    pub(crate) stale: u64,
+    pub(crate) delays: Delays,
     /// When the last batch came.
     pub(crate) last: u64,
+    /// When it began; 0 to count whatever comes.
+    since: u64,
 }
 
 // === impl Sink ===
 
 impl Sink {
-    pub(crate) fn new(port: Port) -> anyhow::Result<Self> {
-        let latency = Histogram::new_with_bounds(1, LONGEST, 3)?;
-        Ok(Self { port, numbers: Numbers::default(), bytes: 0, foreign: 0, latency, last: 0 })
+    /// Counts what left from `since` on.
+    pub(crate) fn new(since: u64, variation: bool) -> anyhow::Result<Self> {
+        let delays = Delays::new(variation)?;
+        let numbers = Numbers::default();
+        Ok(Self { numbers, bytes: 0, foreign: 0, stale: 0, delays, last: 0, since })
     }
 
     /// Takes one batch; whether there was any.
-    pub(crate) fn step(&mut self, now: u64) -> bool {
+    pub(crate) fn step(&mut self, port: &mut Port) -> bool {
         let mut batch = ArrayVec::<Frame, BATCH>::new();
-        if self.port.socket.rx(&mut batch) == 0 {
+        if port.socket.rx(&mut batch) == 0 {
             return false;
         }
-        self.last = now;
-        if let Some(probe) = batch.first().and_then(|frame| Probe::find(frame.bytes())) {
-            self.latency.saturating_record(now.saturating_sub(probe.left).max(1));
-        }
+        self.last = probe::now();
         for frame in batch {
-            match Probe::find(frame.bytes()) {
-                Some(probe) if self.numbers.note(&probe) => self.bytes += frame.len() as u64,
-                _ => self.foreign += 1,
-            }
-            self.port.pool.put(frame);
+            self.count(frame.bytes());
+            port.pool.put(frame);
         }
-        self.port.socket.fill(&mut self.port.pool);
-        if self.port.socket.needs_fill_wakeup() {
-            self.port.socket.wake_rx();
+        port.socket.fill(&mut port.pool);
+        if port.socket.needs_fill_wakeup() {
+            port.socket.wake_rx();
         }
         true
+    }
+
+    fn count(&mut self, frame: &[u8]) {
+        match Probe::find(frame) {
+            Some(probe) if probe.left < self.since => self.stale += 1,
+            Some(probe) if self.numbers.note(&probe) => {
+                self.bytes += frame.len() as u64;
+                self.delays.note(self.last.saturating_sub(probe.left));
+            }
+            _ => self.foreign += 1,
+        }
     }
 }

@@ -4,16 +4,34 @@
 mod rig;
 
 use std::{
-    process::{Command, Output, Stdio},
-    time::Duration,
+    fs::Permissions,
+    os::unix::fs::PermissionsExt,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
+use pcap_file::pcap::{PcapPacket, PcapWriter};
 use rig::{Namespace, veth};
 use serde_json::Value;
 
 fn pktgen(line: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_margay-pktgen"));
     command.args(line.split_whitespace()).output().unwrap()
+}
+
+/// Starts a sink in a namespace for so many seconds, and waits until it receives.
+fn sink(place: &Namespace, seconds: u32) -> Child {
+    let sink = Command::new(env!("CARGO_BIN_EXE_margay-pktgen"))
+        .args(["sink", "--interface", "eth0", "--netns", place.name(), "-o", "json"])
+        .args(["--seconds", &seconds.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let until = Instant::now() + Duration::from_secs(10);
+    while !place.exec("ip link show dev eth0").contains("xdp") {
+        assert!(Instant::now() < until, "the sink does not start");
+    }
+    sink
 }
 
 /// Runs both ends in one process, and returns the report.
@@ -38,6 +56,11 @@ fn all_that_is_sent_at_a_low_rate_arrives_once_and_in_order() {
         "--src 10.0.0.1..10.0.0.7 --dst 10.0.0.9 --flows 500 --size 1514",
         "--src fd00::1 --dst fd00::2 --flows 5 --size 92 --protocol tcp-syn",
         "--src 10.0.0.1 --dst 10.0.0.2 --sink-xdp generic",
+        "--src 10.0.0.1 --dst 10.0.0.2 --flows 10 --size imix",
+        "--src fd00::1 --dst fd00::2 --tunnel vxlan --tunnel-src 172.20.0.1 --tunnel-dst 172.20.0.2 \
+         --size 200:1,1514:1",
+        "--src 10.0.0.1 --dst 10.0.0.2 --tunnel ipip --tunnel-src 172.20.0.1 --tunnel-dst \
+         172.20.0.2 --size 80",
     ] {
         let report = both_ends(&format!("{line} --rate 10000"));
         let (sent, received) = (&report["sent"], &report["received"]);
@@ -46,11 +69,15 @@ fn all_that_is_sent_at_a_low_rate_arrives_once_and_in_order() {
         assert!((1_000..=5_000).contains(&packets), "{line}: {report}");
         assert_eq!(received["packets"], sent["packets"], "{line}: {report}");
         assert_eq!(received["flows"], sent["flows"], "{line}: {report}");
+        let of = |what: &str| received["latency"][what].as_f64().unwrap();
+        assert!(
+            0.0 < of("p50") && of("p50") <= of("p99.9") && of("p99.9") <= of("max"),
+            "{report}"
+        );
         for what in ["lost", "late", "foreign"] {
             assert_eq!(received[what], 0, "{line}: {report}");
         }
-        let bytes = packets * sent["size"].as_u64().unwrap();
-        assert_eq!(received["bytes"], bytes, "{line}: {report}");
+        assert_eq!(received["bytes"], sent["bytes"], "{line}: {report}");
     }
 }
 
@@ -58,13 +85,7 @@ fn all_that_is_sent_at_a_low_rate_arrives_once_and_in_order() {
 fn a_sink_alone_counts_what_another_process_sends() {
     let (left, right) = (Namespace::new(), Namespace::new());
     veth(&left, "eth0", &right, "eth0");
-    let sink = Command::new(env!("CARGO_BIN_EXE_margay-pktgen"))
-        .args(["sink", "--interface", "eth0", "--netns", right.name(), "--seconds", "3"])
-        .args(["-o", "json"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    std::thread::sleep(Duration::from_secs(1));
+    let sink = sink(&right, 3);
     let output = pktgen(&format!(
         "send --interface eth0 --netns {} --dst-mac 2:2:2:2:2:2 --src 10.0.0.1 --dst 10.0.0.2 \
          --flows 3 --rate 1000 --seconds 0.2 -o json",
@@ -80,6 +101,54 @@ fn a_sink_alone_counts_what_another_process_sends() {
 }
 
 #[test]
+fn a_rate_that_cannot_be_met_is_told_plainly() {
+    let report = both_ends("--src 10.0.0.1 --dst 10.0.0.2 --rate 900000000");
+    assert_eq!(report["sent"]["rate_kept"], false, "{report}");
+    assert!(report["notes"][0].as_str().unwrap().contains("was not kept"), "{report}");
+    let report = both_ends("--src 10.0.0.1 --dst 10.0.0.2 --rate 1000");
+    assert_eq!(
+        (&report["sent"]["rate_kept"], report["notes"].as_array().unwrap().len()),
+        (&Value::Bool(true), 0)
+    );
+}
+
+#[test]
+fn a_captures_frames_are_replayed_at_their_pace_or_another() {
+    let (left, right) = (Namespace::new(), Namespace::new());
+    veth(&left, "eth0", &right, "eth0");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut writer = PcapWriter::new(file.reopen().unwrap()).unwrap();
+    for number in 0..50_u64 {
+        let length = if number == 7 { 2000 } else { 60 };
+        let time = Duration::from_millis(number * 10);
+        let packet = PcapPacket::new(time, length, &[2; 2000][..length as usize]);
+        writer.write_packet(&packet).unwrap();
+    }
+    drop(writer);
+    let path = file.path().display();
+    let replay = |more: &str| {
+        let line = format!("replay --interface eth0 --netns {} --file {path} -o json", left.name());
+        let output = pktgen(&format!("{line} {more}"));
+        let words = String::from_utf8_lossy(&output.stderr);
+        serde_json::from_slice::<Value>(&output.stdout).unwrap_or_else(|_| panic!("{words}"))
+    };
+    let sink = sink(&right, 4);
+    let report = replay("");
+    assert_eq!((&report["packets"], &report["too_large"]), (&49.into(), &1.into()), "{report}");
+    let seconds = report["seconds"].as_f64().unwrap();
+    assert!((0.48..2.0).contains(&seconds), "{report}");
+    let fast = replay("--top-speed --loop --seconds 0.2");
+    assert!(fast["turns"].as_u64().unwrap() > 10, "{fast}");
+    let even = replay("--rate 500 --loop --seconds 0.4");
+    assert!((150..=201).contains(&even["packets"].as_u64().unwrap()), "{even}");
+    let all: u64 = [&report, &fast, &even].iter().map(|one| one["packets"].as_u64().unwrap()).sum();
+    let report: Value = serde_json::from_slice(&sink.wait_with_output().unwrap().stdout).unwrap();
+    let received = &report["received"];
+    let (foreign, dropped) = (&received["foreign"], &received["dropped_by_kernel"]);
+    assert_eq!(foreign.as_u64().unwrap() + dropped.as_u64().unwrap(), all, "{report}");
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let line = "sink --interface nosuch0 --seconds 1";
     let error = String::from_utf8(pktgen(line).stderr).unwrap();
@@ -88,4 +157,41 @@ fn what_is_missing_is_named() {
     assert!(error.contains("/run/netns/nosuch"), "{error}");
     let error = String::from_utf8(pktgen(&format!("{line} --cpu 9999")).stderr).unwrap();
     assert!(error.contains("--cpu"), "{error}");
+}
+
+#[test]
+fn what_cannot_work_is_refused_with_its_reason() {
+    let (left, right) = (Namespace::new(), Namespace::new());
+    veth(&left, "eth0", &right, "eth0");
+    let refused = |line: &str| {
+        let output = pktgen(&format!("{line} --interface eth0 --netns {}", left.name()));
+        assert!(!output.status.success(), "{line}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let send = "send --src 10.0.0.1 --dst 10.0.0.2 --dst-mac 2:2:2:2:2:2 --seconds 0.1";
+    let error = refused(&format!("{send} --size 1515"));
+    assert!(error.contains("do not fit its MTU of 1500: 1514 is the most"), "{error}");
+    let error = refused(&format!("{send} --size 9000"));
+    assert!(error.contains("too large: 3840 is the most"), "{error}");
+    let error = refused("replay --file /dev/null");
+    assert!(error.contains("neither pcap nor pcapng"), "{error}");
+    right.ip("link set dev eth0 down");
+    let error = refused(send);
+    assert!(error.contains("eth0 has no carrier"), "{error}");
+    left.ip("link set dev eth0 down");
+    let error = refused(send);
+    assert!(error.contains("eth0 is down: ip link set eth0 up"), "{error}");
+}
+
+#[test]
+fn a_lack_of_privilege_is_told() {
+    let program = env!("CARGO_BIN_EXE_margay-pktgen");
+    let copy = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    std::fs::copy(program, &copy).unwrap();
+    std::fs::set_permissions(&copy, Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&copy);
+    let output = command.args(["sink", "--interface", "lo", "--seconds", "1"]).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && error.contains("not run as root"), "{error}");
 }
