@@ -7,11 +7,12 @@ use std::sync::Arc;
 use margay_engine::Counters;
 use margay_health::{Health, MetricFamily, counter, counters, gauge, gauges};
 use margay_model::{DropReason, PuntReason};
+use margay_protocol::proto;
 
 use crate::accounts::counts::Count;
 use crate::ports::Traffic;
 use crate::shared::{Origin, Shared};
-use crate::show::{Totals, received, traffic};
+use crate::show::{self, Totals, received, traffic};
 
 /// The daemon, as those see it who watch its health.
 pub(crate) struct Numbers(pub(crate) Arc<Shared>);
@@ -21,6 +22,7 @@ impl Health for Numbers {
         let totals = Totals::new(&self.0);
         let mut families = self.ports();
         families.extend(reasons(&totals));
+        families.extend(self.stages());
         families.extend(self.flows(&totals));
         families.extend(self.names());
         families.extend(self.rules());
@@ -73,6 +75,29 @@ impl Numbers {
             counters(&format!("margay_{name}_total"), help, ports)
         }));
         families
+    }
+
+    /// What the workers do with their time.
+    fn stages(&self) -> [MetricFamily; 2] {
+        let cycles = show::cycles(&self.0);
+        let family = |name, help, number: fn(&proto::StageCycles) -> u64| {
+            let stages = cycles.workers.iter().flat_map(|worker| {
+                let index = worker.index.to_string();
+                worker.stages.iter().map(move |stage| (index.clone(), stage))
+            });
+            let samples: Vec<_> =
+                stages.map(|(index, stage)| (index, &*stage.stage, number(stage) as f64)).collect();
+            let labelled = samples
+                .iter()
+                .map(|(index, stage, number)| ([("worker", &**index), ("stage", *stage)], *number));
+            counters(name, help, labelled)
+        };
+        let time = "Cycles of the time stamp counter that a worker has spent in a stage.";
+        let packets = "Packets that a worker's stage was given.";
+        [
+            family("margay_worker_stage_cycles_total", time, |stage| stage.ticks),
+            family("margay_worker_stage_packets_total", packets, |stage| stage.packets),
+        ]
     }
 
     fn rules(&self) -> [MetricFamily; 6] {

@@ -121,6 +121,13 @@ impl Dataplane for Server {
         Ok(Response::new(show::counters(&self.shared)))
     }
 
+    async fn get_cycles(
+        &self,
+        _: Call<proto::GetCyclesRequest>,
+    ) -> Result<Response<proto::Cycles>, Status> {
+        Ok(Response::new(show::cycles(&self.shared)))
+    }
+
     async fn get_status(
         &self,
         _: Call<proto::GetStatusRequest>,

@@ -59,6 +59,8 @@ pub(crate) struct View {
 pub(crate) struct Shared {
     /// When the daemon started.
     pub started: Instant,
+    /// The same by [`margay_tables::ticks`].
+    pub started_ticks: u64,
     /// Another number in each process.
     pub instance: u64,
     /// The workers.
@@ -92,8 +94,21 @@ impl Shared {
         table: &'static Arc<FlowTable>,
     ) -> Self {
         let instance = crate::instance();
-        let (started, view) = (Instant::now(), Mutex::default());
-        Self { started, instance, links, cores, slow, readings, shortcut, accounts, table, view }
+        let (started, started_ticks) = (Instant::now(), margay_tables::ticks());
+        let view = Mutex::default();
+        Self {
+            started,
+            started_ticks,
+            instance,
+            links,
+            cores,
+            slow,
+            readings,
+            shortcut,
+            accounts,
+            table,
+            view,
+        }
     }
 
     /// What is in force now.

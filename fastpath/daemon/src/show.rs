@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use margay_engine::PortId;
+use margay_engine::meter::{Meter, Stage};
 use margay_engine::snapshot::{DeviceId, PortKind};
 use margay_model::flow::FlowView;
 use margay_model::{DropReason, PuntReason};
@@ -110,6 +111,35 @@ pub(crate) fn counters(shared: &Shared) -> proto::Counters {
         consumed: by_punt(consumed),
         flow_misses: totals.misses,
         flow_evictions: totals.evicted,
+    }
+}
+
+/// What the workers do with their time.
+pub(crate) fn cycles(shared: &Shared) -> proto::Cycles {
+    let (now, elapsed) = (margay_tables::ticks(), shared.started.elapsed());
+    let ticks = now.wrapping_sub(shared.started_ticks);
+    let workers = shared.links.iter().enumerate().map(|(index, link)| {
+        let meters = &link.counters.meters;
+        let stages = Stage::ALL.into_iter().map(|stage| {
+            let Meter { calls, packets, ticks } = meters.stage(stage);
+            proto::StageCycles {
+                stage: stage.name().into(),
+                calls: calls.get(),
+                packets: packets.get(),
+                ticks: ticks.get(),
+            }
+        });
+        proto::WorkerCycles {
+            index: index as u32,
+            stages: stages.collect(),
+            turns: meters.turns().collect(),
+        }
+    });
+    proto::Cycles {
+        now,
+        ticks_per_second: ticks as f64 / elapsed.as_secs_f64(),
+        workers: workers.collect(),
+        since: shared.started_ticks,
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use margay_model::{DropReason, PuntReason};
 
+use crate::meter::Meters;
 use crate::snapshot::PortId;
 
 /// A number with one writer; adding is a plain load and store.
@@ -60,6 +61,8 @@ pub struct Counters {
     pub ring_full: Counter,
     /// The same: no empty frame was ready, or it was too small.
     pub no_frame: Counter,
+    /// What it does with its time.
+    pub meters: Meters,
 }
 
 impl Default for Counters {
@@ -79,6 +82,7 @@ impl Default for Counters {
             expired: Counter::default(),
             ring_full: Counter::default(),
             no_frame: Counter::default(),
+            meters: Meters::default(),
         }
     }
 }

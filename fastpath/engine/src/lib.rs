@@ -7,7 +7,8 @@
 //!   plane's state and the kernel's view;
 //! - [`decision`]: what is cached in a flow; [`conntrack`]: what a connection's state is;
 //! - [`shortcut`]: which connections need no worker any more;
-//! - `tally`: what no flow counts; [`counters`]: what a worker counts; [`trace`]: one packet's way, watched.
+//! - `tally`: what no flow counts; [`counters`]: what a worker counts; [`meter`]: what it does with its
+//!   time; [`trace`]: one packet's way, watched.
 
 pub mod batch;
 
@@ -19,6 +20,7 @@ mod path;
 
 pub mod shortcut;
 pub mod counters;
+pub mod meter;
 mod listing;
 mod tally;
 pub mod trace;
@@ -38,6 +40,7 @@ use margay_tables::flow::{
     Affinities, Dir, FlowId, FlowRef, FlowTable, FlowWorker, Insert, Journal, NewFlow, Share,
     Tally, Worth,
 };
+use meter::{Stage, Stopwatch, Ticks};
 use tally::Tallies;
 
 /// Records that one step of housekeeping looks at.
@@ -55,6 +58,7 @@ pub struct Engine<'t> {
     table: &'t FlowTable,
     flows: FlowWorker,
     counters: Arc<Counters>,
+    stopwatch: Stopwatch,
     now: u32,
     /// Connections that came since the last step of housekeeping, in or not: IPv4 and IPv6.
     came: [u32; 2],
@@ -78,12 +82,30 @@ impl<'t> Engine<'t> {
             table,
             flows,
             counters,
+            stopwatch: Stopwatch::new(|| 0),
             now: 0,
             came: [0; 2],
             mentions: ArrayVec::new(),
             tallies: Tallies::default(),
             parsed,
         })
+    }
+
+    /// Measures its stages by a clock from now on.
+    pub fn measure_by(&mut self, ticks: Ticks) {
+        self.stopwatch = Stopwatch::new(ticks);
+    }
+
+    /// Ends a stage of whoever runs the engine; it began when the last one ended.
+    #[inline]
+    pub fn lap(&mut self, stage: Stage, packets: usize) {
+        self.stopwatch.lap(&self.counters.meters, stage, packets);
+    }
+
+    /// Ends a turn of whoever runs the engine; `busy` if there was anything to do.
+    #[inline]
+    pub fn end_turn(&mut self, busy: bool) {
+        self.stopwatch.turn(&self.counters.meters, busy);
     }
 
     /// What it counts.

@@ -73,6 +73,13 @@ impl Dataplane for Yes {
         Ok(Response::new(Default::default()))
     }
 
+    async fn get_cycles(
+        &self,
+        _: Request<proto::GetCyclesRequest>,
+    ) -> Result<Response<proto::Cycles>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
     async fn get_status(
         &self,
         _: Request<proto::GetStatusRequest>,

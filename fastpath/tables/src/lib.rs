@@ -6,7 +6,7 @@
 //! - [`service`]: what is translated, and [`maglev`], one way to choose a backend;
 //! - [`lpm`][]: networks;
 //! - [`ipset`] and [`classifier`]: address sets, and the policies that name them;
-//! - [`cow`]: the persistent map that the others are made of.
+//! - [`cow`]: the persistent map that the others are made of; [`ticks`]: the processor's clock.
 
 pub mod addr;
 pub mod flow;
@@ -18,6 +18,7 @@ pub mod classifier;
 pub mod cow;
 
 mod sync;
+mod ticks;
 
 pub use addr::{Addr, Prefix, Tuple};
 pub use classifier::{Classifier, Decision, Direction, EndpointPolicy, PacketFacts, PolicyBook};
@@ -25,3 +26,4 @@ pub use cow::CowMap;
 pub use flow::{FlowConfig, FlowId, FlowRef, FlowTable, FlowWorker, Insert, NewFlow, Region};
 pub use lpm::Lpm;
 pub use service::ServiceTable;
+pub use ticks::ticks;

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use arrayvec::ArrayVec;
 use core_affinity::CoreId;
+use margay_engine::meter::Stage;
 use margay_engine::snapshot::DeviceId;
 use margay_engine::trace::Seen;
 use margay_engine::{BATCH, Batch, Engine, Fate, Frame as Work, Ingress, PortId, Punt, Snapshot};
@@ -79,6 +80,8 @@ pub struct Worker {
     polling: Polling,
     now: u32,
     aged: u32,
+    /// Frames given to devices in this turn.
+    given: usize,
 }
 
 /// Why a worker could not start.
@@ -106,7 +109,9 @@ impl Worker {
             warn!(worker = setup.number, core = core.id, "cannot pin the worker to its core");
         }
         let link = setup.links.get(setup.number).ok_or(StartError::NoLink(setup.number))?;
-        let engine = Engine::new(setup.table, link.counters.clone()).ok_or(StartError::NoSeat)?;
+        let engine = Engine::new(setup.table, link.counters.clone());
+        let mut engine = engine.ok_or(StartError::NoSeat)?;
+        engine.measure_by(margay_tables::ticks);
         let rest = Rest::new(link).map_err(StartError::Epoll)?;
         Ok(Self {
             number: setup.number,
@@ -125,6 +130,7 @@ impl Worker {
             polling: setup.polling,
             now: clock::now(),
             aged: clock::now(),
+            given: 0,
         })
     }
 
@@ -145,6 +151,7 @@ impl Worker {
             } else if turn.is_multiple_of(LOOK_EVERY) {
                 self.look();
             }
+            self.engine.end_turn(busy);
         }
         for device in std::mem::take(&mut self.devices) {
             self.give_back(device);
@@ -153,7 +160,12 @@ impl Worker {
 
     /// One turn: receive, decide, send. Whether there was anything to do.
     fn turn(&mut self) -> bool {
-        let mut busy = self.inject() | self.take_over();
+        let mut busy = false;
+        let others = self.inject() + self.take_over();
+        if others > 0 {
+            self.engine.lap(Stage::Inject, others);
+            busy = true;
+        }
         for index in 0..self.devices.len() {
             busy |= self.serve(index);
         }
@@ -173,6 +185,8 @@ impl Worker {
         device.used(frames.len(), self.now, &self.rest);
         // Another core wrote them: ask for all, then read the first.
         frames.iter().for_each(Frame::prefetch);
+        let received = frames.len();
+        self.engine.lap(Stage::Receive, received);
         let ingress = device.ingress;
         let mut outcome = Outcome::new();
         if self.taps.is_empty() {
@@ -187,6 +201,7 @@ impl Worker {
                 Err(_) => self.drop_frame(frame, DropReason::Malformed),
             }
         }
+        self.engine.lap(Stage::Forward, received);
         true
     }
 
@@ -262,6 +277,7 @@ impl Worker {
             return self.drop_frame(frame, DropReason::PortDown);
         };
         if let Some(device) = self.place(id).and_then(|index| self.devices.get_mut(index)) {
+            self.given += 1;
             return device.send(port, frame, &mut self.pool, self.engine.counters());
         }
         let owner = self.routes.get(usize::from(id.0)).copied().flatten();
@@ -293,12 +309,12 @@ impl Worker {
         self.pool.put(frame);
     }
 
-    /// Sends what the slow path made.
-    fn inject(&mut self) -> bool {
-        let mut any = false;
+    /// Sends what the slow path made; how many frames there were.
+    fn inject(&mut self) -> usize {
+        let mut any = 0;
         for _ in 0..BATCH {
             let Some(injected) = self.link().next_injected() else { break };
-            any = true;
+            any += 1;
             let Some(mut frame) = self.pool.take() else {
                 self.engine.counters().dropped(DropReason::TxFull);
                 continue;
@@ -311,14 +327,15 @@ impl Worker {
         any
     }
 
-    /// Sends what other workers handed over.
-    fn take_over(&mut self) -> bool {
-        let mut any = false;
+    /// Sends what other workers handed over; how many frames there were.
+    fn take_over(&mut self) -> usize {
+        let mut any = 0;
         for _ in 0..BATCH {
             let Some((port, id, frame)) = self.link().next_handed_over() else { break };
-            any = true;
+            any += 1;
             match self.place(id).and_then(|index| self.devices.get_mut(index)) {
                 Some(device) => {
+                    self.given += 1;
                     device.send(port, frame, &mut self.pool, self.engine.counters());
                 }
                 None => self.drop_frame(frame, DropReason::PortDown),
@@ -339,6 +356,10 @@ impl Worker {
         if let Some(id) = gone {
             debug!(worker = self.number, device = id.0, "the interface is gone");
             self.detach(id);
+        }
+        let given = std::mem::take(&mut self.given);
+        if given > 0 {
+            self.engine.lap(Stage::Transmit, given);
         }
     }
 

@@ -164,6 +164,13 @@ impl Dataplane for Service {
         Err(Status::unimplemented("the agent does not ask for counters"))
     }
 
+    async fn get_cycles(
+        &self,
+        _: Request<proto::GetCyclesRequest>,
+    ) -> Result<Response<proto::Cycles>, Status> {
+        Err(Status::unimplemented("the agent does not ask for cycles"))
+    }
+
     async fn get_status(
         &self,
         _: Request<proto::GetStatusRequest>,

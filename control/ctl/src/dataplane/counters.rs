@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use margay_protocol::proto;
 use serde::Serialize;
 
-use super::{connect, in_time};
+use super::{connect, cycles, in_time};
 use crate::failure::Failure;
 use crate::options::{Form, Options};
 use crate::output::{Table, write_structured};
@@ -16,6 +16,12 @@ pub(crate) struct Args {
     /// Reasons that never happened too
     #[arg(long)]
     all: bool,
+    /// What the workers do with their time instead: cycles, packets and batches by stage
+    #[arg(long)]
+    cycles: bool,
+    /// How long to look at that; 0: since the dataplane's start
+    #[arg(long, value_name = "N", default_value_t = 1.0, requires = "cycles", value_parser = seconds)]
+    seconds: f64,
 }
 
 /// Everything that was counted.
@@ -51,6 +57,9 @@ struct Reason {
 
 /// Asks the dataplane.
 pub(super) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
+    if args.cycles {
+        return cycles::run(options, args.seconds).await;
+    }
     let mut client = connect(options).await?;
     let answer = in_time(client.get_counters(proto::GetCountersRequest {})).await??;
     let counters = Counters::new(answer.into_inner(), args.all);
@@ -59,6 +68,12 @@ pub(super) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
         counters.write(&mut io::stdout().lock(), form == Form::Wide)?;
     }
     Ok(())
+}
+
+/// A span of time up to a day.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().map_err(|e| format!("{e}"))?;
+    if (0.0..=86400.0).contains(&seconds) { Ok(seconds) } else { Err("not 0 to 86400".into()) }
 }
 
 // === impl Counters ===

@@ -2,7 +2,7 @@
 //!
 //! - [`status`]: `node status`: what runs, in which mode, and what does not;
 //! - [`flows`]: the connections; [`names`]: what names resolved to; [`counters`]: what was counted;
-//!   [`hits`]: what rules have decided;
+//!   [`cycles`]: what the workers do with their time; [`hits`]: what rules have decided;
 //! - [`trace`]: packets on their way, and what would become of those that nobody sends.
 
 mod status;
@@ -10,6 +10,7 @@ mod status;
 pub(crate) mod flows;
 pub(crate) mod names;
 mod counters;
+mod cycles;
 pub(crate) mod hits;
 
 mod trace;
@@ -23,6 +24,9 @@ use tonic::transport::Channel;
 
 use crate::failure::Failure;
 use crate::options::Options;
+
+/// Asks a dataplane.
+type Client = DataplaneClient<Channel>;
 
 /// A dataplane that is silent for so long is reported instead of waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -65,7 +69,7 @@ pub(crate) async fn run(options: &Options, command: &Command) -> Result<(), Fail
 }
 
 /// Connects to the dataplane.
-async fn connect(options: &Options) -> Result<DataplaneClient<Channel>, Failure> {
+async fn connect(options: &Options) -> Result<Client, Failure> {
     let address = match &options.dataplane {
         Some(address) => address.clone(),
         None => DEFAULT_SOCKET.parse::<UnixAddress>()?,

@@ -85,3 +85,23 @@ fn counters_leave_out_what_never_happened_unless_asked() {
     assert!(table.contains("drop       policy   3"), "{table}");
     assert!(!table.contains("what policy means") && wide.contains("what policy means"), "{wide}");
 }
+
+#[test]
+fn cycles_are_those_of_a_span_of_time_or_of_all_time() {
+    let node = Running::start();
+    let idle =
+        json!({"stage": "idle", "calls": 100, "packets": 3200, "cycles": 680_000, "share": 0.68});
+    for command in ["counters --cycles --seconds 0", "counters --cycles --seconds 0.1"] {
+        let cycles = node.json(command);
+        assert_eq!(cycles["seconds"], 1.0, "{command}");
+        assert_eq!(cycles["cyclesPerSecond"], 1e6);
+        assert_eq!(cycles["workers"][0]["stages"][1], idle, "{command}");
+        assert_eq!(cycles["workers"][0]["turns"], json!([{"belowNs": 8000, "turns": 100}]));
+    }
+    let table = node.good("counters --cycles --seconds 0.1");
+    let decide = table.lines().find(|line| line.contains("decide")).unwrap();
+    let cells: Vec<_> = decide.split_whitespace().collect();
+    assert_eq!(cells, ["0", "decide", "100", "3200", "32.0", "100", "32.0", "%"]);
+    assert!(!node.run("counters --seconds 2").status.success(), "only of cycles");
+    assert!(!node.run("counters --cycles --seconds -1").status.success());
+}

@@ -26,7 +26,12 @@ impl Running {
         let (listener, file) = socket::bind(&dir.path().join("margayd.sock")).unwrap();
         runtime.spawn(async move {
             let _file = file;
-            socket::serve(listener, Told { flows: flows() }, std::future::pending()).await
+            socket::serve(
+                listener,
+                Told { flows: flows(), ..Told::default() },
+                std::future::pending(),
+            )
+            .await
         });
         drop(_context);
         Self { dir, _runtime: runtime }

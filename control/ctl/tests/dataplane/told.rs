@@ -1,6 +1,7 @@
 //! The answers of the dataplane that is not one.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use margay_model::flow::FlowView;
 use margay_protocol::{Dataplane, FlowFilter, proto};
@@ -10,8 +11,11 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::seen::{dropped, forwarded};
 
 /// Answers what it was told.
+#[derive(Default)]
 pub(crate) struct Told {
     pub(crate) flows: Vec<FlowView>,
+    /// Seconds that its workers have run: one more each time it is asked for their cycles.
+    pub(crate) seconds: AtomicU64,
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -146,6 +150,29 @@ impl Dataplane for Told {
             .map(|frame| Ok(proto::Sighting { before: frame.bytes, from: frame.from, ..dropped() }))
             .collect();
         Ok(Response::new(Box::pin(tokio_stream::iter(answers))))
+    }
+
+    async fn get_cycles(
+        &self,
+        _: Request<proto::GetCyclesRequest>,
+    ) -> Result<Response<proto::Cycles>, Status> {
+        let seconds = self.seconds.fetch_add(1, Relaxed) + 1;
+        let stage = |stage: &str, ticks: u64| proto::StageCycles {
+            stage: stage.into(),
+            calls: 100 * seconds,
+            packets: 3200 * seconds,
+            ticks: ticks * seconds,
+        };
+        Ok(Response::new(proto::Cycles {
+            now: 1000 + 1_000_000 * seconds,
+            since: 1000,
+            ticks_per_second: 1e6,
+            workers: vec![proto::WorkerCycles {
+                index: 0,
+                stages: vec![stage("decide", 320_000), stage("idle", 680_000)],
+                turns: vec![0, 0, 0, 100 * seconds],
+            }],
+        }))
     }
 
     async fn get_status(

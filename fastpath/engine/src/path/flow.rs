@@ -22,6 +22,7 @@ use crate::Engine;
 use crate::batch::{Fate, Packet, Side};
 use crate::conntrack::{self, icmp, tcp};
 use crate::decision::{Decision, Verdict};
+use crate::meter::Stage;
 use crate::snapshot::{Place, Snapshot};
 
 /// Finds or makes the flow that has the decision in force. Only its name is handed on: a flow is
@@ -33,7 +34,7 @@ pub(crate) fn decide(
     packet: &Packet,
 ) -> ControlFlow<Fate, FlowId> {
     let Some(flow) = engine.lookup(&packet.tuple, packet.hash) else {
-        return make(engine, snapshot, packet);
+        return anew(engine, snapshot, packet, None);
     };
     let Stamped { generation, action } = flow.decision();
     if generation == snapshot.generation
@@ -44,7 +45,7 @@ pub(crate) fn decide(
     {
         return Continue(flow.id());
     }
-    again(engine, snapshot, packet, flow.id())
+    anew(engine, snapshot, packet, Some(flow.id()))
 }
 
 /// Whether the packet opens a new connection where an old one with the same tuple has ended.
@@ -86,8 +87,24 @@ pub(crate) fn rewritten(flow: FlowRef<'_>, tuple: &Tuple) -> Tuple {
     Tuple { src: new.src, dst: new.dst, src_port: new.src_port, dst_port: new.dst_port, ..*tuple }
 }
 
+/// Has a decision made: for the flow, or for one that is not there yet.
 #[cold]
 #[inline(never)]
+fn anew(
+    engine: &mut Engine<'_>,
+    snapshot: &Snapshot,
+    packet: &Packet,
+    flow: Option<FlowId>,
+) -> ControlFlow<Fate, FlowId> {
+    let began = engine.stopwatch.now();
+    let decided = match flow {
+        None => make(engine, snapshot, packet),
+        Some(id) => again(engine, snapshot, packet, id),
+    };
+    engine.stopwatch.set_aside(&engine.counters.meters, Stage::Miss, began);
+    decided
+}
+
 fn make(
     engine: &mut Engine<'_>,
     snapshot: &Snapshot,
@@ -97,8 +114,6 @@ fn make(
 }
 
 /// Decides anew for a flow that is there.
-#[cold]
-#[inline(never)]
 fn again(
     engine: &mut Engine<'_>,
     snapshot: &Snapshot,

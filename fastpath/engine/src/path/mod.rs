@@ -26,6 +26,7 @@ use crate::Engine;
 use crate::batch::{Batch, Fate, Frame, Ingress, Packet, Punt, Why};
 use crate::conntrack::{self, tcp};
 use crate::decision::{Decision, Verdict};
+use crate::meter::Stage;
 use crate::shortcut;
 use crate::snapshot::{Adjacency, AdjacencyId, HopKey, HopState, Outer, PortId, Snapshot};
 use crate::trace::Seen;
@@ -52,6 +53,7 @@ pub(crate) fn run(engine: &mut Engine<'_>, snapshot: &Snapshot, batch: &mut Batc
     for (packet, _) in parsed.iter().take(batch.frames.len()) {
         engine.prefetch_record(packet.hash);
     }
+    engine.lap(Stage::Parse, batch.frames.len());
     // Decide, rewrite, wrap.
     for (frame, (packet, ended)) in batch.frames.iter_mut().zip(&parsed) {
         let fate = match ended {
@@ -65,6 +67,7 @@ pub(crate) fn run(engine: &mut Engine<'_>, snapshot: &Snapshot, batch: &mut Batc
         }
     }
     engine.parsed = parsed;
+    engine.lap(Stage::Decide, batch.frames.len());
 }
 
 /// Runs one frame of the slow path's: it was counted when it came.
