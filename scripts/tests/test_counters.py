@@ -4,6 +4,7 @@
 import concurrent.futures
 import contextlib
 import hashlib
+import json
 import socket
 import time
 
@@ -232,3 +233,23 @@ def test_liveness_and_readiness(rig, who):
     rig.script("daemon", "n2")
     wait_until(lambda: rig.ready("n2") and rig.ready("n2", 9102), "the daemon is back")
     wait_until(lambda: who.serves("a", rig.pods["c"][V4], 7), "and forwards")
+
+
+def test_cycles_know_every_packet_and_all_time(rig, who):
+    assert rig.ping("a", rig.pods["b"][V4], 3)
+    rig.conserved("n1")
+    where = f"unix:{rig.run}/n1/margayd.sock"
+    words = ("--dataplane", where, "counters", "--cycles", "--seconds")
+    ever = json.loads(rig.ctl(*words, 0, "-o", "json"))
+    received = rig.metrics("n1").total("margay_worker_rx_packets_total")
+    for stage in ("receive", "parse", "decide", "forward"):
+        stages = [each for worker in ever["workers"] for each in worker["stages"]]
+        packets = [each["packets"] for each in stages if each["stage"] == stage]
+        # Between the two questions the pods may have said something by themselves.
+        assert len(packets) == 2 and 0 < sum(packets) <= received <= sum(packets) + 10, stage
+    now = json.loads(rig.ctl(*words, 0.5, "-o", "json"))
+    for worker in now["workers"]:
+        cycles = sum(stage["cycles"] for stage in worker["stages"])
+        # A worker that sleeps ends a turn every 50 ms.
+        assert abs(cycles / now["cyclesPerSecond"] - now["seconds"]) < 0.2
+        assert sum(stage["share"] for stage in worker["stages"]) == pytest.approx(1)
