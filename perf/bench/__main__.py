@@ -8,15 +8,20 @@ import sys
 import tempfile
 from pathlib import Path
 
+import churn
+import latency
 import machine
 import memory
-import rig
+import packets
+import restart
+import scale
 import show
 import tcp
 from shell import precedence
 
 PERF = Path(__file__).resolve().parent.parent
-SUITES = {suite.name: suite for suite in (rig.Suite, tcp.Suite)}
+KINDS = (packets, tcp, latency, churn, restart, scale)
+SUITES = {kind.Suite.name: kind.Suite for kind in KINDS}
 ALL = [*SUITES, *memory.SUITES]
 
 
@@ -24,8 +29,8 @@ def arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.split(".")[0])
     suites = f"{', '.join(ALL)}; all of them by default"
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=suites)
-    parser.add_argument("--rounds", type=int, default=5, help="of every measurement (default 5)")
-    parser.add_argument("--seconds", type=float, default=2, help="of each measurement (default 2)")
+    parser.add_argument("--rounds", type=int, help="of every measurement (default 5, of some 3)")
+    parser.add_argument("--seconds", type=float, help="of each measurement (default 2, of latency 1)")
     parser.add_argument("--case", default="", help="only cases whose names contain this")
     parser.add_argument("--bin", default=PERF.parent / "target/release", help=argparse.SUPPRESS)
     parsed = parser.parse_args()
@@ -33,7 +38,7 @@ def arguments():
     if unknown:
         parser.error(f"there is no suite {unknown[0]}: there are {', '.join(ALL)}")
     parsed.suites = parsed.suites or ALL
-    if parsed.rounds < 1 or parsed.seconds <= 0:
+    if any(number is not None and number <= 0 for number in (parsed.rounds, parsed.seconds)):
         parser.error("--rounds and --seconds must be positive")
     return parsed
 
@@ -78,31 +83,32 @@ def measure(kind, chosen):
     if not cases:
         return
     with tempfile.TemporaryDirectory(prefix="margay-bench-") as scratch:
-        suite = kind(Path(chosen.bin), scratch, chosen.seconds)
+        rounds, seconds = chosen.rounds or kind.rounds, chosen.seconds or kind.seconds
+        suite = kind(Path(chosen.bin), scratch, seconds)
         description = machine.describe(PERF.parent)
         suite.down()
         try:
             with precedence():
                 suite.up()
-                values = suite.measure(chosen.rounds, cases, progress)
+                values = suite.measure(rounds, cases, progress)
         finally:
             suite.down()
     result = {
         "suite": suite.name,
         "machine": description,
-        "command": command(chosen, suite),
-        "rounds": chosen.rounds,
-        "seconds": chosen.seconds,
+        "command": command(chosen, suite, rounds, seconds),
+        "rounds": rounds,
+        "seconds": seconds,
         "rows": suite.summary(values, cases),
     }
     show.picture(result, write(result).with_suffix(".svg"))
     print("\n".join(show.table(result["rows"])))
 
 
-def command(chosen, suite):
+def command(chosen, suite, rounds, seconds):
     """What measures the same again."""
     case = f" --case '{chosen.case}'" if chosen.case else ""
-    return f"scripts/bench --rounds {chosen.rounds} --seconds {chosen.seconds:g}{case} {suite.name}"
+    return f"scripts/bench --rounds {rounds} --seconds {seconds:g}{case} {suite.name}"
 
 
 def progress(number, case, device, value):

@@ -40,6 +40,8 @@ class Device:
 
     name = ""
     tag = ""
+    # The core of those who talk through it, where one is left to them.
+    client_cpu = None
 
     def up(self):
         """Builds it."""
@@ -145,6 +147,42 @@ class Margay(Device):
     def pods(self, way):
         name = "b" if way == "local" else "c"
         return f"{self.tag}-p-a", f"{self.tag}-p-{name}", self.addresses[name]
+
+
+class BusyMargay(Margay):
+    """One node whose worker polls for ever, on a core of its own; stopped while it is not measured.
+
+    The other node is stopped from the beginning: its worker would take the same core.
+    """
+
+    client_cpu = GENERATOR_CPU
+
+    def up(self):
+        super().up()
+        for node in ("n1", "n2"):
+            self.signal(node, signal.SIGSTOP)
+
+    def signal(self, node, number):
+        pid = self.run / node / "daemon.pid"
+        if pid.exists():
+            os.kill(int(pid.read_text(encoding="ascii")), number)
+
+    def down(self):
+        for node in ("n1", "n2"):
+            self.signal(node, signal.SIGCONT)
+        super().down()
+
+    def begin(self):
+        self.signal("n1", signal.SIGCONT)
+
+    def end(self):
+        self.signal("n1", signal.SIGSTOP)
+
+    def encapsulate(self, mode):
+        """It has no way between nodes."""
+
+    def pods(self, way):
+        return super().pods(way) if way == "local" else None
 
 
 def softirq_thread(cpu):

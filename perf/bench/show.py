@@ -4,6 +4,7 @@
 COLOURS = {
     "margay": "#c8553d",
     "margay, no shortcut": "#e5a04b",
+    "margay, busy": "#e5a04b",
     "margay trunk": "#c8553d",
     "margay native": "#e5a04b",
     "forwarder": "#8a8f98",
@@ -24,13 +25,17 @@ def devices(rows):
 def table(rows):
     """Lines of two Markdown tables: the medians, and the ratios."""
     order = devices(rows)
-    yield "| case | unit | " + " | ".join(order) + " |"
-    yield "|---|---|" + "---:|" * len(order)
+    aims = any(row.get("aim") for row in rows)
+    yield "| case | unit | " + " | ".join(order) + (" | aim |" if aims else " |")
+    yield "|---|---|" + "---:|" * (len(order) + aims)
     for row in rows:
-        medians = [figure(row, name) for name in order]
-        yield f"| {row['case']} | {row['unit']} | " + " | ".join(medians) + " |"
-    yield ""
+        cells = [row["case"], row["unit"], *(figure(row, name) for name in order)]
+        cells += [row.get("aim", "")] if aims else []
+        yield "| " + " | ".join(cells) + " |"
     pairs = list(dict.fromkeys((r["of"], r["to"]) for row in rows for r in row["ratios"]))
+    if not pairs:
+        return
+    yield ""
     yield "| case | " + " | ".join(f"{of} / {to}" for of, to in pairs) + " |"
     yield "|---|" + "---:|" * len(pairs)
     for row in (row for row in rows if row["ratios"]):

@@ -20,6 +20,9 @@ class Suite:
     """
 
     name = ""
+    # Of every measurement, where the command line does not say.
+    rounds = 5
+    seconds = 2
     cases = []
     ours = ()
     yardsticks = ()
@@ -102,6 +105,9 @@ class Suite:
         return [self.row(case, values[case.name]) for case in cases]
 
     def row(self, case, rounds):
+        return self.row_of(case.name, case.unit, rounds)
+
+    def row_of(self, name, unit, rounds):
         measured_ = {name: [value["value"] for value in all_] for name, all_ in rounds.items()}
         ratios = [
             {"of": ours, "to": theirs, **figures.ratio(measured_[ours], measured_[theirs])}
@@ -110,8 +116,8 @@ class Suite:
             if ours in measured_ and theirs in measured_
         ]
         return {
-            "case": case.name,
-            "unit": case.unit,
+            "case": name,
+            "unit": unit,
             "medians": {name: median(all_) for name, all_ in measured_.items()},
             "ratios": ratios,
             "rounds": rounds,

@@ -1,0 +1,104 @@
+"""What the suites share that measure one cluster of Margay's, with the tests' own tools."""
+
+import concurrent.futures
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import suite
+from devices import DEVICE_CPU, GENERATOR_CPU
+from shell import measured, prefer
+
+TESTS = Path(__file__).resolve().parents[2] / "scripts/tests"
+sys.path.append(str(TESTS))
+
+from rig import Rig, wait_until  # noqa: E402  (found by the line above)
+
+TAG = "mgpx"
+GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the table. `aim` is what the figure should be, in words."""
+
+    name: str
+    unit: str
+    aim: str = ""
+
+
+class Suite(suite.Suite):
+    """Two nodes made by scripts/rig. `settings` go into margayd's configuration file."""
+
+    ours = ()
+    yardsticks = ()
+    mode = "vxlan"
+    workers = 2
+    settings = ""
+
+    def __init__(self, binaries, scratch, seconds):
+        super().__init__(scratch, seconds, [])
+        self.binaries = Path(binaries)
+        self.config = Path(scratch) / "margayd.toml"
+        self.configure(self.settings)
+        os.environ |= {
+            "MARGAY_RIG_TAG": TAG,
+            "MARGAY_BIN": str(binaries),
+            "MARGAYD_CONFIG": str(self.config),
+            "WORKERS": str(self.workers),
+        }
+        self.rig = Rig()
+
+    def configure(self, settings):
+        """What margayd reads at its next start."""
+        pinned = f'cpus = "{DEVICE_CPU}"\n' if self.workers == 1 else ""
+        self.config.write_text(pinned + settings, encoding="utf-8")
+
+    def up(self):
+        self.rig.up(self.mode)
+
+    def down(self):
+        for child in self.rig.children:
+            self.rig.end(child)
+        self.rig.script("down", check=False)
+
+    def encapsulate(self, way):
+        """The mode is that of the suite."""
+
+    def row_of(self, name, unit, rounds):
+        row = super().row_of(name, unit, rounds)
+        aims = {case.name: case.aim for case in self.cases}
+        return row | ({"aim": aims[name]} if aims.get(name) else {})
+
+    def pods(self, names, node="n1"):
+        """Attaches pods, eight at a time."""
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda name: self.rig.pod(node, "default", name, app="many"), names))
+
+    def restart(self, node="n1"):
+        """Ends margayd cleanly and starts it with the settings that are there now."""
+        self.rig.kill(node, "daemon", 15)
+        self.rig.start(node, "daemon")
+        wait_until(lambda: self.rig.ready(node), f"{node} is ready again", 10)
+        self.prefer_workers(node)
+
+    def prefer_workers(self, node="n1"):
+        for task in Path(f"/proc/{self.rig.pid(node, 'daemon')}/task").iterdir():
+            if (task / "comm").read_text(encoding="ascii").startswith("margay-worker"):
+                prefer(int(task.name))
+
+    def send(self, source, target, *more):
+        """Packets from pod to pod of n1 by the generator, counted in the second; its report."""
+        words = [self.binaries / "margay-pktgen", "send", "--cpu", GENERATOR_CPU, "-o", "json"]
+        words += ["--interface", "eth0", "--netns", f"{TAG}-p-{source}"]
+        words += ["--src", self.rig.pods[source][0], "--dst", self.rig.pods[target][0]]
+        words += ["--dst-mac", GATEWAY_MAC, "--sink-interface", "eth0", "--sink-xdp", "generic"]
+        words += ["--sink-netns", f"{TAG}-p-{target}", *more]
+        return json.loads(measured([str(word) for word in words]))
+
+
+def value(number):
+    """A measurement, as the suites keep it."""
+    return {"margay": [{"value": number}]}

@@ -1,0 +1,102 @@
+"""The suite `restart`: margayd is killed under load and started again, and every connection lives."""
+
+import signal
+import time
+from pathlib import Path
+
+import cluster
+from cluster import GATEWAY_MAC, TAG, Case, wait_until
+from scene import NODE, NODE_PORT, OUTSIDE, SERVICE, Scene
+from shell import finish, start
+from streams import Pulse, Streams
+
+# Beside the three pods that talk, on the node whose daemon dies; and flows, of datagrams.
+PODS, FLOWS, RATE = 247, 100_000, 20_000
+# How long nobody forwards before the new process is executed.
+DEAD = 0.2
+
+TCP = {
+    "TCP on the node": ("client", "near", 80),
+    "TCP across nodes": ("client", "far", 80),
+    "TCP to a service": ("client", SERVICE, 80),
+    "TCP from outside to a node port": ("out", NODE[4], NODE_PORT),
+    "TCP to outside through SNAT": ("client", OUTSIDE[4], 8080),
+}
+FIRST = "from exec to the first answer across nodes"
+LOST = "connections lost"
+
+
+class Suite(cluster.Suite):
+    """Each round is one death. TCP's own patience (200 ms and doubled) is part of its silence."""
+
+    name = "restart"
+    rounds = 3
+    cases = [
+        Case(FIRST, "ms", "≤ 1000"),
+        *(Case(f"{name}: longest silence", "ms") for name in TCP),
+        Case(LOST, "connections", "0"),
+    ]
+
+    def up(self):
+        super().up()
+        self.scene = Scene(self.rig)
+        self.pods([f"m{number}" for number in range(PODS)])
+        self.streams = Streams(self.rig)
+        log = Path(self.scratch) / "flood.log"
+        self.load = start(self.flood(), log)
+        try:
+            wait_until(self.flooded, f"{FLOWS} flows are there", 60)
+        except AssertionError as error:
+            flows = self.rig.metrics("n1").total("margay_flows")
+            words = log.read_text(encoding="utf-8")
+            raise RuntimeError(f"{error}, only {flows:.0f}; margay-pktgen: {words}") from error
+        self.prefer_workers()
+
+    def flood(self):
+        """Datagrams of many flows to the server near by, which answers."""
+        near, client = self.rig.pods["near"][0], self.rig.pods["client"][0]
+        words = f"{self.binaries}/margay-pktgen send --interface eth0 --netns {TAG}-p-client"
+        words += f" --src {client} --dst {near} --dst-mac {GATEWAY_MAC} --dst-port 80"
+        return f"{words} --flows {FLOWS} --rate {RATE} --seconds 100000".split()
+
+    def flooded(self):
+        return self.rig.metrics("n1").total("margay_flows") >= FLOWS
+
+    def down(self):
+        if hasattr(self, "load"):
+            finish(self.load)
+            self.streams.close()
+            self.scene.close()
+        super().down()
+
+    def measure(self, rounds, cases, progress):
+        values = {case.name: {"margay": []} for case in self.cases}
+        for number in range(rounds):
+            found = self.death()
+            for case in self.cases:
+                one = {"value": found[case.name]}
+                values[case.name]["margay"].append(one)
+                progress(number, case, "margay", one)
+        return values
+
+    def death(self):
+        """One death; the figures by their cases."""
+        for name, (source, target, port) in TCP.items():
+            address = self.rig.pods[target][0] if target in self.rig.pods else target
+            self.streams.open(source, address, port, name=name)
+        pulse = Pulse(self.rig, "client", self.rig.pods["far"][0])
+        time.sleep(0.5)
+        for stream in self.streams.all:
+            stream.calm()
+        self.rig.kill("n1", "daemon", signal.SIGKILL)
+        time.sleep(DEAD)
+        executed = time.monotonic()
+        self.rig.start("n1", "daemon")
+        alive = {stream.name: stream.goes_on(10) for stream in self.streams.all}
+        _outage, ended = pulse.stop()
+        found = {FIRST: (ended - executed) * 1000, LOST: list(alive.values()).count(False)}
+        for stream in list(self.streams.all):
+            found[f"{stream.name}: longest silence"] = stream.longest * 1000
+            self.streams.close(stream)
+        wait_until(lambda: self.rig.ready("n1"), "n1 is ready again", 10)
+        return found
