@@ -220,6 +220,10 @@ impl Bookkeeper {
         legs: &[Leg; 2],
         snapshot: &Snapshot,
     ) -> Result<Option<Connection>, ProgramError> {
+        // From now on the workers see a part of its segments.
+        if !shortcut::take(self.guest.table(), &legs[0].tuple) {
+            return Ok(None);
+        }
         let generation = snapshot.generation;
         let opened = legs.each_ref().map(|leg| {
             let (source, destination) = leg.ends();

@@ -40,7 +40,7 @@ impl Work {
             isolate(state, "b", Some(unused.chain([allow()]).collect()), None);
         });
         let mut work = Self { node, memory: vec![[0; CHUNK]; BATCH], len: 0 };
-        work.fill(dst);
+        work.fill(dst, 1_000);
         work
     }
 
@@ -48,14 +48,14 @@ impl Work {
     fn seen(dst: &str) -> Self {
         let mut work = Self::new(dst, 10);
         work.run();
-        work.fill(dst);
+        work.fill(dst, 1_006);
         work
     }
 
-    fn fill(&mut self, dst: &str) {
+    fn fill(&mut self, dst: &str, seq: u32) {
         for (n, chunk) in self.memory.iter_mut().enumerate() {
             let packet = tcp(&at("10.65.0.2", 1_000 + n as u16), dst, ACK);
-            let frame = frame_from(A, &packet.body_of(b"......".to_vec()));
+            let frame = frame_from(A, &packet.numbered(seq, 0).body_of(b"......".to_vec()));
             self.len = frame.len();
             chunk[HEADROOM..HEADROOM + self.len].copy_from_slice(&frame);
         }

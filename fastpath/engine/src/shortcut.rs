@@ -12,7 +12,7 @@ use margay_wire::ethernet::{self, Ethernet, ethertype};
 use margay_wire::protocol;
 
 use crate::batch::{Frame, Ingress, Packet, Side};
-use crate::conntrack::State;
+use crate::conntrack::{State, tcp};
 use crate::decision::{Decision, Verdict};
 use crate::path;
 use crate::path::finish::finish;
@@ -149,6 +149,13 @@ pub fn legs(snapshot: &Snapshot, table: &FlowTable, tuple: &Tuple) -> Option<[Le
     let (there, back) = (way(snapshot, orig)?, way(snapshot, reply)?);
     let leg = |flow, from, to| leg(snapshot, table, flow, from, to);
     Some([leg(orig, &back, &there)?, leg(reply, &there, &back)?])
+}
+
+/// Says that somebody else may carry a connection's segments from now on; to be said before it is so.
+/// False where the connection is gone.
+pub fn take(table: &FlowTable, tuple: &Tuple) -> bool {
+    let flow = table.lookup(tuple, table.hash(tuple));
+    flow.inspect(|flow| flow.add_marks(tcp::LOOSE)).is_some()
 }
 
 /// Whether a connection is still one that the shortcut may have.

@@ -76,6 +76,8 @@ reasons! {
         HostPortLoop "host_port_loop" "The kernel sent to the host port what belongs to the host itself.",
         NotReady "not_ready" "No complete state has arrived yet.",
         Shortcut "shortcut" "The packet was on its way past the workers when its connection left the shortcut.",
+        TcpWindow "tcp_window" "A segment of a translated TCP connection that its sender cannot have sent: outside the window.",
+        TcpReset "tcp_reset" "A TCP reset from outside its connection's window: nobody believes it.",
     }
 }
 

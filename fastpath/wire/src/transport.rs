@@ -51,6 +51,29 @@ impl TcpFacts {
     }
 }
 
+/// Where the value of a TCP header's option stands, by the option's kind and the length of its value:
+/// the first of that kind and length, behind options that are right (RFC 9293 §3.1).
+pub fn tcp_option(header: &[u8], kind: u8, len: usize) -> Option<usize> {
+    let mut at = TCP_LEN;
+    loop {
+        match *header.get(at..)? {
+            // The end of the list, and padding.
+            [] | [0, ..] => return None,
+            [1, ..] => at += 1,
+            [found, long, ..] if found == kind && usize::from(long) == len + 2 => {
+                return (at + len + 2 <= header.len()).then_some(at + 2);
+            }
+            [_, long, ..] if long >= 2 => at += usize::from(long),
+            _ => return None,
+        }
+    }
+}
+
+/// The window scale that a SYN's header offers (RFC 7323 §2.2).
+pub fn window_scale(header: &[u8]) -> Option<u8> {
+    header.get(tcp_option(header, 3, 1)?).copied()
+}
+
 /// Where the checksum of a protocol with a pseudo-header stands, from the start of its header.
 ///
 /// SCTP's is none of these: its CRC32c covers neither addresses nor needs a change with them, but
@@ -120,5 +143,19 @@ mod tests {
         assert_eq!((facts.seq, facts.ack), (0x0102_0304, 0x0a0b_0c0d));
         assert_eq!((facts.header_len, facts.window), (20, 512));
         assert_eq!(facts.flags, tcp_flags::SYN | tcp_flags::ACK);
+    }
+
+    #[test]
+    fn options_are_found_behind_others_and_not_behind_broken_ones() {
+        let header = |options: &[u8]| [&[0; TCP_LEN], options].concat();
+        // scapy: TCP(options=[("MSS",1460),("NOP",None),("WScale",7)])
+        let both = header(&[2, 4, 5, 0xb4, 1, 3, 3, 7]);
+        assert_eq!((tcp_option(&both, 2, 2), window_scale(&both)), (Some(22), Some(7)));
+        for none in
+            [&[][..], &[0, 3, 3, 7], &[8, 1, 3, 3, 7], &[3, 3], &[3, 4, 7, 0], &[8, 200], &[3]]
+        {
+            assert_eq!(window_scale(&header(none)), None, "{none:?}");
+        }
+        assert_eq!(window_scale(&[]), None);
     }
 }

@@ -1,9 +1,11 @@
 //! Connection state, kept in one word for each direction of a flow and written only by packets of
 //! that direction; what the connection as a whole is follows from both words.
 //!
-//! A pure machine: flags in, state out; [`tcp`] follows RFC 9293 as far as an observer can.
+//! A pure machine: flags in, state out; [`tcp`] follows RFC 9293 as far as an observer can, and
+//! [`window`] says which segments it believes.
 
 pub mod tcp;
+pub mod window;
 pub mod icmp;
 mod timeouts;
 

@@ -1,42 +1,104 @@
 //! TCP as an observer sees it (RFC 9293 §3.3.2).
 //!
-//! A direction's word: bits 0–7 what it has sent, bits 32–63 the sequence number after its last
-//! segment.
+//! A direction's word:
+//!
+//! ```text
+//! 63                32 31              16 15 14       11 10     6 5     4                 0
+//! [ next number       | behind the SYN   | -| scale + 1 | window  | SYN | ACK seen RST SYN FIN ]
+//!                       that went aside     0: none      log2      aside
+//! ```
+//!
+//! Next number: the sequence number after its last segment. Window: the largest that it has
+//! advertised, as the power of two above it. What went aside stands in [`window`](super::window).
 
 use margay_wire::transport::{TcpFacts, tcp_flags};
 
 use super::State;
 
-/// The direction has sent something.
-pub const SEEN: u64 = 1;
-const SYN: u64 = 1 << 1;
-const ACK: u64 = 1 << 2;
-const FIN: u64 = 1 << 3;
-const RST: u64 = 1 << 4;
+/// The mark of a connection whose windows are not known: picked up in its midst, or carried by others
+/// too. Nothing is said of what lies outside.
+pub const LOOSE: u8 = 1;
+
+/// The direction has sent something. The other bits stand where TCP has them.
+pub const SEEN: u64 = 1 << 3;
+pub(super) const SYN: u64 = tcp_flags::SYN as u64;
+pub(super) const ACK: u64 = tcp_flags::ACK as u64;
+const FIN: u64 = tcp_flags::FIN as u64;
+const RST: u64 = tcp_flags::RST as u64;
+/// A SYN of this direction went beside the connection.
+pub(super) const ASIDE: u64 = 1 << 5;
+pub(super) const ASIDE_SHIFT: u32 = 16;
+const WINDOW_SHIFT: u32 = 6;
+const WINDOW_MASK: u64 = 0x1f;
+const SCALE_SHIFT: u32 = 11;
+const SCALE_MASK: u64 = 0xf;
+const NEXT_SHIFT: u32 = 32;
 
 /// The word after a segment with `payload` bytes.
 #[inline]
 pub fn advance(word: u64, tcp: &TcpFacts, payload: usize) -> u64 {
     let flags = tcp.flags;
-    let mut bits = word & 0xff | SEEN;
-    if flags & tcp_flags::SYN != 0 {
-        bits |= SYN;
+    let mut bits = word & 0xffff_ffff | SEEN | u64::from(flags) & (SYN | ACK | FIN | RST);
+    // The window of a SYN is never scaled (RFC 7323 §2.2).
+    let shift = if flags & tcp_flags::SYN != 0 { 0 } else { shift(word) };
+    let offered = u32::from(tcp.window) << shift;
+    if offered >> window_log(word) != 0 {
+        let log = u64::from(u32::BITS - offered.leading_zeros());
+        bits = bits & !(WINDOW_MASK << WINDOW_SHIFT) | log << WINDOW_SHIFT;
     }
-    if flags & tcp_flags::ACK != 0 {
-        bits |= ACK;
-    }
-    if flags & tcp_flags::FIN != 0 {
-        bits |= FIN;
-    }
-    if flags & tcp_flags::RST != 0 {
-        bits |= RST;
-    }
-    let phantom = u32::from(flags & tcp_flags::SYN != 0) + u32::from(flags & tcp_flags::FIN != 0);
-    let end = tcp.seq.wrapping_add(payload as u32).wrapping_add(phantom);
-    let last = (word >> 32) as u32;
+    let (end, last) = (end(tcp, payload), next(word));
     // Retransmissions do not move the end back.
     let ahead = word & SEEN == 0 || (end.wrapping_sub(last) as i32) > 0;
-    bits | u64::from(if ahead { end } else { last }) << 32
+    bits | u64::from(if ahead { end } else { last }) << NEXT_SHIFT
+}
+
+/// Whether a segment needs no look at the other direction: the handshake is over for its sender, and
+/// it begins where its last one ended.
+#[inline]
+pub fn is_next(word: u64, tcp: &TcpFacts) -> bool {
+    tcp.seq == next(word) && word & ACK != 0 && tcp.flags & (tcp_flags::SYN | tcp_flags::RST) == 0
+}
+
+/// The sequence number after the direction's last segment.
+#[inline]
+pub(super) fn next(word: u64) -> u32 {
+    (word >> NEXT_SHIFT) as u32
+}
+
+/// The sequence number after a segment: SYN and FIN count as a byte each.
+#[inline]
+pub(super) fn end(tcp: &TcpFacts, payload: usize) -> u32 {
+    let phantom =
+        u32::from(tcp.flags & tcp_flags::SYN != 0) + u32::from(tcp.flags & tcp_flags::FIN != 0);
+    tcp.seq.wrapping_add(payload as u32).wrapping_add(phantom)
+}
+
+/// Bytes that the direction has allowed the other one at a time, at most; up to twice as many as it
+/// really has, and 2^30 at most.
+pub(super) fn window(word: u64) -> i32 {
+    1 << window_log(word).min(30)
+}
+
+#[inline]
+fn window_log(word: u64) -> u32 {
+    (word >> WINDOW_SHIFT & WINDOW_MASK) as u32
+}
+
+/// What the direction's windows are shifted by.
+#[inline]
+fn shift(word: u64) -> u32 {
+    ((word >> SCALE_SHIFT & SCALE_MASK) as u32).saturating_sub(1)
+}
+
+/// The window scale of the direction's SYN; `None` if it had none, or if the other end has none.
+pub(super) fn scale(word: u64) -> Option<u8> {
+    ((word >> SCALE_SHIFT & SCALE_MASK) as u8).checked_sub(1)
+}
+
+/// The word with this window scale; more than 14 is taken as 14 (RFC 7323 §2.3).
+pub(super) fn with_scale(word: u64, scale: Option<u8>) -> u64 {
+    let plus_one = scale.map_or(0, |shift| u64::from(shift.min(14)) + 1);
+    word & !(SCALE_MASK << SCALE_SHIFT) | plus_one << SCALE_SHIFT
 }
 
 /// Whether the first segment that is seen of a connection may be that: a SYN alone where one is
@@ -57,9 +119,9 @@ pub fn reopens(tcp: &TcpFacts, state: State) -> bool {
 pub fn state(orig: u64, reply: u64) -> State {
     if (orig | reply) & RST != 0 {
         State::Reset
-    } else if reply == 0 && orig & (SYN | ACK) == SYN {
+    } else if reply & SEEN == 0 && orig & (SYN | ACK) == SYN {
         State::SynSent
-    } else if reply == 0 {
+    } else if reply & SEEN == 0 {
         // Whatever one end says: anybody can say it to anybody.
         State::Unreplied
     } else if orig & reply & FIN != 0 {

@@ -8,7 +8,7 @@ use margay_tables::addr::{Addr, Tuple};
 use margay_wire::checksum::Delta;
 use margay_wire::ipv4::{self, Ipv4};
 use margay_wire::ipv6::{self, Ipv6};
-use margay_wire::transport::{self, IcmpClass, TCP_LEN};
+use margay_wire::transport::{self, IcmpClass};
 use margay_wire::{at, at_mut, protocol};
 
 /// Lowers TTL or hop limit by one.
@@ -87,7 +87,7 @@ pub(crate) fn translate_body(
 /// Lowers the maximum segment size that a SYN tells to `most` (RFC 9293 §3.7.1), if it tells a larger
 /// one. `tcp` begins with the TCP header, whose length was checked.
 pub(crate) fn clamp_mss(tcp: &mut [u8], header_len: usize, most: u16) -> Option<()> {
-    let at = mss_at(tcp.get(..header_len)?)?;
+    let at = transport::tcp_option(tcp.get(..header_len)?, 2, 2)?;
     let field = at_mut::<2>(tcp, at)?;
     let told = u16::from_be_bytes(*field);
     if told <= most {
@@ -100,21 +100,6 @@ pub(crate) fn clamp_mss(tcp: &mut [u8], header_len: usize, most: u16) -> Option<
     let changed = Delta::default().replace16(word(told), word(most));
     *sum = changed.apply(u16::from_be_bytes(*sum)).to_be_bytes();
     Some(())
-}
-
-/// Where a TCP header's maximum segment size stands, if it has one behind options that are right.
-fn mss_at(header: &[u8]) -> Option<usize> {
-    let mut at = TCP_LEN;
-    loop {
-        match header.get(at..)? {
-            [2, 4, _, _, ..] => return Some(at + 2),
-            // The end of the list, and padding.
-            [] | [0, ..] => return None,
-            [1, ..] => at += 1,
-            [_, len, ..] if *len >= 2 => at += usize::from(*len),
-            _ => return None,
-        }
-    }
 }
 
 /// ICMP queries: the identifier is the "port" of the side that asked.

@@ -8,6 +8,7 @@ mod untracked;
 mod flow;
 pub(crate) mod miss;
 
+mod window;
 mod apply;
 pub(crate) mod finish;
 
@@ -141,13 +142,15 @@ fn tracked(
         }
         None => return Break(NO_FATE),
     };
+    // Does it belong where the connection is?
+    let known = window::known(flow, frame, packet)?;
     let hop = match hop_for(snapshot, hop, packet)? {
         hop if is_this_way(hop, packet) => hop,
         _ => kernels_way(snapshot, packet, flow)?,
     };
     // Errors quote the packet as it came: they are found before anything is written.
     let too_big = checks(hop, frame, packet, keep_ttl)?;
-    advance(engine, flow, hop, packet);
+    advance(engine, flow, hop, packet, known);
     if snapshot.settings.clamp_mss {
         clamp(hop, frame, packet);
     }
@@ -214,22 +217,27 @@ fn checks(
     Continue(true)
 }
 
-/// Notes the packet in its flow.
+/// Notes the packet in its flow, whose word goes on from what was `known`.
 #[inline(always)]
-fn advance(engine: &mut Engine<'_>, flow: FlowRef<'_>, hop: &Adjacency, packet: &Packet) {
+fn advance(
+    engine: &mut Engine<'_>,
+    flow: FlowRef<'_>,
+    hop: &Adjacency,
+    packet: &Packet,
+    known: Option<u64>,
+) {
     flow.touch(engine.now, packet.ip_len.into());
-    let word = flow.conntrack();
+    let Some(known) = known else { return };
     let new = match &packet.tcp {
         Some(facts) => {
             if flow.packets().is_multiple_of(shortcut::EVERY) {
                 mention(engine, hop, packet);
             }
-            let headers = usize::from(packet.transport) + facts.header_len.max(TCP_LEN);
-            tcp::advance(word, facts, usize::from(packet.ip_len).saturating_sub(headers))
+            tcp::advance(known, facts, window::payload(packet, facts))
         }
         None => conntrack::SEEN,
     };
-    if new != word {
+    if new != flow.conntrack() {
         flow.set_conntrack(new);
     }
 }

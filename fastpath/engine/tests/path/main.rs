@@ -5,6 +5,7 @@ mod support;
 
 mod same_node;
 mod connections;
+mod window;
 mod shortcut;
 mod encap;
 mod decap;

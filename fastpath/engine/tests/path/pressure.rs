@@ -170,7 +170,7 @@ fn connections_end_by_the_age_of_their_state() {
         (opened.clone(), 3_600_000),
         (and(&[(A, flags(FIN | ACK))]), 3_600_000),
         (and(&[(A, flags(FIN | ACK)), (B, back(FIN | ACK))]), 120_000),
-        (and(&[(B, back(RST))]), 40_000),
+        (and(&[(B, back(RST).numbered(1001, 0))]), 40_000),
         (vec![(A, udp("10.65.0.2:1", "10.65.0.3:2"))], 60_000),
         (vec![(A, ping("10.65.0.2", "10.65.0.3", 1))], 5_000),
         (vec![(A, sctp("10.65.0.2:1", "10.65.0.3:2"))], 600_000),

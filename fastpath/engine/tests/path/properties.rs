@@ -87,7 +87,7 @@ prop_compose! {
         protocol in select(&[2u8, 47, 50, 253]),
     ) -> Body {
         match kind {
-            0 => Body::Tcp { ports, flags, seq: 7, payload },
+            0 => Body::Tcp { ports, flags, seq: 7, ack: 0, window: 512, payload },
             1 => Body::Udp { ports, payload, checksum },
             2 => Body::Sctp { ports, payload },
             3 | 4 => Body::Icmp { kind: icmp, code, rest, payload },

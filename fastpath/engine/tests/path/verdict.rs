@@ -89,7 +89,7 @@ prop_compose! {
     ) -> Ip {
         let (src, dst) = if v4 { (from_a, to_b) } else { ("fd00:65::2", "fd00:65::3") };
         let body = match kind {
-            0 => Body::Tcp { ports, flags: SYN, seq: 1, payload: vec![] },
+            0 => Body::Tcp { ports, flags: SYN, seq: 1, ack: 0, window: 512, payload: vec![] },
             1 => Body::Udp { ports, payload: vec![], checksum: true },
             2 => Body::Sctp { ports, payload: vec![] },
             // Exchanges of their own have identifiers of their own.

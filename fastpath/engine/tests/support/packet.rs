@@ -35,6 +35,8 @@ pub enum Body {
         ports: (u16, u16),
         flags: u8,
         seq: u32,
+        ack: u32,
+        window: u16,
         payload: Vec<u8>,
     },
     Udp {
@@ -80,7 +82,7 @@ pub fn packet(src: IpAddr, dst: IpAddr, body: Body) -> Ip {
 
 pub fn tcp(src: &str, dst: &str, flags: u8) -> Ip {
     let payload = if flags & SYN == 0 { b"hello".to_vec() } else { Vec::new() };
-    between(src, dst, |ports| Body::Tcp { ports, flags, seq: 1000, payload })
+    between(src, dst, |ports| Body::Tcp { ports, flags, seq: 1000, ack: 0, window: 512, payload })
 }
 
 pub fn udp(src: &str, dst: &str) -> Ip {
@@ -132,6 +134,14 @@ impl Ip {
         match &mut self.body {
             Body::Icmp { rest, .. } => rest[..2].copy_from_slice(&dst.port().to_be_bytes()),
             body => body.ports_mut().unwrap().1 = dst.port(),
+        }
+        self
+    }
+
+    /// The same segment with other numbers: its own, and the one that it acknowledges.
+    pub fn numbered(mut self, own: u32, acknowledged: u32) -> Self {
+        if let Body::Tcp { seq, ack, .. } = &mut self.body {
+            (*seq, *ack) = (own, acknowledged);
         }
         self
     }
@@ -276,8 +286,9 @@ impl Body {
 
     fn bytes(&self, src: IpAddr, dst: IpAddr) -> Vec<u8> {
         match self {
-            Self::Tcp { ports, flags, seq, payload } => {
-                let mut header = TcpHeader::new(ports.0, ports.1, *seq, 512);
+            Self::Tcp { ports, flags, seq, ack, window, payload } => {
+                let mut header = TcpHeader::new(ports.0, ports.1, *seq, *window);
+                header.acknowledgment_number = *ack;
                 (header.fin, header.syn) = (flags & FIN != 0, flags & SYN != 0);
                 (header.rst, header.ack) = (flags & RST != 0, flags & ACK != 0);
                 header.checksum = checksum!(header, src, dst, payload);

@@ -78,7 +78,7 @@ pub(super) struct Layout {
 }
 
 const MAGIC: u64 = u64::from_le_bytes(*b"margayFT");
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 
 /// Entries of a bucket.
 pub(super) const WAYS: u32 = LINE_WORDS as u32 - 1;

@@ -19,14 +19,15 @@
 //! writes after publication: source and destination of Orig, then of Reply (two words each). The
 //! rewrite of one direction is the reverse of the other's key, so it needs no place of its own.
 //!
-//! Words 0 to 2 and the new ports are constant while the record is LIVE. The others are written
+//! Words 0 to 2 and the new ports are constant while the record is LIVE, but for the marks, to which
+//! some may be added. The others are written
 //! by whoever carries a packet of that direction, with plain loads and stores: two workers that
 //! carry packets of one direction at the same instant may lose one of two counts, nothing else.
 
 use super::layout::{LINES_V4, LINES_V6};
 use super::region::Line;
 use crate::addr::{Addr, Tuple};
-use crate::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 /// A direction of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -195,9 +196,18 @@ impl<'t> FlowRef<'t> {
         self.meta() & ONE_WAY != 0
     }
 
-    /// The marks it was inserted with.
+    /// The marks it was inserted with or has been given since.
     pub fn marks(&self) -> u8 {
         (self.meta() as u8) >> MARKS_SHIFT
+    }
+
+    /// Gives the connection further marks, within [`MARKS`]. Both directions have them for whatever
+    /// the caller does next; a record that is being taken out may be without.
+    pub fn add_marks(&self, marks: u8) {
+        let bits = u64::from(marks & MARKS) << MARKS_SHIFT;
+        for line in [self.own, self.other] {
+            line.0[META].fetch_or(bits, AcqRel);
+        }
     }
 
     /// The key: what packets of this direction carry when they arrive.
@@ -393,13 +403,13 @@ impl<'t> FlowRef<'t> {
     /// LIVE → DYING, for one caller only; false for all others.
     pub(super) fn kill(&self) -> bool {
         let (orig, reply) = self.both();
-        let meta = orig.own.0[META].load(Acquire);
-        if state_of(meta) != State::Live {
-            return false;
-        }
-        // The only writers of a LIVE line's word 1 are killers, so a failure means another won.
-        let dying = meta & !STATE_MASK | State::Dying as u64;
-        if orig.own.0[META].compare_exchange(meta, dying, Release, Relaxed).is_err() {
+        // A LIVE line's word 1 is written by killers and by who gives marks: where another killer
+        // won, it is LIVE no more.
+        let dying = |meta| match state_of(meta) {
+            State::Live => Some(meta & !STATE_MASK | State::Dying as u64),
+            _ => None,
+        };
+        if orig.own.0[META].fetch_update(Release, Acquire, dying).is_err() {
             return false;
         }
         reply.set_state(State::Dying);
@@ -492,7 +502,7 @@ pub struct NewFlow {
     pub conntrack: [u64; 2],
     /// Rule numbers of Orig and Reply.
     pub rules: [u32; 2],
-    /// Marks, within [`MARKS`], constant for the connection's life.
+    /// Marks, within [`MARKS`], for the connection's life.
     pub marks: u8,
 }
 

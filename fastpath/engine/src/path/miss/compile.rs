@@ -49,7 +49,7 @@ pub(super) fn compile<'t>(
     let mut flow = NewFlow {
         decisions: [stamped, Stamped::default()],
         rules: way.rules,
-        marks: icmp::mark(packet.tuple.protocol, packet.icmp.0),
+        marks: marks(packet, way),
         ..NewFlow::connection(packet.tuple, way.to.reversed(), engine.now)
     };
     let (mut last, mut met) = (None, 0);
@@ -85,6 +85,16 @@ pub(super) fn compile<'t>(
     } else {
         DropReason::SnatExhausted
     })
+}
+
+/// What is marked of a connection from its first packet on. Windows are known only to who sees all of
+/// its segments, from the first on: the kernel's own pass by while there is no dataplane.
+fn marks(packet: &Packet, way: &Way) -> u8 {
+    match &packet.tcp {
+        Some(facts) if way.is_kernels || !tcp::may_begin(facts, true) => tcp::LOOSE,
+        Some(_) => 0,
+        None => icmp::mark(packet.tuple.protocol, packet.icmp.0),
+    }
 }
 
 /// Enters a connection with the tuples that it has. A denial that was remembered for one of them

@@ -190,3 +190,22 @@ fn a_listing_shows_each_flow_once() {
     assert_eq!(shown.len(), 500);
     assert_eq!(shown.into_iter().collect::<HashSet<_>>(), ids);
 }
+
+#[test]
+fn marks_are_added_for_both_directions_and_die_with_the_record() {
+    let table = table(4, 4);
+    let mut worker = worker(&table);
+    for v6 in [false, true] {
+        let orig = tuple(v6, 1, 2, 3, 4);
+        let new = NewFlow { marks: 0b100, ..NewFlow::connection(orig, orig.reversed(), 0) };
+        let Insert::New(id) = worker.insert(&new) else { panic!("there is room") };
+        let reply = table.flow(id.with_dir(Dir::Reply)).unwrap();
+        reply.add_marks(0b1);
+        let found = table.lookup(&orig, table.hash(&orig)).unwrap();
+        assert_eq!((found.marks(), found.peer().marks()), (0b101, 0b101));
+        assert!(worker.remove(id));
+        assert!(find(&table, orig).is_none());
+        assert!(matches!(worker.insert(&new), Insert::New(_)));
+        assert_eq!(table.lookup(&orig, table.hash(&orig)).unwrap().marks(), 0b100);
+    }
+}
