@@ -20,7 +20,7 @@ FAR = 1 << 30
 def pods(rig):
     """Pod a on n1, and b on n2, which serves."""
     rig.pod("n1", "default", "a")
-    rig.pod("n2", "default", "b", name="b")
+    rig.pod("n2", "default", "b")
     rig.store.write("b", service_of_b())
     yield rig.pods
     rig.books_are_right()
