@@ -200,8 +200,7 @@ fn way<'s>(snapshot: &'s Snapshot, flow: FlowRef<'_>) -> Option<Way<'s>> {
         PortKind::Uplink
             if leaves_by_uplink(hop) && port.guard.is_none() && !snapshot.untracked =>
         {
-            let (index, _) = snapshot.trunk.iter().find(|(_, id)| **id == port.id)?;
-            (*index, true)
+            (snapshot.trunk.ifindex(port.id)?, true)
         }
         _ => return None,
     };

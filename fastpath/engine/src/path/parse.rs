@@ -58,6 +58,7 @@ pub(crate) fn parse(
 
 /// The port that a frame came from: its socket's, or on the trunk the one its Ethernet destination
 /// names.
+#[inline(always)]
 pub(super) fn port_of(snapshot: &Snapshot, frame: &Frame<'_>) -> ControlFlow<Fate, PortId> {
     if let Ingress::Port(port) | Ingress::Tunnel(port) = frame.ingress {
         return Continue(port);
@@ -65,7 +66,7 @@ pub(super) fn port_of(snapshot: &Snapshot, frame: &Frame<'_>) -> ControlFlow<Fat
     let Some(mac) = at::<6>(frame.bytes(), 0) else { return dropped(DropReason::Malformed) };
     let port = match trunk_index(mac) {
         Some(0) => Some(PortId::HOST),
-        Some(ifindex) => match snapshot.trunk.get(&ifindex).copied() {
+        Some(ifindex) => match snapshot.trunk.port(ifindex) {
             // The kernel had sent it out of that uplink: it is the host's.
             Some(port) if snapshot.is_uplink(port) => Some(PortId::HOST),
             port => port,
@@ -78,30 +79,49 @@ pub(super) fn port_of(snapshot: &Snapshot, frame: &Frame<'_>) -> ControlFlow<Fat
 /// The uplink that the kernel had sent a frame of the host's out of.
 fn departure(snapshot: &Snapshot, frame: &Frame<'_>) -> Option<PortId> {
     let ifindex = trunk_index(at::<6>(frame.bytes(), 0)?).filter(|ifindex| *ifindex != 0)?;
-    snapshot.trunk.get(&ifindex).copied().filter(|port| snapshot.is_uplink(*port))
+    snapshot.trunk.port(ifindex).filter(|port| snapshot.is_uplink(*port))
 }
 
 /// Parses from the Ethernet header on. A tunnel packet is taken out of its tunnel and parsed once
 /// more.
+#[inline(always)]
 fn network(snapshot: &Snapshot, frame: &mut Frame<'_>, packet: &mut Packet) -> ControlFlow<Fate> {
-    let Some(header) = at(frame.bytes(), 0) else { return dropped(DropReason::Malformed) };
-    match Ethernet(header).ethertype() {
-        ethertype::IPV4 => ipv4(frame, packet)?,
-        ethertype::IPV6 => ipv6(frame, packet)?,
-        ethertype::ARP if packet.side == Side::Pod => return punt(packet, Why::Arp),
-        _ => return dropped(DropReason::NotIp),
-    }
+    headers(frame, packet)?;
     if packet.side == Side::Wire
         && !packet.tunneled
         && let Some(kind) = decap::tunnel(snapshot, packet)
     {
-        decap::decap(snapshot, frame, packet, kind)?;
-        packet.tunneled = true;
-        return network(snapshot, frame, packet);
+        return inner(snapshot, frame, packet, kind);
     }
     sources(snapshot, packet)
 }
 
+/// The same of what is in a tunnel.
+#[inline(never)]
+fn inner(
+    snapshot: &Snapshot,
+    frame: &mut Frame<'_>,
+    packet: &mut Packet,
+    kind: decap::Tunnel,
+) -> ControlFlow<Fate> {
+    decap::decap(snapshot, frame, packet, kind)?;
+    packet.tunneled = true;
+    headers(frame, packet)?;
+    sources(snapshot, packet)
+}
+
+#[inline(always)]
+fn headers(frame: &mut Frame<'_>, packet: &mut Packet) -> ControlFlow<Fate> {
+    let Some(header) = at(frame.bytes(), 0) else { return dropped(DropReason::Malformed) };
+    match Ethernet(header).ethertype() {
+        ethertype::IPV4 => ipv4(frame, packet),
+        ethertype::IPV6 => ipv6(frame, packet),
+        ethertype::ARP if packet.side == Side::Pod => punt(packet, Why::Arp),
+        _ => dropped(DropReason::NotIp),
+    }
+}
+
+#[inline(always)]
 pub(super) fn ipv4(frame: &mut Frame<'_>, packet: &mut Packet) -> ControlFlow<Fate> {
     let bytes = frame.bytes();
     let Some(view) = at(bytes, ethernet::LEN).map(Ipv4) else {
@@ -179,6 +199,7 @@ pub(super) fn ipv6(frame: &mut Frame<'_>, packet: &mut Packet) -> ControlFlow<Fa
 
 /// Reads the transport header into the tuple. A fragment has none that could be trusted: it is
 /// marked for reassembly by the absence of ports, and [`sources`] sends it there.
+#[inline(always)]
 fn transport_of(ip: &[u8], packet: &mut Packet, fragment: bool) -> ControlFlow<Fate> {
     packet.tcp = None;
     packet.kind = Kind::Tracked;
@@ -219,6 +240,7 @@ fn transport_of(ip: &[u8], packet: &mut Packet, fragment: bool) -> ControlFlow<F
     }
 }
 
+#[inline(always)]
 fn set_ports(body: &[u8], packet: &mut Packet) -> ControlFlow<Fate> {
     let Some(ports) = at(body, 0) else { return dropped(DropReason::Malformed) };
     (packet.tuple.src_port, packet.tuple.dst_port) = transport::ports(ports);
@@ -227,6 +249,7 @@ fn set_ports(body: &[u8], packet: &mut Packet) -> ControlFlow<Fate> {
 
 /// A query's identifier is the source port of the request and the destination port of the reply,
 /// so that each is the other's tuple reversed.
+#[inline(never)]
 fn icmp(body: &[u8], packet: &mut Packet) -> ControlFlow<Fate> {
     let Some(&[kind, code, _, _, id_hi, id_lo, _, _]) = at::<8>(body, 0) else {
         return dropped(DropReason::Malformed);
@@ -251,6 +274,7 @@ fn icmp(body: &[u8], packet: &mut Packet) -> ControlFlow<Fate> {
 
 /// Whether the source may come from this side, and the destination be forwarded to at all
 /// (RFC 1812 §5.3.7, RFC 4291 §2.5.6).
+#[inline(always)]
 fn sources(snapshot: &Snapshot, packet: &mut Packet) -> ControlFlow<Fate> {
     let Tuple { src, dst, .. } = packet.tuple;
     if packet.side == Side::Pod && !pod_may_send_from(snapshot, packet.port, src) {
@@ -321,7 +345,8 @@ pub(crate) fn is_hairpin(addr: Addr) -> bool {
 /// Addresses that are never forwarded: unspecified, loopback, link-local, multicast, reserved.
 pub(crate) fn is_martian(addr: Addr) -> bool {
     match addr.to_v4_bytes() {
-        Some([a, b, _, _]) => matches!(a, 0 | 127 | 224..) || (a, b) == (169, 254),
+        Some([1..=126 | 128..=168 | 170..=223, ..]) => false,
+        Some([a, b, ..]) => a != 169 || b == 254,
         None => {
             let [a, b, ..] = addr.to_v6_bytes();
             let last = addr.to_v6_bytes()[15];

@@ -21,6 +21,7 @@ use super::guard::{Guard, everywhere, of_port, of_uplinks};
 use super::names;
 use super::port::{DeviceId, POD_GATEWAY_MAC, Port, PortId, PortKind, trunk_mac};
 use super::resolve::{Inputs, on_link, resolve, underlay_hop, underlay_v6};
+use super::trunk::Trunk;
 use super::underlay::{KernelRoute, NextHop, Underlay};
 use super::{Place, Snapshot, Workload};
 
@@ -362,7 +363,7 @@ fn sources(workload: &Workload) -> [Addr; 2] {
 
 /// Pods on the trunk by the index of their interface; and the uplinks, by which the kernel's own
 /// frames are known that were to leave by them.
-fn trunk(underlay: &Underlay) -> HashMap<u32, PortId> {
+fn trunk(underlay: &Underlay) -> Trunk {
     let ports = underlay.ports.iter().filter(|p| p.uplink || p.device == DeviceId::TRUNK);
     ports.map(|p| (p.ifindex, p.id)).collect()
 }

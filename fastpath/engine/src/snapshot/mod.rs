@@ -12,6 +12,7 @@ mod bound;
 mod guard;
 mod names;
 mod port;
+mod trunk;
 mod resolve;
 mod underlay;
 
@@ -24,6 +25,7 @@ pub use port::{
     ARRIVAL_MAC_PREFIX, DeviceId, HAIRPIN_V4, HAIRPIN_V6, POD_GATEWAY_MAC, Port, PortId, PortKind,
     TRUNK_MAC_PREFIX, arrival_mac, trunk_index, trunk_mac,
 };
+pub use trunk::Trunk;
 pub use underlay::{KernelRoute, NextHop, PortInfo, Underlay};
 
 use std::sync::Arc;
@@ -95,7 +97,7 @@ pub struct Snapshot {
     /// Ports by number.
     pub ports: Vec<Option<Port>>,
     /// Ports whose frames come by the trunk, by the index of their interface.
-    pub trunk: HashMap<u32, PortId>,
+    pub trunk: Trunk,
     /// Places by number: what [`Self::routes`] leads to.
     pub places: Arc<[Place]>,
     /// Routes by longest prefix, to an index into [`Self::places`].
