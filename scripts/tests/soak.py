@@ -20,8 +20,9 @@ import time
 from pathlib import Path
 
 from bulk import Bulk
+from bystanders import dropped
 from documents import policy, port
-from rig import NODES, Rig
+from rig import NODES, Rig, wait_until
 from scene import NODE, NODE_PORT, NODE_SERVER, OUTSIDE, OUTSIDE_SERVER, SERVICE, Scene
 from streams import Streams
 
@@ -41,6 +42,8 @@ GROWTH, GROWTH_AT_FIRST, SHORT = 6 << 20, 24 << 20, 10
 # Of all datagrams: what a machine with two cores may lose in the sockets of its programs.
 LOST_DATAGRAMS = 1e-3
 ERRORS = 5
+# Seconds in which a change is in force on a machine that does much else.
+IN_FORCE = 5.0
 # A service of datagrams.
 DATAGRAMS = "10.96.0.11"
 
@@ -63,12 +66,18 @@ class Actor(threading.Thread):
         super().__init__(name=name, daemon=True)
         self.pause, self.act, self.tolerated = pause, act, tolerated
         self.done = self.failed = 0
+        self.late = 0.0
         self.errors = []
         self.ended = threading.Event()
         self.start()
 
     def run(self):
-        while not self.ended.wait(self.pause):
+        while True:
+            before = time.monotonic()
+            if self.ended.wait(self.pause):
+                break
+            # What the machine made this thread wait: a question that it took as long for is its own.
+            self.late = max(self.late, time.monotonic() - before - self.pause)
             try:
                 self.act(self.done)
             except Exception as error:  # noqa: BLE001: whatever it is, it is what the soak looks for
@@ -80,7 +89,12 @@ class Actor(threading.Thread):
         return self.failed <= self.tolerated * self.done
 
     def told(self):
-        return {"done": self.done, "failed": self.failed, "errors": self.errors}
+        return {
+            "done": self.done,
+            "failed": self.failed,
+            "errors": self.errors,
+            "latest_turn_seconds": round(self.late, 3),
+        }
 
 
 class Traffic:
@@ -93,7 +107,8 @@ class Traffic:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with self.rig.inside(source):
             client = socket.socket(family, kind)
-        client.settimeout(3)
+        # Longer than a busy machine makes a thread of this program wait.
+        client.settimeout(10)
         return client
 
     def asks(self, source, address, number, kind=socket.SOCK_STREAM, size=64):
@@ -104,7 +119,10 @@ class Traffic:
             client.send(data)
             heard = b""
             while len(heard) < size:
-                more = client.recv(65536)
+                try:
+                    more = client.recv(65536)
+                except TimeoutError:
+                    raise TimeoutError(f"connected, and {len(heard)} of {size} bytes back") from None
                 if not more:
                     raise ConnectionError(f"closed after {len(heard)} of {size} bytes")
                 heard += more
@@ -160,10 +178,14 @@ class Traffic:
         """A service comes, is used, and goes."""
         address, name = f"10.96.1.{turn % 250 + 1}", f"soak-{turn % 10}"
         self.rig.store.write(name, service(name, address))
-        # What the contract says of a change, and a busy machine.
-        time.sleep(1)
-        self.asks("client", address, 80)
+        wait_until(lambda: self.answers(address), f"{address} answers", IN_FORCE)
         self.rig.store.remove(name)
+
+    def answers(self, address):
+        with contextlib.suppress(OSError):
+            self.asks("client", address, 80)
+            return True
+        return False
 
     def policies(self, turn):
         """The same policy by another name, beside others that concern nobody who talks."""
@@ -201,7 +223,9 @@ class Soak:
         self.streams = Streams(rig)
         self.pids = {(node, name): rig.pid(node, name) for node in NODES for name in ("daemon", "agent")}
         self.memory = {pid: [] for pid in self.pids.values()}
+        self.dropped = dropped(rig)
         self.flows = []
+        self.first = {}
         self.open()
         self.actors = [
             Actor("connections", 0.01, traffic.connects),
@@ -247,7 +271,11 @@ class Soak:
             actor.join(30)
 
     def look(self):
-        self.flows.append([int(self.rig.metrics(node).total("margay_flows")) for node in NODES])
+        scrapes = [self.rig.metrics(node) for node in NODES]
+        self.flows.append([int(metrics.total("margay_flows")) for metrics in scrapes])
+        for node, metrics in zip(NODES, scrapes):
+            for reason, count in metrics.by("margay_drops_total", "reason").items():
+                self.first.setdefault((node, reason), (time.strftime("%X"), count))
         for pid, sizes in self.memory.items():
             with contextlib.suppress(OSError):
                 status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
@@ -266,6 +294,12 @@ class Soak:
         quarter = max(len(sizes) // 4, 1)
         mean = lambda some: sum(some) / max(len(some), 1)
         return int(mean(sizes[-quarter:]) - mean(sizes[quarter : 2 * quarter]))
+
+    def by_interfaces(self):
+        """Frames that the kernel dropped at interfaces which were there all the time."""
+        lost = {key: n - self.dropped[key] for key, n in dropped(self.rig).items()}
+        kept = {key: n for key, n in lost.items() if len(key) == 3 and n and key in self.dropped}
+        return {" ".join(key): n for key, n in kept.items()}
 
     def report(self):
         """What came of it, and what is wrong with it."""
@@ -299,7 +333,10 @@ class Soak:
             metrics = self.rig.metrics(node)
             drops[node] = metrics.by("margay_drops_total", "reason")
             lost[node] = metrics.by("margay_rx_lost_packets_total", "reason")
-            wrong += [f"{node}: {n:.0f} drops: {r}" for r, n in drops[node].items() if r not in EXPLAINED]
+            for reason, count in drops[node].items():
+                if reason not in EXPLAINED:
+                    when = self.first.get((node, reason))
+                    wrong.append(f"{node}: {count:.0f} drops: {reason}, the first {when}")
         return {
             "minutes": self.minutes,
             "wrong": wrong,
@@ -310,6 +347,7 @@ class Soak:
             "drops": drops,
             "explained": {r: EXPLAINED[r] for node in NODES for r in drops[node] if r in EXPLAINED},
             "rings": lost,
+            "interfaces": self.by_interfaces(),
         }
 
 

@@ -7,6 +7,8 @@ use clap::{Parser, ValueEnum};
 use margay_protocol::socket::without_scheme;
 use serde::Deserialize;
 
+use crate::tuning::{self, Setting};
+
 /// The Margay dataplane: forwards the packets of this node's pods in user space.
 ///
 /// Runs in the node's network namespace, as root. It keeps forwarding with its last state when the
@@ -152,6 +154,8 @@ pub struct Config {
     pub frames: u32,
     /// Rules that have metrics of their own; all others are summed.
     pub rule_series: usize,
+    /// How workers and cores were chosen.
+    pub placement: Vec<Setting>,
 }
 
 /// Why the configuration is refused.
@@ -235,12 +239,25 @@ impl Config {
         }
         let available = core_affinity::get_core_ids().unwrap_or_default();
         let listed = flags.cpus.or(file.cpus.text()).map(|list| cpu_list(&list)).transpose()?;
-        let default_workers = listed.as_ref().map_or(available.len().clamp(1, 4), Vec::len);
-        let workers = flags.workers.or(file.workers).unwrap_or(default_workers);
+        let (workers, why) = match (flags.workers.or(file.workers), &listed) {
+            (Some(workers), _) => (workers, "--workers".to_owned()),
+            (None, Some(cores)) => (cores.len(), "one for each core of --cpus".to_owned()),
+            (None, None) => {
+                let why = format!("one a core, up to four, of {} to be had", available.len());
+                (available.len().clamp(1, 4), why)
+            }
+        };
         if !(1..=64).contains(&workers) {
             return Err(value("--workers", "must be between 1 and 64"));
         }
-        let cores = listed.unwrap_or_else(|| available.iter().map(|core| core.id).collect());
+        let (is_listed, near) = (listed.is_some(), near(&uplinks));
+        let cores = listed.unwrap_or_else(|| {
+            let mut cores: Vec<_> = available.iter().map(|core| core.id).collect();
+            cores.sort_by_key(|core| !near.contains(core));
+            cores
+        });
+        // More workers than cores stay where the scheduler puts them.
+        let cores: Vec<_> = (0..workers).map(|nth| cores.get(nth).copied()).collect();
         let (flows, pod_ports) = (file.flows, file.pod_ports.unwrap_or_default());
         if flows.v4 < 64 || flows.v6 < 64 {
             return Err(value("flows", "v4 and v6 must each be at least 64"));
@@ -249,8 +266,8 @@ impl Config {
             node: flags.node.or(file.node).unwrap_or_else(hostname),
             uplinks,
             workers,
-            // More workers than cores stay where the scheduler puts them.
-            cores: (0..workers).map(|nth| cores.get(nth).copied()).collect(),
+            placement: tuning::placement((workers, &why), &cores, is_listed, &near),
+            cores,
             socket: (flags.socket.or(file.socket))
                 .map_or_else(|| margay_protocol::DEFAULT_SOCKET.into(), without_scheme),
             state_dir: flags.state_dir.or(file.state_dir).unwrap_or_else(|| "/run/margay".into()),
@@ -293,6 +310,14 @@ fn cpu_list(text: &str) -> Result<Vec<usize>, ConfigError> {
         out.extend(first..=last);
     }
     Ok(out)
+}
+
+/// The cores on the NUMA nodes of the uplinks' cards; none where they are no cards.
+fn near(uplinks: &[String]) -> Vec<usize> {
+    let lists = uplinks.iter().filter_map(|uplink| {
+        std::fs::read_to_string(format!("/sys/class/net/{uplink}/device/local_cpulist")).ok()
+    });
+    lists.filter_map(|list| cpu_list(list.trim()).ok()).flatten().collect()
 }
 
 fn hostname() -> String {

@@ -11,7 +11,7 @@
 //!   [`control`]: the one task that changes what is in force;
 //! - [`slow`]: the slow path's task; `accounts`: what rules have decided, reports of flows, and
 //!   lines about packets that met Log rules;
-//! - [`shared`], [`show`], `trace`: what others may see; [`server`], [`metrics`]: who serves it.
+//! - `tuning`: what was chosen for the machine; [`shared`], [`show`], `trace`: what others may see; [`server`], [`metrics`]: who serves it.
 
 pub mod config;
 mod sole;
@@ -33,6 +33,7 @@ mod control;
 mod slow;
 mod accounts;
 
+mod tuning;
 mod shared;
 mod show;
 mod trace;
@@ -82,12 +83,7 @@ const LARGEST: u32 = (4096 - HEADROOM - margay_wire::ethernet::LEN) as u32;
 pub fn run(config: Config) -> anyhow::Result<()> {
     let _sole = sole::claim("margayd")?;
     let dir = StateDir::open(&config.state_dir)?;
-    let flow_config = FlowConfig {
-        v4: config.flows.v4,
-        v6: config.flows.v6,
-        participants: config.workers + GUESTS,
-        denial_share: 8,
-    };
+    let flow_config = flow_config(&config);
     let journal = Journal::new(JOURNAL);
     let table: &'static Arc<FlowTable> =
         Box::leak(Box::new(Arc::new(dir.flow_table(&flow_config)?.with_journal(journal))));
@@ -154,7 +150,7 @@ async fn serve(
     let slow_counters = Arc::new(Counters::default());
     let readings = Arc::new(Readings::default());
     let accounts = Arc::new(Accounts::new(table, config.rule_series));
-    let shared = Arc::new(Shared::new(
+    let shared = Shared::new(
         links.clone(),
         config.cores.clone(),
         slow_counters.clone(),
@@ -162,7 +158,9 @@ async fn serve(
         shortcut.clone(),
         accounts.clone(),
         table,
-    ));
+    );
+    let tuning = tuning::chosen(&config, region, &flow_config(&config));
+    let shared = Arc::new(shared.with_tuning(tuning));
     let (snapshots, slow_snapshots) = watch::channel(first.clone());
     let guest = FlowWorker::new(table.clone()).ok_or_else(|| anyhow!("no seat"))?;
     tokio::spawn(Accountant::new(accounts, slow_snapshots.clone(), guest).run());
@@ -246,6 +244,15 @@ async fn serve(
 
 async fn control_ended(requests: &mpsc::UnboundedSender<Request>) {
     requests.closed().await;
+}
+
+fn flow_config(config: &Config) -> FlowConfig {
+    FlowConfig {
+        v4: config.flows.v4,
+        v6: config.flows.v6,
+        participants: config.workers + GUESTS,
+        denial_share: 8,
+    }
 }
 
 /// The trunk at start: it takes what the widest uplink takes.

@@ -15,6 +15,7 @@ use crate::devices::Entry;
 use crate::ports::Traffic;
 use crate::shortcut::Shortcut;
 use crate::slow::Readings;
+use crate::tuning::Setting;
 
 /// Where the state in force came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,6 +68,8 @@ pub(crate) struct Shared {
     pub links: Arc<[Link]>,
     /// The core of each worker.
     pub cores: Vec<Option<usize>>,
+    /// What was chosen for this machine.
+    pub tuning: Vec<Setting>,
     /// Counters of the slow path.
     pub slow: Arc<Counters>,
     /// What was found in messages between pods and name servers.
@@ -95,13 +98,14 @@ impl Shared {
     ) -> Self {
         let instance = crate::instance();
         let (started, started_ticks) = (Instant::now(), margay_tables::ticks());
-        let view = Mutex::default();
+        let (view, tuning) = (Mutex::default(), Vec::new());
         Self {
             started,
             started_ticks,
             instance,
             links,
             cores,
+            tuning,
             slow,
             readings,
             shortcut,
@@ -109,6 +113,11 @@ impl Shared {
             table,
             view,
         }
+    }
+
+    /// With what was chosen for the machine.
+    pub(crate) fn with_tuning(self, tuning: Vec<Setting>) -> Self {
+        Self { tuning, ..self }
     }
 
     /// What is in force now.

@@ -179,6 +179,7 @@ pub(crate) fn status(shared: &Shared) -> proto::Status {
         .into(),
         state: Some(state_counts(&view)),
         workers: workers(shared, &view),
+        tuning: shared.tuning.iter().map(Into::into).collect(),
         ports: ports(&view),
         flow_table: Some(proto::FlowTable {
             capacity: counts.v4_capacity + counts.v6_capacity,

@@ -34,6 +34,7 @@ struct Status {
     workers: Vec<Worker>,
     ports: Vec<Port>,
     endpoints_down: Vec<Down>,
+    tuning: Vec<Setting>,
 }
 
 /// What the agent itself says.
@@ -109,6 +110,14 @@ struct Down {
     reason: String,
 }
 
+/// What was chosen for the machine, and why.
+#[derive(Debug, Serialize)]
+struct Setting {
+    name: String,
+    value: String,
+    reason: String,
+}
+
 /// Asks the dataplane and the agent. Only the dataplane has to answer.
 pub(super) async fn run(options: &Options) -> Result<(), Failure> {
     let answer = super::status(options).await?;
@@ -164,6 +173,7 @@ impl Status {
             endpoints_down: down
                 .map(|down| Down { endpoint: down.key, reason: down.reason })
                 .collect(),
+            tuning: answer.tuning.into_iter().map(Into::into).collect(),
         }
     }
 
@@ -178,6 +188,10 @@ impl Status {
         }
         writeln!(out)?;
         self.worker_table().write(out)?;
+        if !self.tuning.is_empty() {
+            writeln!(out)?;
+            self.tuning_table().write(out)?;
+        }
         if !self.endpoints_down.is_empty() {
             writeln!(out)?;
             let mut table = Table::new(["ENDPOINT NOT UP", "REASON"]);
@@ -237,6 +251,14 @@ impl Status {
         table
     }
 
+    fn tuning_table(&self) -> Table {
+        let mut table = Table::new(["CHOSEN", "VALUE", "WHY"]);
+        for Setting { name, value, reason } in &self.tuning {
+            table.push(vec![name.clone(), value.clone(), reason.clone()]);
+        }
+        table
+    }
+
     fn worker_table(&self) -> Table {
         let mut table = Table::new(["WORKER", "CPU", "STATE", "PACKETS"]);
         for worker in &self.workers {
@@ -271,6 +293,13 @@ impl From<proto::StateCounts> for Counts {
 impl From<proto::FlowTable> for FlowTable {
     fn from(table: proto::FlowTable) -> Self {
         Self { capacity: table.capacity, used: table.used, denied: table.denied }
+    }
+}
+
+impl From<proto::Setting> for Setting {
+    fn from(setting: proto::Setting) -> Self {
+        let proto::Setting { name, value, reason } = setting;
+        Self { name, value, reason }
     }
 }
 

@@ -20,6 +20,7 @@ fn node_status_tells_modes_with_their_fallbacks_workers_state_and_what_is_not_up
         "eth0: not zerocopy: the driver of eth0 has none",
         "0        3     asleep   17",
         "x/a/eth0          cali9 is gone",
+        "polling   busy    --busy",
     ] {
         assert!(text.contains(part), "{part}:\n{text}");
     }

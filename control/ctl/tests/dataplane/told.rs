@@ -192,6 +192,11 @@ impl Dataplane for Told {
             agent_connected: true,
             state_origin: proto::StateOrigin::Agent.into(),
             state: Some(proto::StateCounts { endpoints: 2, policies: 5, ..Default::default() }),
+            tuning: vec![proto::Setting {
+                name: "polling".into(),
+                value: "busy".into(),
+                reason: "--busy".into(),
+            }],
             workers: vec![proto::Worker { index: 0, cpu: Some(3), sleeping: true, packets: 17 }],
             ports: vec![proto::Port {
                 name: "eth0".into(),
