@@ -30,8 +30,8 @@ pub use client::Client;
 pub use error::{CniError, Code};
 pub use identity::{Attachment, AttachmentRef, Orchestrator, Workload};
 pub use request::{
-    AddEndpoint, AddressStatus, Allocate, CheckAddress, CheckEndpoint, DelEndpoint, Families,
-    GcAddresses, GcEndpoints, HostPort, PlanEndpoint, Release, Status,
+    AddEndpoint, AddressStatus, Allocate, Bandwidth, CheckAddress, CheckEndpoint, DelEndpoint,
+    Families, GcAddresses, GcEndpoints, HostPort, PlanEndpoint, Release, Status,
 };
 pub use wire::{Call, MAX_LINE, PROTOCOL, Request, Response};
 

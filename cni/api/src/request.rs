@@ -87,6 +87,21 @@ pub struct HostPort {
     pub port: u16,
 }
 
+/// What a pod may use of the network (`runtimeConfig.bandwidth`), in bits and bits a second; 0 is
+/// no limit, and a burst of 0 is the agent's choice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bandwidth {
+    /// To the pod.
+    pub ingress_rate: u64,
+    /// Bits to the pod at once.
+    pub ingress_burst: u64,
+    /// From the pod.
+    pub egress_rate: u64,
+    /// Bits from the pod at once.
+    pub egress_burst: u64,
+}
+
 /// Bring the endpoint into force: the answer comes when the first packet that the pod sends or
 /// receives will be judged by its policy. The pod's end is down until then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +125,9 @@ pub struct AddEndpoint {
     /// Ports of the node that lead to the pod.
     #[serde(default)]
     pub host_ports: Vec<HostPort>,
+    /// What the pod may use, where its annotations do not say otherwise.
+    #[serde(default)]
+    pub bandwidth: Bandwidth,
     /// How long to wait for the policy, in seconds; 0 leaves it to the agent.
     #[serde(default)]
     pub timeout_s: u32,

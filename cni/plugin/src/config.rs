@@ -8,7 +8,9 @@ mod raw;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use margay_cni_api::{AttachmentRef, Client, CniError, Code, DEFAULT_SOCKET, Families, HostPort};
+use margay_cni_api::{
+    AttachmentRef, Bandwidth, Client, CniError, Code, DEFAULT_SOCKET, Families, HostPort,
+};
 use margay_model::Mac;
 use serde_json::Value;
 
@@ -40,6 +42,8 @@ pub(crate) struct NetConf {
     pub(crate) mac: Option<Mac>,
     /// The node's ports that the runtime asks for: `runtimeConfig.portMappings`.
     pub(crate) host_ports: Vec<HostPort>,
+    /// What the pod may use of the network: `runtimeConfig.bandwidth`.
+    pub(crate) bandwidth: Bandwidth,
     /// `log_level`, `log_file_path`.
     pub(crate) log: Log,
     /// `prevResult`.
@@ -120,6 +124,7 @@ impl NetConf {
             ips: runtime.addresses().map_err(invalid)?,
             mac: runtime.mac().map_err(invalid)?,
             host_ports: runtime.host_ports().map_err(invalid)?,
+            bandwidth: runtime.bandwidth(),
             log: log(conf.log_level.as_deref(), conf.log_file_path)?,
             prev_result,
             valid_attachments: conf.valid_attachments.unwrap_or_default(),
@@ -298,6 +303,9 @@ mod tests {
                 let mapping = json!({"hostPort": 1, "containerPort": 80, "protocol": "icmp"});
                 c["runtimeConfig"] = json!({"portMappings": [none, mapping]});
             }),
+            ("runtimeConfig.bandwidth.IngressRate", |c| {
+                c["runtimeConfig"] = json!({"bandwidth": {"IngressRate": -1}});
+            }),
             ("runtimeConfig.portMappings[0].hostIP", |c| {
                 let mapping = json!({"hostPort": 1, "containerPort": 80, "hostIP": "node"});
                 c["runtimeConfig"] = json!({"portMappings": [mapping]});
@@ -333,6 +341,27 @@ mod tests {
             port,
         });
         assert_eq!(conf.host_ports, ports);
+    }
+
+    #[test]
+    fn bandwidths_are_read_in_either_spelling_and_no_rate_is_no_limit() {
+        let read = |bandwidth: Value| {
+            conf(|c| c["runtimeConfig"] = json!({"bandwidth": bandwidth})).unwrap().bandwidth
+        };
+        let expected = Bandwidth {
+            ingress_rate: 10_000_000,
+            ingress_burst: 4_294_967_295,
+            egress_rate: 0,
+            egress_burst: 0,
+        };
+        let (rate, burst) = (10_000_000, 4_294_967_295u64);
+        for bandwidth in [
+            json!({"ingressRate": rate, "ingressBurst": burst}),
+            json!({"IngressRate": rate, "IngressBurst": burst, "EgressRate": 0, "EgressBurst": burst}),
+        ] {
+            assert_eq!(read(bandwidth), expected);
+        }
+        assert_eq!(conf(|_| ()).unwrap().bandwidth, Bandwidth::default());
     }
 
     #[test]

@@ -13,9 +13,10 @@ use margay_compile::{
 };
 use margay_datastore::{self as datastore, Change, Datastore, Key, Mirror, MirrorHandle, Object};
 use margay_model::EndpointKey;
-use margay_resources::{Kind, Resource, ResourceError};
+use margay_resources::v3::QosControls;
+use margay_resources::{Kind, Resource, ResourceError, qos};
 use tokio::sync::watch;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::flowlog::Feed;
 use crate::publisher::view::{self, View};
@@ -191,7 +192,13 @@ impl Pipeline {
         let taken = match change {
             Change::Upsert(object) => {
                 *count += u64::from(self.known.insert(key.clone()));
-                upsert(&mut self.compiler, self.flow_log.as_ref(), object)
+                let taken = read(object);
+                if let Ok(resource) = &taken {
+                    tell_of_limits(&self.node, resource);
+                }
+                taken.and_then(|resource| {
+                    upsert(&mut self.compiler, self.flow_log.as_ref(), resource)
+                })
             }
             Change::Delete(_) => {
                 *count -= u64::from(self.known.remove(key));
@@ -245,12 +252,26 @@ enum Unusable {
     Compile(#[from] CompileError),
 }
 
+fn read(object: &Object) -> Result<Resource, Unusable> {
+    Ok(Resource::from_value(&object.value)?)
+}
+
+/// Says what is wrong with the limits that a pod of the node asks for; it has its network anyway.
+fn tell_of_limits(node: &str, resource: &Resource) {
+    let Resource::Pod(pod) = resource else { return };
+    let here = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node);
+    let Some(annotations) = pod.metadata.annotations.as_ref().filter(|_| here) else { return };
+    for problem in qos::read(annotations, &QosControls::default()).1 {
+        let (namespace, name) = (resource.namespace(), resource.name());
+        warn!(object = %Kind::Pod.key(namespace, name), error = %problem, "a limit is not as it was asked for");
+    }
+}
+
 fn upsert(
     compiler: &mut Compiler,
     flow_log: Option<&Feed>,
-    object: &Object,
+    resource: Resource,
 ) -> Result<(), Unusable> {
-    let resource = Resource::from_value(&object.value)?;
     if let Some(flow_log) = flow_log {
         flow_log.names().upsert(&resource);
     }

@@ -9,7 +9,8 @@
 //! - `input`: from objects to the facts that matter; `name`: names of objects;
 //! - `intent`: from policies of every kind to one form;
 //! - `label`: labels, selectors, and the index that joins them;
-//! - `profiles`, `workloads`: namespaces, service accounts, pods and their interfaces;
+//! - `profiles`, `workloads`: namespaces, service accounts, pods and their interfaces; `limits`: what
+//!   these may use;
 //! - `sets`: address sets; `policy`: tiers, rules, and the endpoints that they apply to;
 //! - `service`: services and their usable endpoints;
 //! - `configuration`, [`network`]: settings, nodes, pools, routes.
@@ -26,6 +27,7 @@ mod intent;
 mod label;
 
 mod profiles;
+mod limits;
 mod workloads;
 
 mod sets;

@@ -9,12 +9,15 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
-use margay_model::{Endpoint, EndpointKey, Mac};
+use margay_model::{Endpoint, EndpointKey, Limits, Mac};
+use margay_resources::qos;
 use margay_resources::selector::{NAMESPACE_LABEL, ORCHESTRATOR_LABEL, SERVICE_ACCOUNT_LABEL};
+use margay_resources::v3::QosControls;
 
 use crate::input::endpoint::WorkloadFacts;
 use crate::input::pod::PodFacts;
 use crate::label::Labels;
+use crate::limits::limits;
 use crate::name::ObjectName;
 use crate::policy::EndpointFacts;
 use crate::profiles::{self, Profiles, own_labels};
@@ -120,6 +123,11 @@ impl Workloads {
         }
         let labels = labels(name, pod, &names, profiles);
         let interface = |facts: WorkloadFacts, ports: Vec<NamedPort>| {
+            let controls = match pod {
+                Some(pod) => qos::read(&pod.qos, &facts.controls).0,
+                None => facts.controls.clone(),
+            };
+            let limits = limits(&controls, mtu);
             let key: EndpointKey = format!("{name}/{}", facts.endpoint).into();
             let nets = facts.addresses.iter().copied().map(IpNet::from).collect();
             let node = Some(facts.node.clone()).filter(|n| !n.is_empty());
@@ -130,7 +138,7 @@ impl Workloads {
                 attached: self.endpoints.contains_key(name),
                 host_ports: facts.host_ports.clone(),
                 facts: EndpointFacts {
-                    endpoint: endpoint(key.clone(), facts, mtu),
+                    endpoint: Endpoint { limits, ..endpoint(key.clone(), facts, mtu) },
                     profiles: names.clone(),
                 },
             };
@@ -156,6 +164,7 @@ impl Workloads {
             allowed_sources: Vec::new(),
             ports: Vec::new(),
             host_ports: Vec::new(),
+            controls: QosControls::default(),
         };
         BTreeMap::from([interface(facts, pod.ports.clone())])
     }
@@ -212,5 +221,6 @@ fn endpoint(key: EndpointKey, facts: WorkloadFacts, mtu: u16) -> Endpoint {
         pending: None,
         profiles: Arc::new([]),
         priority: 0,
+        limits: Limits::default(),
     }
 }

@@ -6,10 +6,11 @@
 //! - [`resource`]: [`Resource`], an object of any kind: from JSON and back;
 //! - [`field`]: which field of which object is wrong, and why;
 //! - [`selector`]: Calico's selectors and Kubernetes' label selectors;
+//! - [`qos`]: what a Pod may use of the network;
 //! - [`conf`]: the settings that are in force on a node;
 //! - [`documents`]: YAML and JSON texts with objects in them, checked, with lines.
 //!
-//! Inside: `decode` finds every field of a wrong type, `defaults` fills in what is missing, and
+//! Inside: `quantity` reads Kubernetes' numbers, `decode` finds every field of a wrong type, `defaults` fills in what is missing, and
 //! `validate` holds what the types cannot say.
 
 pub mod kind;
@@ -19,9 +20,11 @@ pub mod k8s;
 pub mod field;
 pub mod resource;
 pub mod selector;
+pub mod qos;
 pub mod conf;
 pub mod documents;
 
+mod quantity;
 mod decode;
 mod duration;
 mod defaults;

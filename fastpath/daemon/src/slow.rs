@@ -352,10 +352,12 @@ impl Slow {
         chunk.extend_from_slice(&bytes);
         let len = chunk.len() - start;
         let mut frame = Frame { chunk: &mut chunk, start, len, ingress: from, reassembled, read };
-        let fate = self.engine.run_again(&snapshot, clock::now(), &mut frame);
+        let now = clock::moment();
+        let fate = self.engine.run_again(&snapshot, now, &mut frame);
         let out = frame.bytes().to_vec();
         match fate {
-            Fate::Forward(port) => self.give(port, out),
+            Fate::Forward(port) => self.give(port, 0, out),
+            Fate::Later(port, delay) => self.give(port, now.ns + u64::from(delay), out),
             Fate::Drop(why) => self.counters().dropped(why),
             Fate::Punt(punt) => {
                 self.counters().punted(punt.why.reason());
@@ -364,9 +366,9 @@ impl Slow {
         }
     }
 
-    /// Has a finished frame sent that was counted as injected already.
-    fn give(&self, port: PortId, bytes: Vec<u8>) {
-        if self.worker_of(port).inject(Injected { port, bytes }).is_err() {
+    /// Has a finished frame sent when it is due; it was counted as injected already.
+    fn give(&self, port: PortId, due: u64, bytes: Vec<u8>) {
+        if self.worker_of(port).inject(Injected { port, due, bytes }).is_err() {
             self.counters().dropped(DropReason::HandoffFull);
         }
     }
@@ -382,7 +384,7 @@ impl Slow {
         {
             source.copy_from_slice(&mac);
         }
-        self.give(port, bytes);
+        self.give(port, 0, bytes);
     }
 
     /// The worker that sends for a port: the first has a queue of every device with more than one.

@@ -251,7 +251,7 @@ fn describe(state: &State, sighting: &Sighting, missed: u64) -> proto::Sighting 
         service: asked.and_then(|asked| service(state, snapshot, asked)).unwrap_or_default(),
         hop: traced.hop.and_then(|hop| Some(describe_hop(snapshot, snapshot.adjacency(hop)?))),
         fate: Some(match traced.fate {
-            Fate::Forward(port) => Told::Forwarded(name(port)),
+            Fate::Forward(port) | Fate::Later(port, _) => Told::Forwarded(name(port)),
             Fate::Drop(reason) => Told::Dropped(proto::Reason {
                 reason: reason.name().into(),
                 sentence: reason.sentence().into(),

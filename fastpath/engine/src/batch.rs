@@ -64,10 +64,22 @@ impl<'m> Frame<'m> {
 pub enum Fate {
     /// It leaves through this port, as it now is.
     Forward(PortId),
+    /// It leaves through this port, as it now is, so many nanoseconds after the batch's time.
+    Later(PortId, u32),
     /// It ends here.
     Drop(DropReason),
     /// It goes to the slow path.
     Punt(Punt),
+}
+
+impl Fate {
+    /// The port that the frame leaves by, now or later.
+    pub fn egress(self) -> Option<PortId> {
+        match self {
+            Self::Forward(port) | Self::Later(port, _) => Some(port),
+            Self::Drop(_) | Self::Punt(_) => None,
+        }
+    }
 }
 
 /// A frame for the slow path. Behind parse the IP header of every frame stands right behind its

@@ -5,13 +5,16 @@
 //! - [`batch`]: frames, what parse learned of them, their fates;
 //! - [`snapshot`]: the immutable state that packets are decided by, assembled from the control
 //!   plane's state and the kernel's view;
+//! - `bucket`: what limits are kept by;
 //! - [`decision`]: what is cached in a flow; [`conntrack`]: what a connection's state is;
 //! - [`shortcut`]: which connections need no worker any more;
 //! - `tally`: what no flow counts; [`counters`]: what a worker counts; [`meter`]: what it does with its
 //!   time; [`trace`]: one packet's way, watched.
 
 pub mod batch;
+mod moment;
 
+mod bucket;
 pub mod snapshot;
 
 pub mod decision;
@@ -28,6 +31,7 @@ pub mod trace;
 pub use batch::{BATCH, Batch, Fate, Frame, Ingress, Punt, Side, Why};
 pub use counters::Counters;
 pub use listing::{denied, passed, pending, rules, view, view_of};
+pub use moment::Moment;
 pub use snapshot::{Assembler, PortId, Snapshot, Underlay};
 
 use std::sync::Arc;
@@ -60,6 +64,8 @@ pub struct Engine<'t> {
     counters: Arc<Counters>,
     stopwatch: Stopwatch,
     now: u32,
+    /// The same time in nanoseconds, not wrapping.
+    fine: u64,
     /// Connections that came since the last step of housekeeping, in or not: IPv4 and IPv6.
     came: [u32; 2],
     /// Connections that may need no worker, of the last batch.
@@ -84,6 +90,7 @@ impl<'t> Engine<'t> {
             counters,
             stopwatch: Stopwatch::new(|| 0),
             now: 0,
+            fine: 0,
             came: [0; 2],
             mentions: ArrayVec::new(),
             tallies: Tallies::default(),
@@ -113,22 +120,30 @@ impl<'t> Engine<'t> {
         &self.counters
     }
 
-    /// Gives every frame of the batch a fate. `now` is a clock of milliseconds that goes on over
-    /// restarts and may wrap.
-    pub fn run(&mut self, snapshot: &Snapshot, now: u32, batch: &mut Batch<'_>) {
-        self.now = now;
+    /// Gives every frame of the batch a fate.
+    pub fn run(&mut self, snapshot: &Snapshot, now: impl Into<Moment>, batch: &mut Batch<'_>) {
+        self.set_time(now.into());
         path::run(self, snapshot, batch);
         self.tallies.hand_on(self.table.journal());
         self.flows.quiesce();
     }
 
     /// Gives frames of the slow path's making their fates; they are not counted as received.
-    pub fn run_again(&mut self, snapshot: &Snapshot, now: u32, frame: &mut Frame<'_>) -> Fate {
-        self.now = now;
+    pub fn run_again(
+        &mut self,
+        snapshot: &Snapshot,
+        now: impl Into<Moment>,
+        frame: &mut Frame<'_>,
+    ) -> Fate {
+        self.set_time(now.into());
         self.flows.quiesce();
         let fate = path::run_again(self, snapshot, frame);
         self.tallies.hand_on(self.table.journal());
         fate
+    }
+
+    fn set_time(&mut self, now: Moment) {
+        (self.now, self.fine) = (now.ms, now.ns);
     }
 
     /// The connections that the last batch mentioned, each by the tuple of one of its directions; see

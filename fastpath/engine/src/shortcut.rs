@@ -193,6 +193,10 @@ fn way<'s>(snapshot: &'s Snapshot, flow: FlowRef<'_>) -> Option<Way<'s>> {
         return None;
     }
     let port = snapshot.port(hop.port)?;
+    if snapshot.limits_of(hop.port).is_some() {
+        // Past the workers nobody would count.
+        return None;
+    }
     let (index, uplink) = match port.kind {
         PortKind::Pod(_) if matches!(hop.key, HopKey::Pod(_)) && port.device == DeviceId::TRUNK => {
             (trunk_index(&hop.src_mac)?, false)

@@ -8,7 +8,7 @@ use crate::decision::{Decision, Verdict};
 use crate::listing::view;
 use crate::path;
 use crate::snapshot::{AdjacencyId, PortId, Snapshot};
-use crate::{Engine, FlowRef};
+use crate::{Engine, FlowRef, Moment};
 
 /// What a frame is, before anything is done with it.
 #[derive(Clone, Copy, Debug)]
@@ -77,10 +77,11 @@ impl Engine<'_> {
     pub fn watch(
         &mut self,
         snapshot: &Snapshot,
-        now: u32,
+        now: impl Into<Moment>,
         seen: Seen,
         batch: &mut Batch<'_>,
     ) -> Traced {
+        let now = now.into();
         let before = (self.counters.misses.get(), self.counters.stale.get());
         self.run(snapshot, now, batch);
         let fate = batch.fates.first().copied().unwrap_or(path::NO_FATE);
@@ -96,7 +97,7 @@ impl Engine<'_> {
             Verdict::Forward { hop, .. } => Some(hop),
             Verdict::Drop { .. } => None,
         });
-        let flow = flow.map(|flow| view(snapshot, flow, now));
+        let flow = flow.map(|flow| view(snapshot, flow, now.ms));
         Traced { seen, lookup, flow, leaving, hop, fate }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::limit::Limits;
 use crate::node::Mac;
 use crate::policy::{PolicyKey, TierPolicies};
 
@@ -35,4 +36,6 @@ pub struct Endpoint {
     pub profiles: Arc<[PolicyKey]>,
     /// Of several endpoints with one address the highest priority has it.
     pub priority: u32,
+    /// What it may use of the network.
+    pub limits: Limits,
 }

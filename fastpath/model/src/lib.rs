@@ -7,7 +7,7 @@
 //! - [`node`]: the node itself, its peers, the address pools and the settings;
 //! - [`rule`], [`policy`]: what decides a packet; [`set`]: the address sets that rules name, by
 //!   address or, through [`domain`], by the name that is looked up;
-//! - [`endpoint`], [`host`]: whom policy applies to; [`route`]: where addresses live; [`service`]: what is
+//! - [`endpoint`], [`host`]: whom policy applies to; [`limit`]: what of the network they may use; [`route`]: where addresses live; [`service`]: what is
 //!   translated;
 //! - [`state`]: all of the above at once, and the deltas ([`state::Update`]) between two states;
 //! - [`reason`]: why a packet was dropped or punted, one table with name, sentence and counter;
@@ -20,6 +20,7 @@ pub mod set;
 
 pub mod policy;
 
+pub mod limit;
 pub mod endpoint;
 pub mod host;
 pub mod route;
@@ -33,6 +34,7 @@ pub mod reason;
 pub use domain::{DomainError, DomainName, DomainPattern};
 pub use endpoint::{Endpoint, EndpointKey};
 pub use host::{Failsafe, HostEndpoint, HostInterface, HostKey};
+pub use limit::{Bandwidth, Limits, PacketRate, Peak, Usage};
 pub use node::{DnsServer, DnsSettings, Encap, LocalNode, Mac, Pool, RemoteNode, Settings};
 pub use policy::{DefaultAction, Policy, PolicyKey, TierPolicies};
 pub use reason::{DnsReading, DropReason, PuntReason};

@@ -78,6 +78,8 @@ reasons! {
         Shortcut "shortcut" "The packet was on its way past the workers when its connection left the shortcut.",
         TcpWindow "tcp_window" "A segment of a translated TCP connection that its sender cannot have sent: outside the window.",
         TcpReset "tcp_reset" "A TCP reset from outside its connection's window: nobody believes it.",
+        PacketRate "packet_rate" "More packets a second than a pod's limit allows.",
+        Bandwidth "bandwidth" "More bits a second than a pod's limit allows: too many wait already.",
     }
 }
 

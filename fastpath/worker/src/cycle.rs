@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arrayvec::ArrayVec;
 use core_affinity::CoreId;
 use margay_engine::meter::Stage;
 use margay_engine::snapshot::DeviceId;
 use margay_engine::trace::Seen;
-use margay_engine::{BATCH, Batch, Engine, Fate, Frame as Work, Ingress, PortId, Punt, Snapshot};
+use margay_engine::{
+    BATCH, Batch, Engine, Fate, Frame as Work, Ingress, Moment, PortId, Punt, Snapshot,
+};
 use margay_model::DropReason;
 use margay_tables::flow::{FlowTable, Share};
 use margay_xsk::{Frame, HEADROOM, Pool, Region};
@@ -17,6 +19,7 @@ use tracing::{debug, warn};
 
 use crate::clock;
 use crate::device::{Device, Health};
+use crate::held::Held;
 use crate::link::{Command, Link, Mentions, Polling, Punted, Punts, Returned};
 use crate::quota::Quota;
 use crate::rest::Rest;
@@ -29,7 +32,9 @@ const LOOK_EVERY: u32 = 64;
 /// Cycles without work before an adaptive worker sleeps: a few microseconds each.
 const SPIN: u32 = 200;
 /// Longest sleep: the flow table is to be aged.
-const SLEEP_MS: u32 = 50;
+const SLEEP: Duration = Duration::from_millis(50);
+/// Of all frames, the part that may wait for a limit at one worker.
+const HELD_SHARE: u32 = 8;
 
 /// Where frames come from that no snapshot knows a port for yet: they wait for the one that does.
 const NOBODYS: Ingress = Ingress::Port(PortId(u16::MAX));
@@ -75,10 +80,13 @@ pub struct Worker {
     routes: Vec<Option<usize>>,
     snapshot: Arc<Snapshot>,
     quota: Quota,
+    held: Held,
     taps: Arc<[Arc<Tap>]>,
     rest: Rest,
     polling: Polling,
     now: u32,
+    /// The same time in nanoseconds, not wrapping.
+    fine: u64,
     aged: u32,
     /// Frames given to devices in this turn.
     given: usize,
@@ -125,10 +133,12 @@ impl Worker {
             routes: Vec::new(),
             snapshot: setup.snapshot,
             quota: Quota::default(),
+            held: Held::new((setup.region.chunks() / HELD_SHARE) as usize),
             taps: Arc::default(),
             rest,
             polling: setup.polling,
             now: clock::now(),
+            fine: 0,
             aged: clock::now(),
             given: 0,
         })
@@ -139,7 +149,7 @@ impl Worker {
         let mut idle = 0u32;
         let mut turn = 0u32;
         while self.obey() {
-            self.now = clock::now();
+            self.look_at_the_clock();
             let busy = self.turn();
             idle = if busy { 0 } else { idle.saturating_add(1) };
             turn = turn.wrapping_add(1);
@@ -153,15 +163,23 @@ impl Worker {
             }
             self.engine.end_turn(busy);
         }
+        while let Some((_, frame)) = self.held.pop(u64::MAX) {
+            self.drop_frame(frame, DropReason::PortDown);
+        }
         for device in std::mem::take(&mut self.devices) {
             self.give_back(device);
         }
     }
 
+    fn look_at_the_clock(&mut self) {
+        Moment { ms: self.now, ns: self.fine } = clock::moment();
+    }
+
     /// One turn: receive, decide, send. Whether there was anything to do.
     fn turn(&mut self) -> bool {
         let mut busy = false;
-        let others = self.inject() + self.take_over();
+        // What is due goes before what comes now, lest it be overtaken.
+        let others = self.release() + self.inject() + self.take_over();
         if others > 0 {
             self.engine.lap(Stage::Inject, others);
             busy = true;
@@ -218,7 +236,7 @@ impl Worker {
     fn decide(&mut self, frames: &mut [Frame], ingress: Ingress, outcome: &mut Outcome) {
         let mut batch = Batch::default();
         batch.frames.extend(frames.iter_mut().map(|frame| work(frame, ingress)));
-        self.engine.run(&self.snapshot, self.now, &mut batch);
+        self.engine.run(&self.snapshot, self.moment(), &mut batch);
         outcome.extend(done(&batch));
     }
 
@@ -246,7 +264,7 @@ impl Worker {
         let before = frame.bytes().to_vec();
         let mut batch = Batch::default();
         batch.frames.push(work(frame, ingress));
-        let traced = self.engine.watch(&self.snapshot, self.now, seen, &mut batch);
+        let traced = self.engine.watch(&self.snapshot, self.moment(), seen, &mut batch);
         let after = batch.frames.first().map(Work::bytes).unwrap_or_default();
         for tap in self.taps.iter() {
             let sighting = || Sighting {
@@ -266,9 +284,31 @@ impl Worker {
     fn settle(&mut self, frame: Frame, fate: Fate) {
         match fate {
             Fate::Forward(port) => self.forward(port, frame),
+            Fate::Later(port, delay) => self.hold(self.fine + u64::from(delay), port, frame),
             Fate::Drop(reason) => self.drop_frame(frame, reason),
             Fate::Punt(punt) => self.punt(punt, frame),
         }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { ms: self.now, ns: self.fine }
+    }
+
+    /// Keeps a frame until it is due.
+    fn hold(&mut self, due: u64, port: PortId, frame: Frame) {
+        if let Err(frame) = self.held.push(due, port, frame) {
+            self.drop_frame(frame, DropReason::Bandwidth);
+        }
+    }
+
+    /// Sends what is due.
+    fn release(&mut self) -> usize {
+        let mut count = 0;
+        while let Some((port, frame)) = self.held.pop(self.fine) {
+            count += 1;
+            self.forward(port, frame);
+        }
+        count
     }
 
     /// Hands a frame to the device of its port: this worker's, or the one that has it.
@@ -320,6 +360,9 @@ impl Worker {
                 continue;
             };
             match frame.write(HEADROOM, &injected.bytes) {
+                Ok(()) if injected.due > self.fine => {
+                    self.hold(injected.due, injected.port, frame);
+                }
                 Ok(()) => self.forward(injected.port, frame),
                 Err(_) => self.drop_frame(frame, DropReason::TooBig),
             }
@@ -492,7 +535,7 @@ impl Worker {
         }
     }
 
-    /// Sleeps if nothing is hot; otherwise only looks.
+    /// Sleeps until something comes, or a frame is due.
     fn sleep(&mut self) {
         for device in &mut self.devices {
             if device.hot {
@@ -500,9 +543,10 @@ impl Worker {
             }
         }
         self.engine.sleep();
-        let Self { rest, links, devices, number, now, .. } = self;
+        let Self { rest, links, devices, number, now, fine, held, .. } = self;
+        let wait = held.next().map(|due| Duration::from_nanos(due.saturating_sub(*fine)));
         if let Some(link) = links.get(*number) {
-            rest.sleep(link, SLEEP_MS, |token| warm(devices, token, *now));
+            rest.sleep(link, wait.unwrap_or(SLEEP).min(SLEEP), |token| warm(devices, token, *now));
         }
     }
 

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! In the order of use: [`link`]: the queues, as others see a worker; [`device`]: a socket with its
-//! heat and what waits to be sent by it; `quota`: a port's share of the slow path; [`cycle`]: one
+//! heat and what waits to be sent by it; `quota`: a port's share of the slow path;
+//! `held`: frames that a limit keeps waiting; [`cycle`]: one
 //! turn of the loop; [`tap`]: packets that somebody wants to see; [`rest`]: when and how a worker
 //! sleeps; [`clock`].
 
@@ -20,6 +21,7 @@ pub mod link;
 
 mod device;
 mod quota;
+mod held;
 pub mod cycle;
 mod rest;
 pub mod tap;

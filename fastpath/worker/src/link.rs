@@ -52,6 +52,8 @@ pub enum Returned {
 pub struct Injected {
     /// The port to leave by.
     pub port: PortId,
+    /// When, by [`crate::clock`] in nanoseconds; 0 for at once.
+    pub due: u64,
     /// The whole frame.
     pub bytes: Vec<u8>,
 }

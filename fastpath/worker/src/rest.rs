@@ -11,6 +11,7 @@
 //! the queues once more; wait; take the note back.
 
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -56,21 +57,21 @@ impl Rest {
 
     /// Which cool devices have something, without waiting.
     pub(crate) fn look(&mut self, link: &Link, woken: impl FnMut(u64)) {
-        self.wait(link, 0, woken);
+        self.wait(link, Duration::ZERO, woken);
     }
 
-    /// Sleeps until a device has something, the bell rings, or `ms` milliseconds are over.
-    pub(crate) fn sleep(&mut self, link: &Link, ms: u32, woken: impl FnMut(u64)) {
+    /// Sleeps until a device has something, the bell rings, or the time is over.
+    pub(crate) fn sleep(&mut self, link: &Link, most: Duration, woken: impl FnMut(u64)) {
         link.asleep.store(true, SeqCst);
         std::sync::atomic::fence(SeqCst);
-        let ms = if link.has_work() { 0 } else { ms };
-        self.wait(link, ms, woken);
+        let most = if link.has_work() { Duration::ZERO } else { most };
+        self.wait(link, most, woken);
         link.asleep.store(false, SeqCst);
     }
 
-    fn wait(&mut self, link: &Link, ms: u32, mut woken: impl FnMut(u64)) {
-        let (tv_sec, tv_nsec) = (i64::from(ms / 1000), i64::from(ms % 1000) * 1_000_000);
-        let timeout = Timespec { tv_sec, tv_nsec };
+    fn wait(&mut self, link: &Link, most: Duration, mut woken: impl FnMut(u64)) {
+        let tv_nsec = most.subsec_nanos().into();
+        let timeout = Timespec { tv_sec: most.as_secs() as i64, tv_nsec };
         self.events.clear();
         let spare = rustix::buffer::spare_capacity(&mut self.events);
         // Interrupted means that nothing is there yet: the next cycle asks again.

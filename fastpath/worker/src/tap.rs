@@ -76,7 +76,7 @@ impl Filter {
     /// Whether a packet is wanted, now that it is decided.
     fn wants(&self, traced: &Traced) -> bool {
         let tuple = traced.seen.tuple();
-        let to = |port| matches!(traced.fate, Fate::Forward(through) if through == port);
+        let to = |port| traced.fate.egress() == Some(port);
         self.may_want(&traced.seen, traced.leaving.as_ref().or(tuple.as_ref()))
             && self.to.is_none_or(to)
             && (!self.drops || matches!(traced.fate, Fate::Drop(_)))

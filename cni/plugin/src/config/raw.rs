@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use margay_cni_api::{AttachmentRef, HostPort};
+use margay_cni_api::{AttachmentRef, Bandwidth, HostPort};
 use margay_model::Mac;
 use serde::Deserialize;
 use serde_json::Value;
@@ -65,13 +65,15 @@ pub(super) struct Args {
     pub(super) cni: Wishes,
 }
 
-/// What a runtime may wish for (CNI's CONVENTIONS.md, "ips", "mac" and "portMappings").
+/// What a runtime may wish for (CNI's CONVENTIONS.md, "ips", "mac", "portMappings" and
+/// "bandwidth").
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Wishes {
     ips: Option<Vec<String>>,
     mac: Option<String>,
     #[serde(rename = "portMappings")]
     port_mappings: Option<Vec<PortMapping>>,
+    bandwidth: Option<Rates>,
 }
 
 /// A port of the node for a port of the container.
@@ -87,6 +89,20 @@ struct PortMapping {
     host_ip: Option<String>,
 }
 
+/// Bits a second, and bits at once. Keys as containerd writes them, or as the convention has them.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Rates {
+    #[serde(alias = "IngressRate")]
+    ingress_rate: u64,
+    #[serde(alias = "IngressBurst")]
+    ingress_burst: u64,
+    #[serde(alias = "EgressRate")]
+    egress_rate: u64,
+    #[serde(alias = "EgressBurst")]
+    egress_burst: u64,
+}
+
 // === impl Wishes ===
 
 impl Wishes {
@@ -94,7 +110,8 @@ impl Wishes {
     pub(super) fn merge(self, other: Self) -> Self {
         let ips = [self.ips, other.ips].into_iter().flatten().flatten().collect();
         let port_mappings = other.port_mappings.or(self.port_mappings);
-        Self { ips: Some(ips), mac: other.mac.or(self.mac), port_mappings }
+        let bandwidth = other.bandwidth.or(self.bandwidth);
+        Self { ips: Some(ips), mac: other.mac.or(self.mac), port_mappings, bandwidth }
     }
 
     /// The addresses, each once; a prefix length is taken off.
@@ -127,6 +144,18 @@ impl Wishes {
                 mapping.host_port().map_err(|e| format!("runtimeConfig.portMappings[{at}].{e}"))
             })
             .collect()
+    }
+
+    /// What the container may use of the network. A burst without a rate is no limit.
+    pub(super) fn bandwidth(&self) -> Bandwidth {
+        let burst = |rate: u64, burst: u64| if rate == 0 { 0 } else { burst };
+        let rates = self.bandwidth.as_ref();
+        rates.map_or_else(Bandwidth::default, |rates| Bandwidth {
+            ingress_rate: rates.ingress_rate,
+            ingress_burst: burst(rates.ingress_rate, rates.ingress_burst),
+            egress_rate: rates.egress_rate,
+            egress_burst: burst(rates.egress_rate, rates.egress_burst),
+        })
     }
 }
 

@@ -94,6 +94,7 @@ fn add_endpoint(subject: &Subject<'_>, pair: &Pair, addresses: &[IpAddr]) -> Res
         addresses: addresses.to_vec(),
         mtu: pair.mtu,
         host_ports: subject.config.host_ports.clone(),
+        bandwidth: subject.config.bandwidth,
         timeout_s: subject.config.policy_timeout_s,
     };
     subject.agent.call(request).map(drop)

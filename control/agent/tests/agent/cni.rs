@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use margay_cni_api::{AddEndpoint, Client, CniError, Code, DelEndpoint, Done};
+use margay_cni_api::{AddEndpoint, Bandwidth, Client, CniError, Code, DelEndpoint, Done};
 
 use crate::dataplane::FakeDataplane;
 use crate::nodes::{attachment, workload};
@@ -32,6 +32,7 @@ pub(crate) fn add(timeout_s: u32) -> AddEndpoint {
         addresses: vec!["10.244.0.1".parse().unwrap()],
         mtu: 1450,
         host_ports: Vec::new(),
+        bandwidth: Bandwidth::default(),
         timeout_s,
     }
 }

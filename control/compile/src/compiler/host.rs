@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
-use margay_model::{Endpoint, EndpointKey, HostInterface, Mac};
+use margay_model::{Endpoint, EndpointKey, HostInterface, Limits, Mac};
 
 use super::{Compiler, ItemKey};
 use crate::input::endpoint::HostFacts;
@@ -124,6 +124,7 @@ fn endpoint(name: &Arc<str>, host: &HostFacts, addresses: Vec<IpAddr>) -> Endpoi
         pending: None,
         profiles: Arc::new([]),
         priority: 0,
+        limits: Limits::default(),
     };
     EndpointFacts { endpoint, profiles: host.profiles.clone() }
 }

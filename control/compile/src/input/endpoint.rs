@@ -27,6 +27,8 @@ pub(crate) struct WorkloadFacts {
     pub(crate) allowed_sources: Vec<IpNet>,
     pub(crate) ports: Vec<NamedPort>,
     pub(crate) host_ports: Vec<HostPort>,
+    /// What the runtime asked for.
+    pub(crate) controls: v3::QosControls,
 }
 
 /// A host endpoint.
@@ -75,6 +77,7 @@ impl From<&v3::WorkloadEndpoint> for WorkloadFacts {
             allowed_sources: spec.allow_spoofed_source_prefixes.iter().map(v3::Net::net).collect(),
             ports: ports.collect(),
             host_ports: host_ports.collect(),
+            controls: spec.qos_controls.clone().unwrap_or_default(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Pods.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -25,6 +26,8 @@ pub(crate) struct PodFacts {
     /// As its status tells them.
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) ports: Vec<NamedPort>,
+    /// Annotations about what it may use of the network.
+    pub(crate) qos: BTreeMap<String, String>,
 }
 
 // === impl PodFacts ===
@@ -76,8 +79,15 @@ impl From<&Pod> for PodFacts {
             terminating: pod.metadata.deletion_timestamp.is_some(),
             addresses,
             ports: ports(pod),
+            qos: qos(pod),
         }
     }
+}
+
+fn qos(pod: &Pod) -> BTreeMap<String, String> {
+    let annotations = pod.metadata.annotations.iter().flatten();
+    let ours = annotations.filter(|(name, _)| margay_resources::qos::is_about(name));
+    ours.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 fn ports(pod: &Pod) -> Vec<NamedPort> {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::input::read_files;
 use super::name::kind;
 use super::print::{print, print_mixed};
+use super::qos;
 use crate::failure::{Failure, with_mend};
 use crate::options::Form;
 
@@ -40,7 +41,10 @@ pub(crate) struct Args {
 pub(super) async fn run(store: &dyn Datastore, form: Form, args: &Args) -> Result<(), Failure> {
     let keys = match args.wanted()? {
         Wanted::All(kind) => {
-            let documents = list(store, kind, args).await?;
+            let mut documents = list(store, kind, args).await?;
+            if kind == Kind::WorkloadEndpoint {
+                qos::show_in_force(store, &mut documents).await;
+            }
             return Ok(print(&mut io::stdout().lock(), form, kind, &documents, false)?);
         }
         Wanted::These(keys) => keys,
@@ -48,7 +52,13 @@ pub(super) async fn run(store: &dyn Datastore, form: Form, args: &Args) -> Resul
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for key in &keys {
         match store.get(key).await {
-            Ok(object) => found.push((key, object.document())),
+            Ok(object) => {
+                let mut document = object.document();
+                if key.kind == Kind::WorkloadEndpoint.stored() {
+                    qos::show_in_force(store, std::slice::from_mut(&mut document)).await;
+                }
+                found.push((key, document));
+            }
             Err(error) => missing.push(with_mend(&error)),
         }
     }

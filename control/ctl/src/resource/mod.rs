@@ -4,6 +4,7 @@
 //! - [`name`]: what people call a kind;
 //! - [`input`]: objects out of files;
 //! - [`columns`]: the columns of each kind's table; [`print`]: objects in every form;
+//! - [`qos`]: what workload endpoints may use;
 //! - [`get`], [`write`], [`patch`], [`delete`], [`label`]: a verb each;
 //! - [`report`]: what a verb did to each object.
 
@@ -15,6 +16,8 @@ mod columns;
 mod print;
 
 mod report;
+
+mod qos;
 
 mod get;
 mod write;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::object::{Object, is_default};
+use super::qos::QosControls;
 use super::value::{Net, Protocol};
 
 /// An interface of a host that policy applies to.
@@ -96,9 +97,9 @@ pub struct WorkloadEndpointSpec {
     /// Sources that the endpoint may use beside its own addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow_spoofed_source_prefixes: Vec<Net>,
-    /// Limits of bandwidth, packets and connections, which are kept as they are.
+    /// What the endpoint may use of the network, where its Pod's annotations do not say otherwise.
     #[serde(default, rename = "qosControls", skip_serializing_if = "Option::is_none")]
-    pub qos_controls: Option<serde_json::Value>,
+    pub qos_controls: Option<QosControls>,
 }
 
 /// A named or mapped port of a workload.

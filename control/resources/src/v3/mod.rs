@@ -5,7 +5,7 @@
 //! text, which [`crate::Resource::validate`] checks.
 //!
 //! - [`value`]: protocols, ports, networks; [`object`]: what is common to all;
-//! - [`rule`], [`policy`], [`tier`], [`set`], [`endpoint`]: policy and what it applies to;
+//! - [`rule`], [`policy`], [`tier`], [`set`], [`endpoint`], [`qos`]: policy, what it applies to, and what that may use;
 //! - [`pool`]: pools and the settings of address management; [`block`]: its records;
 //! - [`bgp`], [`node`], [`felix`], [`cluster`]: the rest.
 
@@ -15,6 +15,7 @@ mod rule;
 mod policy;
 mod tier;
 mod set;
+mod qos;
 mod endpoint;
 mod pool;
 mod block;
@@ -32,6 +33,7 @@ pub use node::*;
 pub use object::*;
 pub use policy::*;
 pub use pool::*;
+pub use qos::*;
 pub use rule::*;
 pub use set::*;
 pub use tier::*;

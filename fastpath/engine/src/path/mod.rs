@@ -9,6 +9,7 @@ mod flow;
 pub(crate) mod miss;
 
 mod window;
+mod limit;
 mod apply;
 pub(crate) mod finish;
 
@@ -150,12 +151,15 @@ fn tracked(
     };
     // Errors quote the packet as it came: they are found before anything is written.
     let too_big = checks(hop, frame, packet, keep_ttl)?;
+    // What is refused has not been here, as far as the connection knows.
+    let delay =
+        if snapshot.limited() { limit::limit(snapshot, engine.fine, packet, hop)? } else { 0 };
     advance(engine, flow, hop, packet, known);
     if snapshot.settings.clamp_mss {
         clamp(hop, frame, packet);
     }
     write(flow, hop, frame, packet, keep_ttl)?;
-    if too_big { Break(fragment(hop, frame, packet)) } else { Continue(hop.port) }
+    if too_big { Break(fragment(hop, frame, packet)) } else { limit::when(hop.port, delay) }
 }
 
 /// The next hop, if frames can be sent to it.

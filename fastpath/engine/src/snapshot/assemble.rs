@@ -18,6 +18,7 @@ use margay_tables::service::ServiceTable;
 use super::adjacency::{Adjacency, AdjacencyId, HopKey, Outer, State as HopState};
 use super::bound::BoundPorts;
 use super::guard::{Guard, everywhere, of_port, of_uplinks};
+use super::limit;
 use super::names;
 use super::port::{DeviceId, POD_GATEWAY_MAC, Port, PortId, PortKind, trunk_mac};
 use super::resolve::{Inputs, on_link, resolve, underlay_hop, underlay_v6};
@@ -35,6 +36,7 @@ pub struct Assembler {
     lost: Vec<BackendId>,
     adjacencies: Vec<Adjacency>,
     numbers: HashMap<HopKey, AdjacencyId>,
+    limits: limit::Keep,
     bound: Arc<BoundPorts>,
     names_epoch: u16,
 }
@@ -54,6 +56,7 @@ impl Assembler {
             lost: Vec::new(),
             adjacencies: Vec::new(),
             numbers: HashMap::new(),
+            limits: limit::Keep::default(),
             bound: Arc::default(),
             names_epoch: 0,
         };
@@ -100,6 +103,7 @@ impl Assembler {
         let (places, routes) = self.routes(&inputs, &workloads);
         let guards = self.guards(&inputs);
         let ports = self.ports(&inputs, &workloads, &guards);
+        let limits = self.limits.update(&workloads);
         let snapshot = Snapshot {
             generation: self.generation,
             inherited: self.inherited,
@@ -112,6 +116,7 @@ impl Assembler {
             endpoints: workloads.into(),
             everywhere: guard_index(&guards, everywhere(state)),
             untracked: guards.iter().any(Guard::is_untracked),
+            limits,
             guards: guards.into(),
             classifier: self.policies.classifier(),
             services: self.services.clone(),

@@ -10,6 +10,7 @@ mod adjacency;
 mod assemble;
 mod bound;
 mod guard;
+mod limit;
 mod names;
 mod port;
 mod trunk;
@@ -21,6 +22,7 @@ pub use assemble::Assembler;
 pub use bound::BoundPorts;
 pub(crate) use guard::is_failsafe;
 pub use guard::{Guard, host_endpoint};
+pub(crate) use limit::{Buckets, PortLimits};
 pub use port::{
     ARRIVAL_MAC_PREFIX, DeviceId, HAIRPIN_V4, HAIRPIN_V6, POD_GATEWAY_MAC, Port, PortId, PortKind,
     TRUNK_MAC_PREFIX, arrival_mac, trunk_index, trunk_mac,
@@ -114,6 +116,8 @@ pub struct Snapshot {
     pub everywhere: Option<u32>,
     /// Whether any of them looks at every single packet.
     pub untracked: bool,
+    /// What the limits of pods are kept by.
+    limits: limit::ByPort,
     /// Policies.
     pub classifier: Classifier,
     /// Services.
@@ -200,6 +204,18 @@ impl Snapshot {
     /// The node's own address of the family of `peer`.
     pub fn node_address(&self, peer: Addr) -> Option<Addr> {
         if peer.is_v4() { self.node_v4 } else { self.node_v6 }
+    }
+
+    /// Whether some pod has limits.
+    #[inline]
+    pub(crate) fn limited(&self) -> bool {
+        !self.limits.is_empty()
+    }
+
+    /// The limits of a pod's port.
+    #[inline]
+    pub(crate) fn limits_of(&self, port: PortId) -> Option<&PortLimits> {
+        self.limits.get(usize::from(port.0))?.as_deref()
     }
 
     /// Whether the service that `tuple` is addressed to still has this backend, or has none at all

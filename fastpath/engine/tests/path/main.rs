@@ -15,6 +15,7 @@ mod affinity;
 mod outgoing;
 mod policy;
 mod names;
+mod limits;
 mod accounts;
 mod host;
 mod guards;

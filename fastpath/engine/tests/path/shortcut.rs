@@ -130,7 +130,13 @@ fn another_generation_takes_a_packet_each_way() {
 
 #[test]
 fn what_is_denied_or_elsewhere_may_not() {
-    let cases: [(&str, PortId, &str, Edit); 3] = [
+    let limited: Edit = |state| {
+        let endpoint = state.endpoints.get_mut("default/b/eth0").unwrap();
+        let rate = margay_model::PacketRate { rate: 10_000, burst: 10_000 };
+        std::sync::Arc::make_mut(endpoint).limits.ingress.packets = Some(rate);
+    };
+    let cases: [(&str, PortId, &str, Edit); 4] = [
+        ("limited", A, "10.65.0.2:40000", limited),
         ("denied", A, "10.65.0.2:40000", |state| {
             isolate(state, "b", Some(vec![]), Some(vec![]));
         }),

@@ -264,7 +264,9 @@ impl Node {
 
     fn account(&self, out: &Out) {
         match out.fate {
-            Fate::Forward(port) => self.counters.sent(port, out.frame.len()),
+            Fate::Forward(port) | Fate::Later(port, _) => {
+                self.counters.sent(port, out.frame.len());
+            }
             Fate::Drop(reason) => self.counters.dropped(reason),
             Fate::Punt(Punt { why, .. }) => self.counters.punted(why.reason()),
         }
@@ -395,6 +397,7 @@ pub fn endpoint(pod: &str, interface: &str, mac: [u8; 6], addresses: &[&str]) ->
         pending: None,
         profiles: Arc::new([PROFILE.into()]),
         priority: 0,
+        limits: Default::default(),
     }
 }
 

@@ -18,6 +18,7 @@ impl From<&Endpoint> for proto::Endpoint {
             tiers: messages(endpoint.tiers.iter()),
             profiles: strings(endpoint.profiles.iter()),
             priority: endpoint.priority,
+            limits: (!endpoint.limits.is_none()).then(|| (&endpoint.limits).into()),
             pending: (endpoint.pending.as_ref())
                 .map(|tiers| proto::PendingTiers { tiers: messages(tiers.iter()) }),
         }
@@ -38,6 +39,7 @@ impl TryFrom<proto::Endpoint> for Endpoint {
             tiers: each::<_, TierPolicies>(endpoint.tiers, "tiers")?.into(),
             profiles: names::<PolicyKey>(endpoint.profiles).into(),
             priority: endpoint.priority,
+            limits: endpoint.limits.map(Into::into).unwrap_or_default(),
             pending: (endpoint.pending)
                 .map(|pending| each::<_, TierPolicies>(pending.tiers, "tiers"))
                 .transpose()

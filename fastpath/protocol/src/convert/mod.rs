@@ -11,6 +11,7 @@ mod dns;
 mod policy;
 mod rule;
 
+mod limit;
 mod endpoint;
 mod host;
 mod route;

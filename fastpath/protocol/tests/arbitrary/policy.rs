@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use margay_model::{
-    Action, AddressSet, DefaultAction, Endpoint, EntityMatch, HostEndpoint, HostInterface,
-    IcmpMatch, IpVersion, Member, Policy, Rule, TierPolicies,
+    Action, AddressSet, Bandwidth, DefaultAction, Endpoint, EntityMatch, HostEndpoint,
+    HostInterface, IcmpMatch, IpVersion, Limits, Member, PacketRate, Peak, Policy, Rule,
+    TierPolicies, Usage,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -95,12 +96,12 @@ fn tier() -> impl Strategy<Value = TierPolicies> {
 
 pub(crate) fn endpoint() -> impl Strategy<Value = Endpoint> {
     (
-        (name(), name(), mac(), any::<u16>(), any::<u32>()),
+        (name(), name(), mac(), any::<u16>(), any::<u32>(), limits()),
         (vec(any::<IpAddr>(), 0..3), vec(net(), 0..3)),
         (vec(tier(), 0..3), option::of(vec(tier(), 0..3)), names()),
     )
         .prop_map(|(what, (addresses, allowed_sources), (tiers, pending, profiles))| {
-            let (key, interface, mac, mtu, priority) = what;
+            let (key, interface, mac, mtu, priority, limits) = what;
             Endpoint {
                 key,
                 interface,
@@ -112,8 +113,22 @@ pub(crate) fn endpoint() -> impl Strategy<Value = Endpoint> {
                 pending: pending.map(Into::into),
                 profiles: profiles.into(),
                 priority,
+                limits,
             }
         })
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    (usage(), usage()).prop_map(|(ingress, egress)| Limits { ingress, egress })
+}
+
+fn usage() -> impl Strategy<Value = Usage> {
+    let peak = any::<(u64, u32)>().prop_map(|(rate, burst)| Peak { rate, burst });
+    let bandwidth = (any::<(u64, u64)>(), option::of(peak))
+        .prop_map(|((rate, burst), peak)| Bandwidth { rate, burst, peak });
+    let packets = any::<(u32, u32)>().prop_map(|(rate, burst)| PacketRate { rate, burst });
+    (option::of(bandwidth), option::of(packets))
+        .prop_map(|(bandwidth, packets)| Usage { bandwidth, packets })
 }
 
 pub(crate) fn host() -> impl Strategy<Value = HostEndpoint> {

@@ -67,6 +67,7 @@ pub(crate) fn world(by: By, count: u32) -> (PolicyBook, Endpoint) {
         pending: None,
         profiles: Arc::new([]),
         priority: 0,
+        limits: Default::default(),
     };
     (book, endpoint)
 }

@@ -52,6 +52,7 @@ fn endpoint(key: &str, tiers: Vec<TierPolicies>, profiles: &[&str]) -> Endpoint 
         pending: None,
         profiles: profiles.iter().map(|key| PolicyKey::from(*key)).collect(),
         priority: 0,
+        limits: Default::default(),
     }
 }
 

@@ -1,9 +1,11 @@
 //! Endpoints as WorkloadEndpoint objects, in Calico's shape.
 
 use ipnet::IpNet;
-use margay_cni_api::{AddEndpoint, Attachment, AttachmentRef, HostPort, Orchestrator, Workload};
+use margay_cni_api::{
+    AddEndpoint, Attachment, AttachmentRef, Bandwidth, HostPort, Orchestrator, Workload,
+};
 use margay_resources::v3::{
-    Net, Protocol, WorkloadEndpoint, WorkloadEndpointPort, WorkloadEndpointSpec,
+    Net, Protocol, QosControls, WorkloadEndpoint, WorkloadEndpointPort, WorkloadEndpointSpec,
 };
 use margay_resources::{Kind, Resource};
 use serde_json::Value;
@@ -57,6 +59,7 @@ pub(super) fn build(node: &str, request: &AddEndpoint, wishes: &Wishes) -> Value
         mac: request.mac.to_string(),
         ports: request.host_ports.iter().map(port).collect(),
         allow_spoofed_source_prefixes: wishes.sources.iter().copied().map(Net::from).collect(),
+        qos_controls: qos_controls(request.bandwidth),
         ..WorkloadEndpointSpec::default()
     };
     let name = name(node, workload, &attachment.ifname);
@@ -72,6 +75,18 @@ pub(super) fn build(node: &str, request: &AddEndpoint, wishes: &Wishes) -> Value
             .into(),
     );
     Resource::WorkloadEndpoint(Box::new(object)).to_value()
+}
+
+/// What the runtime asked for; the Pod's annotations are looked at where the endpoint is compiled.
+fn qos_controls(bandwidth: Bandwidth) -> Option<QosControls> {
+    let controls = QosControls {
+        ingress_bandwidth: bandwidth.ingress_rate,
+        ingress_burst: bandwidth.ingress_burst,
+        egress_bandwidth: bandwidth.egress_rate,
+        egress_burst: bandwidth.egress_burst,
+        ..QosControls::default()
+    };
+    (bandwidth != Bandwidth::default()).then_some(controls)
 }
 
 fn port(mapped: &HostPort) -> WorkloadEndpointPort {

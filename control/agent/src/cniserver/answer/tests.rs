@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use margay_cni_api::{
-    AddEndpoint, AddressStatus, Allocate, Attachment, AttachmentRef, Call, CheckAddress,
+    AddEndpoint, AddressStatus, Allocate, Attachment, AttachmentRef, Bandwidth, Call, CheckAddress,
     CheckEndpoint, Client, CniError, Code, DelEndpoint, Families, GcAddresses, GcEndpoints,
     Orchestrator, PlanEndpoint, Readiness, Release, Status, Workload,
 };
@@ -179,6 +179,7 @@ fn endpoint(container: &str, name: &str) -> AddEndpoint {
         addresses: Vec::new(),
         mtu: 1450,
         host_ports: Vec::new(),
+        bandwidth: Bandwidth::default(),
         timeout_s: 0,
     }
 }

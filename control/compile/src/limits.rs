@@ -1,0 +1,71 @@
+//! What a pod may use of the network, as its node's dataplane is told.
+
+use margay_model::{Bandwidth, Limits, PacketRate, Peak, Usage};
+use margay_resources::qos::{DEFAULT_BURST, DEFAULT_PACKET_BURST};
+use margay_resources::v3::QosControls;
+
+/// Length of an Ethernet header, which the kernel's `tbf` counts.
+const ETHERNET: u64 = 14;
+
+/// The limits of an interface whose packets have `mtu` bytes at most.
+pub(crate) fn limits(controls: &QosControls, mtu: u16) -> Limits {
+    let frame = u64::from(mtu) + ETHERNET;
+    Limits {
+        ingress: Usage {
+            bandwidth: bandwidth(
+                (controls.ingress_bandwidth, controls.ingress_burst),
+                (controls.ingress_peakrate, controls.ingress_minburst.max(frame)),
+            ),
+            packets: packets(controls.ingress_packet_rate, controls.ingress_packet_burst),
+        },
+        egress: Usage {
+            bandwidth: bandwidth(
+                (controls.egress_bandwidth, controls.egress_burst),
+                (controls.egress_peakrate, controls.egress_minburst.max(frame)),
+            ),
+            packets: packets(controls.egress_packet_rate, controls.egress_packet_burst),
+        },
+    }
+}
+
+fn bandwidth((rate, burst): (u64, u64), (peakrate, minburst): (u64, u64)) -> Option<Bandwidth> {
+    let peak = Peak { rate: peakrate, burst: small(minburst) };
+    (rate != 0).then(|| Bandwidth {
+        rate,
+        burst: if burst == 0 { DEFAULT_BURST } else { burst },
+        peak: (peakrate != 0).then_some(peak),
+    })
+}
+
+fn packets(rate: u64, burst: u64) -> Option<PacketRate> {
+    let burst = if burst == 0 { DEFAULT_PACKET_BURST } else { burst };
+    (rate != 0).then(|| PacketRate { rate: small(rate), burst: small(burst) })
+}
+
+fn small(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_is_calicos_default() {
+        assert!(limits(&QosControls::default(), 1450).is_none());
+        let controls = QosControls {
+            ingress_bandwidth: 1000,
+            ingress_peakrate: 2000,
+            egress_packet_rate: 10,
+            ..QosControls::default()
+        };
+        let bandwidth =
+            Bandwidth { rate: 1000, burst: 4 << 30, peak: Some(Peak { rate: 2000, burst: 1464 }) };
+        let packets = PacketRate { rate: 10, burst: 5 };
+        let expected = Limits {
+            ingress: Usage { bandwidth: Some(bandwidth), packets: None },
+            egress: Usage { bandwidth: None, packets: Some(packets) },
+        };
+        assert_eq!(limits(&controls, 1450), expected);
+    }
+}

@@ -1,0 +1,54 @@
+//! Limits of workload endpoints.
+
+use margay_model::{Bandwidth, Limits, PacketRate, Peak, Usage};
+
+use crate::proto;
+
+impl From<&Limits> for proto::Limits {
+    fn from(limits: &Limits) -> Self {
+        Self { ingress: Some(limits.ingress.into()), egress: Some(limits.egress.into()) }
+    }
+}
+
+impl From<proto::Limits> for Limits {
+    fn from(limits: proto::Limits) -> Self {
+        let usage = |usage: Option<proto::Usage>| usage.map(Into::into).unwrap_or_default();
+        Self { ingress: usage(limits.ingress), egress: usage(limits.egress) }
+    }
+}
+
+impl From<Usage> for proto::Usage {
+    fn from(usage: Usage) -> Self {
+        Self {
+            bandwidth: usage.bandwidth.map(Into::into),
+            packets: usage
+                .packets
+                .map(|PacketRate { rate, burst }| proto::PacketRate { rate, burst }),
+        }
+    }
+}
+
+impl From<proto::Usage> for Usage {
+    fn from(usage: proto::Usage) -> Self {
+        Self {
+            bandwidth: usage.bandwidth.map(Into::into),
+            packets: usage
+                .packets
+                .map(|proto::PacketRate { rate, burst }| PacketRate { rate, burst }),
+        }
+    }
+}
+
+impl From<Bandwidth> for proto::Bandwidth {
+    fn from(bandwidth: Bandwidth) -> Self {
+        let Bandwidth { rate, burst, peak } = bandwidth;
+        Self { rate, burst, peak: peak.map(|Peak { rate, burst }| proto::Peak { rate, burst }) }
+    }
+}
+
+impl From<proto::Bandwidth> for Bandwidth {
+    fn from(bandwidth: proto::Bandwidth) -> Self {
+        let proto::Bandwidth { rate, burst, peak } = bandwidth;
+        Self { rate, burst, peak: peak.map(|proto::Peak { rate, burst }| Peak { rate, burst }) }
+    }
+}
