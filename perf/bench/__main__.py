@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import churn
+import flames
 import latency
 import machine
 import memory
@@ -22,7 +23,7 @@ from shell import precedence
 PERF = Path(__file__).resolve().parent.parent
 KINDS = (packets, tcp, latency, churn, restart, scale)
 SUITES = {kind.Suite.name: kind.Suite for kind in KINDS}
-ALL = [*SUITES, *memory.SUITES]
+ALL = [*SUITES, *memory.SUITES, "profile"]
 
 
 def arguments():
@@ -59,6 +60,18 @@ def main():
         measure(SUITES[name], chosen)
     for name in (name for name in chosen.suites if name in memory.SUITES):
         measure_in_memory(name)
+    if "profile" in chosen.suites:
+        measure_profile(chosen)
+
+
+def measure_profile(chosen):
+    """Draws flame graphs of a worker, and writes and prints the shares."""
+    description = machine.describe(PERF.parent)
+    with tempfile.TemporaryDirectory(prefix="margay-bench-") as scratch:
+        rows = flames.measure(Path(chosen.bin), scratch, chosen.seconds or 2)
+    command = "scripts/bench profile"
+    write({"suite": "profile", "machine": description, "command": command, "rows": rows})
+    print("\n".join(flames.table(rows)))
 
 
 def measure_in_memory(name):

@@ -16,6 +16,7 @@ from datetime import datetime
 
 import cluster
 from cluster import wait_until
+from shell import run
 
 # Policies, and services with their slices, beside what changes.
 MANY, A_FILE = 10_000, 100
@@ -46,7 +47,10 @@ def rows(change):
     ]
 
 
-CASES = [case for change in CHANGES for case in rows(change)]
+# Turns of the worker: receiving, deciding and sending a batch, and what is done between batches.
+MOST_TURNS = Case("while things change: 99.9 % of the worker's turns are shorter than", "µs")
+ALL_TURNS = Case("while things change: all of the worker's turns are shorter than", "µs")
+CASES = [*(case for change in CHANGES for case in rows(change)), MOST_TURNS, ALL_TURNS]
 
 
 class Suite(cluster.Suite):
@@ -80,6 +84,7 @@ class Suite(cluster.Suite):
 
     def measure(self, rounds, cases, progress):
         values = {case.name: {"margay": []} for case in CASES}
+        before = self.turns()
         for number in range(rounds):
             for change in CHANGES:
                 whole, ours = getattr(self, change)()
@@ -87,7 +92,19 @@ class Suite(cluster.Suite):
                     one = {"value": seconds * 1000}
                     values[case.name]["margay"].append(one)
                     progress(number, case, "margay", one)
+        turns = {below: count - before.get(below, 0) for below, count in self.turns().items()}
+        for case, share in ((MOST_TURNS, 0.999), (ALL_TURNS, 1.0)):
+            one = {"value": quantile(turns, share) / 1000, "turns": turns}
+            values[case.name]["margay"].append(one)
+            progress(0, case, "margay", one)
         return values
+
+    def turns(self):
+        """How many turns were shorter than so many nanoseconds, and not than the next fewer."""
+        control = f"unix:{self.rig.run / 'n1/margayd.sock'}"
+        command = [str(self.binaries / "margayctl"), "--dataplane", control, "-o", "json", "counters"]
+        told = json.loads(run([*command, "--cycles", "--seconds", "0"]))
+        return {turn["belowNs"]: turn["turns"] for turn in told["workers"][0]["turns"]}
 
     def policy(self):
         """A policy of `b` lets in another port."""
@@ -161,6 +178,16 @@ class Suite(cluster.Suite):
         for server in getattr(self, "servers", {}).values():
             server.close()
         super().down()
+
+
+def quantile(turns, share):
+    """The least bound, in nanoseconds, below which that share of the turns is."""
+    wanted, sum_ = share * sum(turns.values()), 0
+    for below, count in sorted(turns.items()):
+        sum_ += count
+        if sum_ >= wanted:
+            return below
+    return 0
 
 
 def drain(server):

@@ -8,6 +8,7 @@ exist at once in namespaces of their own, and what is not being measured sleeps.
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from dataclasses import dataclass
@@ -245,13 +246,16 @@ class Forwarder(Wired):
 
     def up(self):
         super().up()
-        command = [self.binary, "--in", "fpa", "--out", "fpb", "--cpu", str(DEVICE_CPU)]
-        self.process = start(["ip", "netns", "exec", f"{self.tag}-n", *command], self.log)
+        self.process = start(self.command(), self.log)
         wait_until(
-            f"the forwarder attaches its programs, see {self.log}",
-            lambda: all(self.attached(end) for end in ("fpa", "fpb")),
+            f"{self.name} attaches its programs",
+            lambda: all(self.attached(f"{self.tag[-1]}{pod}") for pod in ("pa", "pb")),
         )
         self.end()
+
+    def command(self):
+        inside = ["ip", "netns", "exec", f"{self.tag}-n", self.binary]
+        return [*inside, "--in", "fpa", "--out", "fpb", "--cpu", str(DEVICE_CPU)]
 
     def attached(self, end):
         return re.search(r"\bxdp\b", ip(f"-n {self.tag}-n link show {end}"))
@@ -268,6 +272,32 @@ class Forwarder(Wired):
 
     def end(self):
         self.process.send_signal(signal.SIGSTOP)
+
+
+class Testpmd(Forwarder):
+    """DPDK's forwarder over its own AF_XDP driver: what the bare forwarder is held against."""
+
+    name = "testpmd"
+    tag = "mgpd"
+
+    def __init__(self, scratch):
+        super().__init__("", scratch)
+        self.log = Path(scratch) / "testpmd.log"
+
+    @staticmethod
+    def there():
+        """Whether Debian's package dpdk-dev is installed; it is not asked for."""
+        return shutil.which("dpdk-testpmd") is not None
+
+    def command(self):
+        """Its main thread, on the generator's core, waits for a line that never comes."""
+        ends = [f"--vdev=net_af_xdp{number},iface=d{pod}" for number, pod in enumerate(("pa", "pb"))]
+        cores = f"-l {GENERATOR_CPU},{DEVICE_CPU} --main-lcore {GENERATOR_CPU}".split()
+        memory = "--no-huge -m 512 --no-pci --file-prefix margay-bench".split()
+        forwarding = "--forward-mode=io --auto-start --no-mlockall --nb-cores=1 --total-num-mbufs=32768".split()
+        # Not `ip netns exec`, which hides /sys/fs/bpf.
+        where = ["nsenter", f"--net=/run/netns/{self.tag}-n", "dpdk-testpmd"]
+        return [*where, *cores, *memory, *ends, "--", *forwarding]
 
 
 class Kernel(Wired):

@@ -6,7 +6,8 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
+
+from tools import installed, target
 
 # Counts instructions for the benches of that name.
 RUNNER = "gungraun-runner"
@@ -24,10 +25,10 @@ class Bench:
     figures: object
 
 
-def run(bench, scratch, arguments=()):
+def run(bench, tools, arguments=()):
     """Runs the target; gives what it printed."""
     command = ["cargo", "bench", "--quiet", "-p", bench.package, "--bench", bench.name]
-    environment = dict(os.environ, PATH=f"{scratch / 'bin'}:{os.environ['PATH']}")
+    environment = dict(os.environ, PATH=f"{tools}:{os.environ['PATH']}")
     print(f"{bench.package}: {bench.name}", flush=True)
     done = subprocess.run(
         [*command, "--", *arguments], env=environment, stdout=subprocess.PIPE, text=True, check=True
@@ -35,11 +36,11 @@ def run(bench, scratch, arguments=()):
     return done.stdout
 
 
-def times(bench, target, scratch):
+def times(bench, folder, tools):
     """What criterion measured: medians with an interval of 95 %."""
-    shutil.rmtree(target / "criterion", ignore_errors=True)
-    run(bench, scratch, ["--noplot"])
-    for path in sorted((target / "criterion").glob("**/new/estimates.json")):
+    shutil.rmtree(folder / "criterion", ignore_errors=True)
+    run(bench, tools, ["--noplot"])
+    for path in sorted((folder / "criterion").glob("**/new/estimates.json")):
         case = json.loads(path.with_name("benchmark.json").read_text(encoding="utf-8"))
         median = json.loads(path.read_text(encoding="utf-8"))["median"]
         interval = median["confidence_interval"]
@@ -54,12 +55,12 @@ def times(bench, target, scratch):
         yield {"case": case["full_id"], "unit": "s", "value": value, "low": low, "high": high}
 
 
-def instructions(bench, target, scratch):
+def instructions(bench, folder, tools):
     """What callgrind counted; a batch of the engine has 64 packets."""
-    shutil.rmtree(target / "gungraun" / bench.package, ignore_errors=True)
-    run(bench, scratch, ["--save-summary=json"])
+    shutil.rmtree(folder / "gungraun" / bench.package, ignore_errors=True)
+    run(bench, tools, ["--save-summary=json"])
     per = 64 if bench.package == "margay-engine" else 1
-    for path in sorted((target / "gungraun" / bench.package).glob("**/summary.json")):
+    for path in sorted((folder / "gungraun" / bench.package).glob("**/summary.json")):
         summary = json.loads(path.read_text(encoding="utf-8"))
         counted = summary["profiles"][0]["data"]["total"]["metrics"]
         value, cycles = (counted[event]["values"]["new"] / per for event in ("Ir", "EstimatedCycles"))
@@ -67,9 +68,9 @@ def instructions(bench, target, scratch):
         yield {"case": case, "unit": "instructions", "value": value, "estimated_cycles": cycles}
 
 
-def sizes(bench, _target, scratch):
+def sizes(bench, _folder, tools):
     """What a bench of bytes printed."""
-    for line in run(bench, scratch).splitlines():
+    for line in run(bench, tools).splitlines():
         if found := BYTES.match(line):
             yield {"case": found["case"], "unit": "bytes", "value": int(found["value"])}
 
@@ -90,7 +91,7 @@ SUITES = {
 }
 
 
-def install(target):
+def install():
     """The counter of instructions, in a folder of its own, which this gives.
 
     It has to be of the version that the benches are built with.
@@ -98,22 +99,18 @@ def install(target):
     command = ["cargo", "pkgid", "gungraun"]
     found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     version = found.stdout.strip().rpartition("@")[2]
-    scratch = target / f"{RUNNER}-{version}"
-    if not (scratch / "bin" / RUNNER).exists():
-        command = ["cargo", "install", "--quiet", "--root", str(scratch), "--version", version, RUNNER]
-        subprocess.run(command, check=True)
-    return scratch
+    return installed(RUNNER, version, RUNNER)
 
 
 def measure(suite):
     """The rows of a suite."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
+    folder = target()
     counts = any(bench.figures is instructions for bench in SUITES[suite])
-    scratch = install(target) if counts else target
+    tools = install() if counts else folder
     return [
         {"bench": f"{bench.package} {bench.name}", **row}
         for bench in SUITES[suite]
-        for row in bench.figures(bench, target, scratch)
+        for row in bench.figures(bench, folder, tools)
     ]
 
 

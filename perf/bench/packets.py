@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import suite
-from devices import GENERATOR_CPU, Forwarder, Kernel, Margay, SteeredKernel
+from devices import GENERATOR_CPU, Forwarder, Kernel, Margay, SteeredKernel, Testpmd
 from shell import measured
 from suite import WARM_UP
 
@@ -53,7 +53,13 @@ class Suite(suite.Suite):
         margays = [Margay(f"margay {kind}", kind, binaries, scratch) for kind in ("trunk", "native")]
         kernel = Kernel()
         yardsticks = [Forwarder(binaries, scratch), kernel, SteeredKernel(kernel)]
+        if Testpmd.there():
+            yardsticks.append(Testpmd(scratch))
         super().__init__(scratch, seconds, [*margays, *yardsticks])
+
+    def pairs(self):
+        """The yardstick itself is held against another's."""
+        return [*super().pairs(), ("forwarder", "testpmd")]
 
     def value(self, device, case):
         return self.tcp(device, case) if case.streams else self.packets(device, case)

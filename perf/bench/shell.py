@@ -61,16 +61,17 @@ def measured(command):
 
 
 def start(command, log):
-    """Starts a command with precedence; its words go to a file."""
+    """Starts a command with precedence, whose input stays silent; its words go to a file."""
     with open(log, "a", encoding="utf-8") as words:
         return subprocess.Popen(
-            command, stdout=words, stderr=words, preexec_fn=lambda: prefer(0)
+            command, stdin=subprocess.PIPE, stdout=words, stderr=words, preexec_fn=lambda: prefer(0)
         )
 
 
 def finish(process):
     """Ends a process that was started here."""
     process.terminate()
+    process.stdin.close()
     try:
         process.wait(5)
     except subprocess.TimeoutExpired:

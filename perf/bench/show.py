@@ -8,6 +8,7 @@ COLOURS = {
     "margay trunk": "#c8553d",
     "margay native": "#e5a04b",
     "forwarder": "#8a8f98",
+    "testpmd": "#c3c7cc",
     "kernel": "#3f6c8f",
     "kernel rps": "#8fb3cc",
 }

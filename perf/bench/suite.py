@@ -104,6 +104,10 @@ class Suite:
         """Rows of medians and ratios."""
         return [self.row(case, values[case.name]) for case in cases]
 
+    def pairs(self):
+        """Whose ratios to whom the table has."""
+        return [(ours, theirs) for ours in self.ours for theirs in self.yardsticks]
+
     def row(self, case, rounds):
         return self.row_of(case.name, case.unit, rounds)
 
@@ -111,8 +115,7 @@ class Suite:
         measured_ = {name: [value["value"] for value in all_] for name, all_ in rounds.items()}
         ratios = [
             {"of": ours, "to": theirs, **figures.ratio(measured_[ours], measured_[theirs])}
-            for ours in self.ours
-            for theirs in self.yardsticks
+            for ours, theirs in self.pairs()
             if ours in measured_ and theirs in measured_
         ]
         return {

@@ -1,0 +1,117 @@
+"""The suite `profile`: where a worker's time goes at saturation, as flame graphs and in shares."""
+
+import json
+import re
+import subprocess
+import time
+from pathlib import Path
+
+from devices import GENERATOR_CPU, Margay
+from shell import measured, precedence, run, start
+from tools import installed
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+KINDS = ("trunk", "native")
+# Renders what perf has seen.
+INFERNO = ("inferno", "0.12.8")
+HERTZ = 499
+# Frames of the kernel end with this.
+KERNEL = "_[k]"
+# By the first of these that is found: of the kernel anywhere in a stack, of ours in its leaf.
+KERNEL_PARTS = {
+    "kernel: AF_XDP sends, a copied skb for each frame, as far as the receiver's NAPI": "sys_sendto",
+    "kernel: waiting and waking": "epoll_",
+    "kernel: the rest": "",
+}
+PARTS = {
+    "engine, tables, wire: parse, decide, rewrite": r"margay_(engine|tables|wire)::",
+    "xsk: rings and frames": r"margay_xsk::",
+    "worker: the loop, fates, counters": r"margay_worker::",
+    "libraries": r"",
+}
+
+
+def measure(binaries, scratch, seconds):
+    """Rows of shares by part, for each kind of pod ports; writes the pictures."""
+    tools = installed(*INFERNO, "inferno-flamegraph", "--no-default-features", "--features", "cli")
+    rows = []
+    for kind in KINDS:
+        device = Margay(f"margay {kind}", kind, binaries, scratch)
+        device.down()
+        try:
+            with precedence():
+                device.up()
+                folded, stages = record(device, binaries, Path(scratch), tools, seconds)
+        finally:
+            device.down()
+        picture(folded, kind, tools)
+        rows += [{"case": f"{kind}: {part}", "unit": "%", "value": share}
+                 for part, share in shares(folded).items()]
+        rows.append({"case": f"{kind}: by stage", "unit": "cycles", "stages": stages})
+    return rows
+
+
+def record(device, binaries, scratch, tools, seconds):
+    """Stacks of the worker's thread under load, one a line with its count, and cycles by stage."""
+    ends = device.ends("local")
+    words = [binaries / "margay-pktgen", "send", "--cpu", GENERATOR_CPU, "--flows", 64]
+    words += ["--interface", "eth0", "--netns", ends.netns, "--src", ends.src, "--dst", ends.dst]
+    words += ["--dst-mac", ends.dst_mac, "--sink-interface", ends.sink_interface]
+    words += ["--sink-netns", ends.sink_netns, "--sink-xdp", ends.sink_xdp]
+    words += ["--seconds", 3 * seconds + 4]
+    load = start([str(word) for word in words], scratch / "pktgen.log")
+    try:
+        time.sleep(1)
+        control = f"unix:{device.run / 'n1/margayd.sock'}"
+        told = run([str(binaries / "margayctl"), "--dataplane", control, *"counters -o json --cycles".split()])
+        data = scratch / "perf.data"
+        command = f"perf record -q -e cpu-clock -F {HERTZ} --call-graph dwarf,8192 -t {worker(device)}"
+        measured([*command.split(), "-o", str(data), "--", "sleep", str(2 * seconds)])
+    finally:
+        load.terminate()
+        load.wait()
+    seen = run(["perf", "script", "-i", str(data), "--no-inline"])
+    folded = run([str(tools / "inferno-collapse-perf"), "--kernel"], input=seen)
+    return folded, json.loads(told)["workers"][0]["stages"]
+
+
+def worker(device):
+    """The thread of n1's only worker."""
+    pid = int((device.run / "n1/daemon.pid").read_text(encoding="ascii"))
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        if (task / "comm").read_text(encoding="ascii").startswith("margay-worker"):
+            return task.name
+    raise RuntimeError("margayd has no worker")
+
+
+def picture(folded, kind, tools):
+    title = f"margay {kind}: a worker at saturation, pod to pod, 60 bytes, 64 flows"
+    command = [str(tools / "inferno-flamegraph"), "--title", title, "--hash", "--countname", "ns"]
+    drawn = subprocess.run(command, input=folded, capture_output=True, text=True, check=True)
+    (RESULTS / f"profile-{kind}.svg").write_text(drawn.stdout, encoding="utf-8")
+
+
+def shares(folded):
+    """Percent of all samples by part."""
+    sums = dict.fromkeys([*KERNEL_PARTS, *PARTS], 0)
+    for line in folded.splitlines():
+        stack, _, count = line.rpartition(" ")
+        sums[part(stack)] += int(count)
+    total = sum(sums.values()) or 1
+    return {name: round(100 * count / total, 2) for name, count in sums.items()}
+
+
+def part(stack):
+    """Whose a stack is."""
+    if stack.endswith(KERNEL):
+        return next(name for name, words in KERNEL_PARTS.items() if words in stack)
+    leaf = stack.rsplit(";", 1)[-1]
+    return next(name for name, words in PARTS.items() if re.search(words, leaf))
+
+
+def table(rows):
+    """Lines of a Markdown table."""
+    yield "| part | share |"
+    yield "|---|---:|"
+    for row in (row for row in rows if row["unit"] == "%"):
+        yield f"| {row['case']} | {row['value']:.1f} % |"
