@@ -9,7 +9,7 @@ import time
 
 import pytest
 from rig import wait_until
-from scapy.all import ICMP, IP, TCP, UDP, Ether, Raw
+from scapy.all import ICMP, IP, TCP, UDP, Dot1Q, Ether, Raw, fragment
 from scapy.layers.vxlan import VXLAN
 from whoami import Answer, Whoami
 
@@ -314,6 +314,27 @@ def test_tunnel_packets_of_strangers_and_odd_ones_are_dropped_and_counted(rig, w
             ), reason
 
 
+def heard_in_a(rig, packets):
+    """Sends packets to n1; the datagram that pod a then hears at port 9."""
+    with rig.inside("a"):
+        pod = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with contextlib.closing(pod), wire(rig) as raw:
+        pod.bind((rig.pods["a"][V4], 9))
+        pod.settimeout(2)
+        for packet in packets:
+            raw.send(frame(rig, packet))
+        return pod.recv(9000)
+
+
+def test_a_tag_within_vxlan_is_malformed(rig, who):
+    """RFC 7348 §6.1: a frame with an inner VLAN tag is discarded."""
+    packet = vxlan(rig, IP(src=UNDERLAY[V4], dst=N1[V4]), IP(src=POD[V4], dst=rig.pods["a"][V4]))
+    inner = packet[VXLAN].payload
+    inner.payload = Dot1Q(vlan=5) / inner.payload
+    with wire(rig) as raw:
+        assert dropped(rig, "tunnel_malformed", lambda: raw.send(frame(rig, packet))) == 1
+
+
 def become_ipip(rig, who):
     """IPIP instead of VXLAN, while everything runs."""
     if getattr(who, "ipip", False):
@@ -346,6 +367,14 @@ def test_scapys_ipip_talks_with_a_pod(rig, who):
         assert bytes(said[UDP].payload) == b"a %s 4001 hello" % POD[V4].encode()
         packets = decoded(rig, file, f"ip.src == {N1[V4]}", "ip.proto", "ip.ttl", "ip.flags.df")
         assert len(packets) >= 3 and all(packet.ip_proto == "4" for packet in packets)
+
+
+def test_ipip_that_was_cut_on_the_way_is_put_together_first(rig, who):
+    become_ipip(rig, who)
+    data = bytes(range(256)) * 5
+    inner = IP(src=POD[V4], dst=rig.pods["a"][V4]) / UDP(sport=1, dport=9) / Raw(data)
+    pieces = fragment(IP(src=UNDERLAY[V4], dst=N1[V4], id=9) / inner, 500)
+    assert len(pieces) == 3 and heard_in_a(rig, pieces) == data
 
 
 def test_ipip_of_an_unknown_peer_is_dropped_and_counted(rig, who):
