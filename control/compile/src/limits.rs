@@ -1,8 +1,8 @@
 //! What a pod may use of the network, as its node's dataplane is told.
 
-use margay_model::{Bandwidth, Limits, PacketRate, Peak, Usage};
+use margay_model::{Bandwidth, Dscp, Limits, PacketRate, Peak, Usage};
 use margay_resources::qos::{DEFAULT_BURST, DEFAULT_PACKET_BURST};
-use margay_resources::v3::QosControls;
+use margay_resources::v3::{self, QosControls};
 
 /// Length of an Ethernet header, which the kernel's `tbf` counts.
 const ETHERNET: u64 = 14;
@@ -25,6 +25,7 @@ pub(crate) fn limits(controls: &QosControls, mtu: u16) -> Limits {
             ),
             packets: packets(controls.egress_packet_rate, controls.egress_packet_burst),
         },
+        dscp: controls.dscp.as_ref().and_then(v3::Dscp::number).and_then(Dscp::new),
     }
 }
 
@@ -65,6 +66,7 @@ mod tests {
         let expected = Limits {
             ingress: Usage { bandwidth: Some(bandwidth), packets: None },
             egress: Usage { bandwidth: None, packets: Some(packets) },
+            dscp: None,
         };
         assert_eq!(limits(&controls, 1450), expected);
     }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::quantity::quantity;
-use crate::v3::QosControls;
+use crate::v3::{Dscp, QosControls};
 
 /// Prefix of Calico's annotations.
 const CALICO: &str = "qos.projectcalico.org/";
@@ -61,6 +61,16 @@ pub enum QosError {
         annotation: String,
         /// The one that is missing.
         other: String,
+    },
+    /// No code point.
+    #[error(
+        "annotation {annotation}: {text:?} is neither 0 to 63 nor a name such as EF, AF11 or CS1; nothing is marked"
+    )]
+    NoDscp {
+        /// The annotation.
+        annotation: String,
+        /// What it says.
+        text: String,
     },
     /// A peak rate that is none.
     #[error("annotation {annotation}: must be larger than {CALICO}{other}; it is ignored")]
@@ -136,6 +146,7 @@ pub fn read(
         egress_packet_rate: egress.packet_rate,
         ingress_packet_burst: ingress.packet_burst,
         egress_packet_burst: egress.packet_burst,
+        dscp: reader.dscp(runtime),
         ..runtime.clone()
     };
     (controls, reader.errors)
@@ -179,6 +190,19 @@ impl Reader<'_> {
         *value.1 = 0;
         let annotation = format!("{CALICO}{direction}{}", value.0);
         self.errors.push(QosError::Alone { annotation, other: format!("{direction}{}", other.0) });
+    }
+
+    fn dscp(&mut self, runtime: &QosControls) -> Option<Dscp> {
+        let annotation = format!("{CALICO}dscp");
+        let Some(text) = self.annotations.get(&annotation).cloned() else {
+            return runtime.dscp.clone();
+        };
+        let dscp = Dscp::Name(text.clone());
+        if dscp.number().is_none() {
+            self.errors.push(QosError::NoDscp { annotation, text });
+            return None;
+        }
+        Some(dscp)
     }
 
     fn own(&mut self, direction: &str, what: &str, bounds: &Bounds) -> Option<u64> {

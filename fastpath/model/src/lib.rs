@@ -34,7 +34,7 @@ pub mod reason;
 pub use domain::{DomainError, DomainName, DomainPattern};
 pub use endpoint::{Endpoint, EndpointKey};
 pub use host::{Failsafe, HostEndpoint, HostInterface, HostKey};
-pub use limit::{Bandwidth, Limits, PacketRate, Peak, Usage};
+pub use limit::{Bandwidth, Dscp, Limits, PacketRate, Peak, Usage};
 pub use node::{DnsServer, DnsSettings, Encap, LocalNode, Mac, Pool, RemoteNode, Settings};
 pub use policy::{DefaultAction, Policy, PolicyKey, TierPolicies};
 pub use reason::{DnsReading, DropReason, PuntReason};

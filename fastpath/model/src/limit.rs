@@ -1,4 +1,4 @@
-//! What a pod may use of the network, in either direction.
+//! What a pod may use of the network, in either direction, and how its packets are marked.
 
 /// A pod's limits; by default none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -7,7 +7,13 @@ pub struct Limits {
     pub ingress: Usage,
     /// Of what the pod sends.
     pub egress: Usage,
+    /// What packets are marked with that the pod sends out of the cluster.
+    pub dscp: Option<Dscp>,
 }
+
+/// A differentiated services code point (RFC 2474), 0–63.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dscp(u8);
 
 /// The limits of one direction; `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +52,23 @@ pub struct PacketRate {
     pub rate: u32,
     /// Packets that may pass at once after a pause.
     pub burst: u32,
+}
+
+// === impl Dscp ===
+
+impl Dscp {
+    /// The largest.
+    pub const MAX: u8 = 63;
+
+    /// The code point with this number, if there is one.
+    pub const fn new(number: u8) -> Option<Self> {
+        if number <= Self::MAX { Some(Self(number)) } else { None }
+    }
+
+    /// Its number.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
 }
 
 // === impl Limits ===

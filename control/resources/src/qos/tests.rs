@@ -123,3 +123,24 @@ fn only_what_is_read_is_about_it() {
         assert!(!is_about(name), "{name}");
     }
 }
+
+#[test]
+fn code_points_have_names_and_numbers() {
+    let number = |text: &str| {
+        let (controls, errors) = calico(&[("dscp", text)]);
+        assert_eq!(controls.dscp.is_none(), errors.len() == 1, "{text}");
+        controls.dscp.and_then(|dscp| dscp.number())
+    };
+    for (text, expected) in
+        [("EF", 46), ("ef", 46), ("AF43", 38), ("cs6", 48), ("DF", 0), ("63", 63)]
+    {
+        assert_eq!(number(text), Some(expected), "{text}");
+    }
+    for text in ["64", "-1", "CS7", "fast", ""] {
+        assert_eq!(number(text), None, "{text}");
+    }
+    let read = |json| serde_json::from_value::<Dscp>(json).unwrap();
+    assert_eq!(read(serde_json::json!(12)).number(), Some(12));
+    assert_eq!(read(serde_json::json!("AF12")).number(), Some(12));
+    assert_eq!(read(serde_json::json!(64)).number(), None);
+}

@@ -1,7 +1,6 @@
 //! What a workload may use of the network.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::object::is_default;
 
@@ -51,7 +50,59 @@ pub struct QosControls {
     /// Connections from the workload, kept as it is.
     #[serde(skip_serializing_if = "is_default")]
     pub egress_max_connections: u64,
-    /// DSCP of what leaves the cluster, kept as it is.
+    /// What packets to outside of the cluster are marked with.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dscp: Option<Value>,
+    pub dscp: Option<Dscp>,
+}
+
+/// A differentiated services code point, by number or by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Dscp {
+    /// 0–63.
+    Number(u8),
+    /// A name such as `EF`, or a number as text.
+    Name(String),
+}
+
+/// The names (RFC 2474, RFC 2597, RFC 3246) and their numbers, as Calico has them.
+const NAMES: &[(&str, u8)] = &[
+    ("DF", 0),
+    ("EF", 46),
+    ("AF11", 10),
+    ("AF12", 12),
+    ("AF13", 14),
+    ("AF21", 18),
+    ("AF22", 20),
+    ("AF23", 22),
+    ("AF31", 26),
+    ("AF32", 28),
+    ("AF33", 30),
+    ("AF41", 34),
+    ("AF42", 36),
+    ("AF43", 38),
+    ("CS0", 0),
+    ("CS1", 8),
+    ("CS2", 16),
+    ("CS3", 24),
+    ("CS4", 32),
+    ("CS5", 40),
+    ("CS6", 48),
+];
+
+// === impl Dscp ===
+
+impl Dscp {
+    /// Its number; `None` where the name or the number is none.
+    pub fn number(&self) -> Option<u8> {
+        let number = match self {
+            Self::Number(number) => *number,
+            Self::Name(name) => {
+                let name = name.trim();
+                let known = NAMES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+                known.map(|(_, number)| *number).or_else(|| name.parse().ok())?
+            }
+        };
+        (number <= 63).then_some(number)
+    }
 }

@@ -1,5 +1,5 @@
 //! Arrives: a packet that is about to leave for its next hop, where some pod of the node has limits.
-//! Leaves: when it may go.
+//! Leaves: when it may go, and marked as its pod wants it.
 //!
 //! Only what would be forwarded uses up a limit, and uses it up once, whichever detours it took. A
 //! packet between two limited pods waits for the stricter of both; refused by one it has cost the
@@ -10,10 +10,14 @@
 use std::ops::ControlFlow::{self, Continue};
 
 use margay_model::DropReason;
-use margay_wire::ethernet;
+use margay_tables::addr::Addr;
+use margay_tables::flow::FlowRef;
+use margay_wire::ipv4::Ipv4;
+use margay_wire::ipv6::Ipv6;
+use margay_wire::{at_mut, ethernet};
 
 use super::parse::dropped;
-use crate::batch::{Fate, Packet};
+use crate::batch::{Fate, Frame, Packet};
 use crate::bucket::Bucket;
 use crate::snapshot::{Adjacency, Buckets, PortId, Snapshot};
 
@@ -70,6 +74,34 @@ type Asked<'m> = (Option<&'m Bucket>, u64, DropReason);
 fn asked<'m>(all: &[[Asked<'m>; 2]; 3]) -> impl Iterator<Item = (&'m Bucket, u64, DropReason)> {
     let all = all.iter().flatten();
     all.filter_map(|(bucket, amount, reason)| Some(((*bucket)?, *amount, *reason)))
+}
+
+/// Marks a packet that a pod sends out of the cluster: not to a pool's addresses, nor to a node's. What
+/// is put around the packet afterwards takes the mark over (RFC 2983 §3.1, uniform model).
+pub(super) fn mark(snapshot: &Snapshot, frame: &mut Frame<'_>, packet: &Packet, flow: FlowRef<'_>) {
+    if let Some(dscp) = snapshot.limits_of(packet.port).and_then(|limits| limits.dscp)
+        && is_outside(snapshot, flow.rewrite().dst)
+    {
+        set_dscp(frame, packet.tuple.is_v4(), dscp.get());
+    }
+}
+
+fn is_outside(snapshot: &Snapshot, dst: Addr) -> bool {
+    !snapshot.pool(dst).pooled && !snapshot.is_own(dst) && !snapshot.tunnel_peers.contains_key(&dst)
+}
+
+/// Sets the code point and leaves ECN as it is (RFC 2474 §3).
+fn set_dscp(frame: &mut Frame<'_>, v4: bool, dscp: u8) {
+    let class = |old: u8| dscp << 2 | old & 0b11;
+    let bytes = frame.bytes_mut();
+    // Parse has checked that there is a header.
+    if v4 {
+        if let Some(mut ip) = at_mut(bytes, ethernet::LEN).map(Ipv4) {
+            ip.set_traffic_class(class(ip.traffic_class()));
+        }
+    } else if let Some(mut ip) = at_mut(bytes, ethernet::LEN).map(Ipv6) {
+        ip.set_traffic_class(class(ip.traffic_class()));
+    }
 }
 
 /// Where a packet goes that may leave after so many nanoseconds.

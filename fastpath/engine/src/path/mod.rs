@@ -151,9 +151,12 @@ fn tracked(
     };
     // Errors quote the packet as it came: they are found before anything is written.
     let too_big = checks(hop, frame, packet, keep_ttl)?;
-    // What is refused has not been here, as far as the connection knows.
-    let delay =
-        if snapshot.limited() { limit::limit(snapshot, engine.fine, packet, hop)? } else { 0 };
+    let mut delay = 0;
+    if snapshot.limited() {
+        // What is refused has not been here, as far as the connection knows.
+        delay = limit::limit(snapshot, engine.fine, packet, hop)?;
+        limit::mark(snapshot, frame, packet, flow);
+    }
     advance(engine, flow, hop, packet, known);
     if snapshot.settings.clamp_mss {
         clamp(hop, frame, packet);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use margay_model::{Bandwidth, Limits, Usage};
+use margay_model::{Bandwidth, Dscp, Limits, Usage};
 
 use super::Workload;
 use super::port::PortId;
@@ -16,6 +16,8 @@ pub(crate) struct PortLimits {
     pub(crate) ingress: Buckets,
     /// What the pod sends.
     pub(crate) egress: Buckets,
+    /// What its packets to outside are marked with.
+    pub(crate) dscp: Option<Dscp>,
 }
 
 /// The buckets of one direction.
@@ -62,7 +64,7 @@ impl Keep {
 
 impl From<&Limits> for PortLimits {
     fn from(limits: &Limits) -> Self {
-        Self { ingress: limits.ingress.into(), egress: limits.egress.into() }
+        Self { ingress: limits.ingress.into(), egress: limits.egress.into(), dscp: limits.dscp }
     }
 }
 

@@ -194,3 +194,41 @@ fn packets_of_the_slow_path_count_once_and_when_they_leave() {
     let again = node.again(ingress(A), frame_from(A, &packet), false);
     assert_eq!(again.fate, Fate::Drop(DropReason::PacketRate));
 }
+
+#[test]
+fn what_a_pod_sends_out_of_the_cluster_is_marked_and_nothing_else() {
+    let mut node = Node::default();
+    let dscp = margay_model::Dscp::new(46).unwrap();
+    node.change(|state| {
+        serve(state, service("web", 6, "10.96.0.10:80", &["198.51.100.9:8080"]));
+        limit(state, "a", |limits| limits.dscp = Some(dscp));
+    });
+    let class = |frame: &[u8], v4: bool| match v4 {
+        true => frame[15],
+        false => frame[14] << 4 | frame[15] >> 4,
+    };
+    // ECN stays as it was; sums are looked at where a frame leaves.
+    for (dst, port, marked) in [
+        ("198.51.100.9:80", WIRE, true),
+        ("10.96.0.10:80", WIRE, true),
+        ("10.65.0.3:80", B, false),
+        ("10.65.1.5:80", WIRE, false),
+        ("192.0.2.1:80", HOST, false),
+        ("192.0.2.2:80", WIRE, false),
+        ("[2001:db8:9::9]:80", WIRE, true),
+        ("[fd00:65::3]:80", B, false),
+    ] {
+        let v4 = !dst.starts_with('[');
+        let src = at(pods(v4)[0], 4000);
+        let frame = node.send(A, &tcp(&src, dst, SYN).class(0b01)).by(port);
+        assert_eq!(class(&frame, v4), if marked { 46 << 2 | 0b01 } else { 0b01 }, "{dst}");
+    }
+    // Answers of the pod too, and nobody else's packets.
+    let asked = tcp("198.51.100.9:4000", "10.65.0.2:80", SYN);
+    let at_pod = node.send(WIRE, &asked).by(A);
+    assert_eq!(class(&at_pod, true), 0);
+    let answer = node.send(A, &tcp("10.65.0.2:80", "198.51.100.9:4000", SYN | ACK)).by(WIRE);
+    assert_eq!(class(&answer, true), 46 << 2);
+    let of_b = node.send(B, &tcp("10.65.0.3:4000", "198.51.100.9:80", SYN)).by(WIRE);
+    assert_eq!(class(&of_b, true), 0);
+}

@@ -1,6 +1,6 @@
 //! Workload endpoints.
 
-use margay_model::{Endpoint, PolicyKey, TierPolicies};
+use margay_model::{Endpoint, Limits, PolicyKey, TierPolicies};
 
 use crate::bytes::{addresses, each, from_addresses, mac, messages, names, small, strings};
 use crate::error::{At, FieldError};
@@ -39,7 +39,11 @@ impl TryFrom<proto::Endpoint> for Endpoint {
             tiers: each::<_, TierPolicies>(endpoint.tiers, "tiers")?.into(),
             profiles: names::<PolicyKey>(endpoint.profiles).into(),
             priority: endpoint.priority,
-            limits: endpoint.limits.map(Into::into).unwrap_or_default(),
+            limits: (endpoint.limits)
+                .map(Limits::try_from)
+                .transpose()
+                .at("limits")?
+                .unwrap_or_default(),
             pending: (endpoint.pending)
                 .map(|pending| each::<_, TierPolicies>(pending.tiers, "tiers"))
                 .transpose()

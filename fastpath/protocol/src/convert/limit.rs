@@ -1,20 +1,36 @@
 //! Limits of workload endpoints.
 
-use margay_model::{Bandwidth, Limits, PacketRate, Peak, Usage};
+use margay_model::{Bandwidth, Dscp, Limits, PacketRate, Peak, Usage};
 
+use crate::error::{At, FieldError, Problem};
 use crate::proto;
 
 impl From<&Limits> for proto::Limits {
     fn from(limits: &Limits) -> Self {
-        Self { ingress: Some(limits.ingress.into()), egress: Some(limits.egress.into()) }
+        Self {
+            ingress: Some(limits.ingress.into()),
+            egress: Some(limits.egress.into()),
+            dscp: limits.dscp.map(|dscp| dscp.get().into()),
+        }
     }
 }
 
-impl From<proto::Limits> for Limits {
-    fn from(limits: proto::Limits) -> Self {
+impl TryFrom<proto::Limits> for Limits {
+    type Error = FieldError;
+
+    fn try_from(limits: proto::Limits) -> Result<Self, FieldError> {
         let usage = |usage: Option<proto::Usage>| usage.map(Into::into).unwrap_or_default();
-        Self { ingress: usage(limits.ingress), egress: usage(limits.egress) }
+        Ok(Self {
+            ingress: usage(limits.ingress),
+            egress: usage(limits.egress),
+            dscp: limits.dscp.map(dscp).transpose().at("dscp")?,
+        })
     }
+}
+
+fn dscp(number: u32) -> Result<Dscp, Problem> {
+    let too_large = Problem::TooLarge { value: number.into(), max: Dscp::MAX.into() };
+    u8::try_from(number).ok().and_then(Dscp::new).ok_or(too_large)
 }
 
 impl From<Usage> for proto::Usage {

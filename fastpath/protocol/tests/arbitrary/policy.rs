@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use margay_model::{
-    Action, AddressSet, Bandwidth, DefaultAction, Endpoint, EntityMatch, HostEndpoint,
+    Action, AddressSet, Bandwidth, DefaultAction, Dscp, Endpoint, EntityMatch, HostEndpoint,
     HostInterface, IcmpMatch, IpVersion, Limits, Member, PacketRate, Peak, Policy, Rule,
     TierPolicies, Usage,
 };
@@ -119,7 +119,8 @@ pub(crate) fn endpoint() -> impl Strategy<Value = Endpoint> {
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
-    (usage(), usage()).prop_map(|(ingress, egress)| Limits { ingress, egress })
+    let dscp = option::of((0..=Dscp::MAX).prop_map(|n| Dscp::new(n).expect("in range")));
+    (usage(), usage(), dscp).prop_map(|(ingress, egress, dscp)| Limits { ingress, egress, dscp })
 }
 
 fn usage() -> impl Strategy<Value = Usage> {
