@@ -136,6 +136,7 @@ fn again(
     }
     engine.counters.stale.add(1);
     let mut way = Way { to: rewritten(flow, &packet.tuple), ..Way::new(packet) };
+    way.src_pod = miss::source_pod(snapshot, packet)?;
     miss::route(snapshot, packet, &mut way)?;
     let judged = judged(snapshot, packet, flow, &way);
     note_change(engine, snapshot, flow, &judged);

@@ -400,3 +400,20 @@ fn a_repeated_syn_goes_where_the_first_one_went_whatever_has_changed() {
     assert_eq!(node.send(A, &syn).by(B), first);
     assert_eq!(node.connections(), 1);
 }
+
+#[test]
+fn nobody_is_refused_in_the_name_of_a_pod_that_has_asked_nothing() {
+    let external = Service {
+        external_ips: vec![ip("198.18.0.1")],
+        ..service("s", 6, "10.96.0.10:80", &["10.65.0.3:80"])
+    };
+    let nobody = service("n", 6, "10.96.0.11:80", &[]);
+    let mut node = with([external, nobody]);
+    for (to, from) in [
+        ("198.18.0.1:81", "10.65.0.2:1"),
+        ("10.96.0.11:80", "10.65.0.2:1"),
+        ("198.18.0.1:81", "192.0.2.1:1"),
+    ] {
+        node.send(WIRE, &tcp(from, to, SYN)).dropped(DropReason::Spoof);
+    }
+}

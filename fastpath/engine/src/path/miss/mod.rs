@@ -23,7 +23,7 @@ pub(crate) use compile::compile_denial;
 pub(crate) use dnat::is_service;
 pub(crate) use host::{Refusal, arrival, departure, is_nodes, judge_pre_dnat, passed, untracked};
 pub(crate) use policy::{Denial, Met, facts, judge, log};
-pub(crate) use route::{find, route};
+pub(crate) use route::{find, route, source_pod};
 
 /// What the stages learn and choose for one packet.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +79,8 @@ pub(crate) fn miss<'t>(
         return dropped(DropReason::InvalidState);
     }
     let mut way = Way::new(packet);
+    // Who lies about its address is told nothing, and nobody is told on its behalf.
+    way.src_pod = source_pod(snapshot, packet)?;
     // A host endpoint may say what is asked of services at all.
     host::pre_dnat(engine, snapshot, packet, &mut way)?;
     // Services first: everything behind judges what the packet is really meant for.

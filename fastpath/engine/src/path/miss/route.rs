@@ -1,4 +1,5 @@
-//! Arrives: a packet with its final destination. Leaves: its next hop, and the pods at both ends.
+//! Arrives: a packet with its final destination. Leaves: its next hop, and the pod at its end; before
+//! all else, the pod that sent it.
 //!
 //! Drops: no_service, spoof (the wire claims a local pod's address), martian (the kernel sends out what
 //! is for the node itself). Punts: unreachable.
@@ -14,7 +15,6 @@ use crate::snapshot::{AdjacencyId, Place, Port, PortKind, Snapshot};
 
 /// Finds where the packet goes and whom it concerns.
 pub(crate) fn route(snapshot: &Snapshot, packet: &Packet, way: &mut Way) -> ControlFlow<Fate> {
-    way.src_pod = source_pod(snapshot, packet)?;
     // Its answer would pass for an answer of the node's that a host endpoint had allowed.
     if packet.departs.is_some() && matches!(snapshot.place(packet.tuple.dst), Some(Place::Host)) {
         return dropped(DropReason::Martian);
@@ -91,7 +91,7 @@ fn kernels(snapshot: &Snapshot, packet: &Packet, way: &mut Way) -> bool {
 
 /// The local pod that sent the packet. What comes from elsewhere and carries a local pod's address
 /// is a lie.
-fn source_pod(snapshot: &Snapshot, packet: &Packet) -> ControlFlow<Fate, Option<u32>> {
+pub(crate) fn source_pod(snapshot: &Snapshot, packet: &Packet) -> ControlFlow<Fate, Option<u32>> {
     if packet.side == Side::Pod {
         let kind = snapshot.port(packet.port).map(|port| port.kind);
         let Some(PortKind::Pod(index)) = kind else { return dropped(DropReason::UnknownPort) };
