@@ -31,7 +31,8 @@ def arguments():
     suites = f"{', '.join(ALL)}; all of them by default"
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=suites)
     parser.add_argument("--rounds", type=int, help="of every measurement (default 5, of some 3)")
-    parser.add_argument("--seconds", type=float, help="of each measurement (default 2, of latency 1)")
+    of_each = "of each measurement (default 2, of latency 1)"
+    parser.add_argument("--seconds", type=float, help=of_each)
     parser.add_argument("--case", default="", help="only cases whose names contain this")
     parser.add_argument("--bin", default=PERF.parent / "target/release", help=argparse.SUPPRESS)
     parsed = parser.parse_args()

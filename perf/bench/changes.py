@@ -1,7 +1,8 @@
 """How soon one changed policy, endpoint or service is in force among ten thousand.
 
-It is when the first packet is judged by it. What passes between the rename of its file and the agent's
-beginning to compile is the datastore's time; the rest is Margay's, a packet every 0.3 ms included.
+It is when the first packet is judged by it. What passes between the rename of its file and the
+agent's beginning to compile is the datastore's time; the rest is Margay's, a packet every 0.3 ms
+included.
 """
 
 import contextlib
@@ -102,8 +103,8 @@ class Suite(cluster.Suite):
     def turns(self):
         """How many turns were shorter than so many nanoseconds, and not than the next fewer."""
         control = f"unix:{self.rig.run / 'n1/margayd.sock'}"
-        command = [str(self.binaries / "margayctl"), "--dataplane", control, "-o", "json", "counters"]
-        told = json.loads(run([*command, "--cycles", "--seconds", "0"]))
+        command = f"{self.binaries}/margayctl --dataplane {control} -o json counters"
+        told = json.loads(run([*command.split(), "--cycles", "--seconds", "0"]))
         return {turn["belowNs"]: turn["turns"] for turn in told["workers"][0]["turns"]}
 
     def policy(self):
@@ -128,8 +129,10 @@ class Suite(cluster.Suite):
         return self.change("one", before, after, SERVICE, OPEN, ("c", OPEN))
 
     def change(self, name, before, after, address, port, arrives):
-        """Seconds from the rename of a document's file, and from the agent's beginning, to the first
-        packet that arrives where it did not before."""
+        """Seconds to the first packet that arrives where none did before.
+
+        From the rename of a document's file, and from the agent's beginning to compile.
+        """
         store, server = self.rig.store, self.servers[arrives]
         store.write(name, before)
         time.sleep(0.7)

@@ -1,4 +1,4 @@
-"""The suite `churn`: connections a second through a service, and single changes among ten thousand."""
+"""The suite `churn`: connections a second through a service; single changes among ten thousand."""
 
 import re
 import time
@@ -28,7 +28,7 @@ class Case:
 
 
 class ServiceMargay(Margay):
-    """With the service, and policies of the server that let others in beside the one that counts."""
+    """With the service, and policies of the server that let in others than the client."""
 
     def up(self):
         super().up()
@@ -56,7 +56,8 @@ class ServiceKernel(Kernel):
             "add chain inet pods services { type nat hook prerouting priority dstnat ; }",
             "add chain inet pods web",
             f"add rule inet pods web meta l4proto tcp dnat ip to 10.244.9.2:{PORT}",
-            "add rule inet pods services ip daddr . tcp dport vmap { %s . 80 : goto web }" % SERVICE,
+            "add rule inet pods services"
+            f" ip daddr . tcp dport vmap {{ {SERVICE} . 80 : goto web }}",
         ]
         node = f"{self.tag}-n"
         run(["ip", "netns", "exec", node, "nft", "-f", "-"], input="\n".join(rules))

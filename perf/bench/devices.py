@@ -291,10 +291,11 @@ class Testpmd(Forwarder):
 
     def command(self):
         """Its main thread, on the generator's core, waits for a line that never comes."""
-        ends = [f"--vdev=net_af_xdp{number},iface=d{pod}" for number, pod in enumerate(("pa", "pb"))]
+        ends = ["--vdev=net_af_xdp0,iface=dpa", "--vdev=net_af_xdp1,iface=dpb"]
         cores = f"-l {GENERATOR_CPU},{DEVICE_CPU} --main-lcore {GENERATOR_CPU}".split()
         memory = "--no-huge -m 512 --no-pci --file-prefix margay-bench".split()
-        forwarding = "--forward-mode=io --auto-start --no-mlockall --nb-cores=1 --total-num-mbufs=32768".split()
+        forwarding = "--forward-mode=io --auto-start --nb-cores=1".split()
+        forwarding += "--no-mlockall --total-num-mbufs=32768".split()
         # Not `ip netns exec`, which hides /sys/fs/bpf.
         where = ["nsenter", f"--net=/run/netns/{self.tag}-n", "dpdk-testpmd"]
         return [*where, *cores, *memory, *ends, "--", *forwarding]

@@ -19,7 +19,7 @@ HERTZ = 499
 KERNEL = "_[k]"
 # By the first of these that is found: of the kernel anywhere in a stack, of ours in its leaf.
 KERNEL_PARTS = {
-    "kernel: AF_XDP sends, a copied skb for each frame, as far as the receiver's NAPI": "sys_sendto",
+    "kernel: AF_XDP sends, an skb for each frame, up to the receiver's NAPI": "sys_sendto",
     "kernel: waiting and waking": "epoll_",
     "kernel: the rest": "",
 }
@@ -63,10 +63,11 @@ def record(device, binaries, scratch, tools, seconds):
     try:
         time.sleep(1)
         control = f"unix:{device.run / 'n1/margayd.sock'}"
-        told = run([str(binaries / "margayctl"), "--dataplane", control, *"counters -o json --cycles".split()])
+        command = f"{binaries}/margayctl --dataplane {control} -o json counters --cycles"
+        told = run(command.split())
         data = scratch / "perf.data"
-        command = f"perf record -q -e cpu-clock -F {HERTZ} --call-graph dwarf,8192 -t {worker(device)}"
-        measured([*command.split(), "-o", str(data), "--", "sleep", str(2 * seconds)])
+        command = f"perf record -q -e cpu-clock -F {HERTZ} --call-graph dwarf,8192 -o {data}"
+        measured([*command.split(), "-t", worker(device), "--", "sleep", str(2 * seconds)])
     finally:
         load.terminate()
         load.wait()

@@ -1,4 +1,4 @@
-"""The suite `latency`: one request at a time between pods, by sockperf, beside the kernel's own way."""
+"""The suite `latency`: one request at a time between pods, by sockperf, beside the kernel's way."""
 
 import re
 from contextlib import contextmanager
@@ -39,7 +39,7 @@ CASES = [
 
 
 class Suite(suite.Suite):
-    """Margay as it is by default (workers that sleep when nothing comes), polling, and the kernel."""
+    """Margay by default (workers that sleep when nothing comes) and polling, and the kernel."""
 
     name = "latency"
     rounds = 3

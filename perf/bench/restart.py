@@ -1,4 +1,4 @@
-"""The suite `restart`: margayd is killed under load and started again, and every connection lives."""
+"""The suite `restart`: margayd is killed under load and started again; every connection lives."""
 
 import signal
 import time

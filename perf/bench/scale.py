@@ -31,10 +31,11 @@ ALONE = Case("a busy pod's packets alone, 60 bytes, 64 flows", "Mpps")
 AMONG = Case("the same among 250 pods", "Mpps", "≥ 0.95 of it alone")
 FEW = Case("1 k flows, 60 bytes", "Mpps")
 MANY = Case("1 M flows, 60 bytes", "Mpps")
-DELIVERED = Case("twice as many flows as slots: packets that arrive", "%")
-EVICTED = Case("twice as many flows as slots: evictions, of the packets sent", "%")
-LASTING = Case("twice as many flows as slots: TCP connections from before that live on, of 20", "connections", "20")
-NEW = Case("twice as many flows as slots: new TCP connections that succeed, of 20", "connections", "20")
+TWICE = "twice as many flows as slots"
+DELIVERED = Case(f"{TWICE}: packets that arrive", "%")
+EVICTED = Case(f"{TWICE}: evictions, of the packets sent", "%")
+LASTING = Case(f"{TWICE}: TCP connections from before that live on, of 20", "connections", "20")
+NEW = Case(f"{TWICE}: new TCP connections that succeed, of 20", "connections", "20")
 
 
 class Echo(Answering):
@@ -103,7 +104,8 @@ class Suite(cluster.Suite):
 
     def rate(self, flows, warm_up=0.3):
         """Millions of packets a second from `a` to `b`."""
-        report = self.send("a", "b", "--flows", flows, "--seconds", self.seconds, "--warm-up", warm_up)
+        times = "--seconds", self.seconds, "--warm-up", warm_up
+        report = self.send("a", "b", "--flows", flows, *times)
         return report["received"]["packets_per_second"] / 1e6
 
     def memory_of_pods(self):

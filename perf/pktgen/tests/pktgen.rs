@@ -101,6 +101,23 @@ fn a_sink_alone_counts_what_another_process_sends() {
 }
 
 #[test]
+fn jumbo_frames_are_sent_as_far_as_the_mtu_and_one_page_go() {
+    let (left, right) = (Namespace::new(), Namespace::new());
+    veth(&left, "eth0", &right, "eth0");
+    left.ip("link set dev eth0 mtu 9000");
+    right.ip("link set dev eth0 mtu 9000");
+    let output = pktgen(&format!(
+        "send --interface eth0 --netns {} --sink-interface eth0 --sink-netns {} --sink-xdp generic \
+         --dst-mac 2:2:2:2:2:2 --src 10.0.0.1 --dst 10.0.0.2 --size 3700 --rate 1000 --seconds 0.2 -o json",
+        left.name(),
+        right.name()
+    ));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["sent"]["packets"].as_u64().unwrap() > 50, "{report}");
+    assert_eq!(report["received"]["bytes"], report["sent"]["bytes"], "{report}");
+}
+
+#[test]
 fn a_rate_that_cannot_be_met_is_told_plainly() {
     let report = both_ends("--src 10.0.0.1 --dst 10.0.0.2 --rate 900000000");
     assert_eq!(report["sent"]["rate_kept"], false, "{report}");
