@@ -7,7 +7,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use margay_model::node::{EndpointToHost, LogLimit, Timeouts};
 use margay_model::{DnsSettings, Failsafe, Settings};
-use margay_resources::conf::{self, ConntrackTimeouts, FailsafePort, HostAction};
+use margay_resources::conf::{
+    self, ConntrackTimeouts, ExternalServiceMode, FailsafePort, HostAction,
+};
 use margay_resources::v3::FelixConfiguration;
 
 use crate::profiles::LabelMap;
@@ -91,6 +93,8 @@ impl Configuration {
                 HostAction::Accept | HostAction::Return => EndpointToHost::Accept,
             },
             service_ranges,
+            direct_return: felix.bpf_external_service_mode == ExternalServiceMode::Dsr,
+            direct_return_except: felix.bpf_dsr_optout_cidrs,
             allow_vxlan_from_workloads: felix.allow_vxlan_packets_from_workloads,
             allow_ipip_from_workloads: felix.allow_ipip_packets_from_workloads,
             failsafe_inbound: failsafes(&felix.failsafe_inbound_host_ports),

@@ -56,7 +56,8 @@ impl Classes {
         let encap = |kind| state.pools.values().any(|pool| pool.encap == kind);
         let settings = &state.node.settings;
         let config = UplinkConfig {
-            vxlan_port: encap(Encap::Vxlan).then_some(settings.vxlan_port),
+            vxlan_port: (encap(Encap::Vxlan) || settings.direct_return)
+                .then_some(settings.vxlan_port),
             ipip: encap(Encap::Ipip),
             snat_ports: Some(settings.snat_ports.0..=settings.snat_ports.1),
             guard: None,

@@ -496,7 +496,8 @@ impl Control {
         let hops = (self.snapshot.adjacencies.iter())
             .filter_map(|hop| {
                 let addr = IpAddr::from(hop.neighbour?);
-                let tunnel = matches!(hop.key, HopKey::Ipip(_) | HopKey::Vxlan(..));
+                let tunnel =
+                    matches!(hop.key, HopKey::Ipip(_) | HopKey::Vxlan(..) | HopKey::Direct(..));
                 let ours = tunnel || remotes.contains(&addr) || gateways.contains(&addr);
                 Some((index(hop.port).filter(|_| ours)?, addr))
             })

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use margay_engine::batch::is_handed_on;
 use margay_engine::counters::Counter;
 use margay_engine::snapshot::{ARRIVAL_MAC_PREFIX, DeviceId, HopKey};
 use margay_engine::{Counters, Engine, Fate, Frame, Ingress as From, PortId, Punt, Snapshot, Why};
@@ -188,6 +189,10 @@ impl Slow {
         };
         let ingress = match (punt.port, punt.tunneled) {
             _ if kind == Kind::Own => slow::Ingress::Own,
+            // Its sender is outside, where nobody knows the tunnel's address.
+            (port, true) if is_about_a_client(punt.why) && is_handed_on(&bytes) => {
+                slow::Ingress::Port(port.0.into())
+            }
             (port, true) => slow::Ingress::Tunnel(port.0.into(), self.tunnel_kind()),
             (port, false) => slow::Ingress::Port(port.0.into()),
         };
@@ -395,6 +400,11 @@ impl Slow {
             if device == DeviceId::TRUNK { usize::from(port.0) % self.links.len() } else { 0 };
         &self.links[number]
     }
+}
+
+/// Whether the answer to a punt is an error for who sent its packet.
+fn is_about_a_client(why: Why) -> bool {
+    matches!(why, Why::TtlExpired | Why::TooBig { .. } | Why::Unreachable { .. })
 }
 
 /// Has the engine look at a copy of a punted frame.

@@ -294,7 +294,9 @@ fn describe_hop(snapshot: &Snapshot, hop: &margay_engine::snapshot::Adjacency) -
         interface: snapshot.port(hop.port).map_or("", |port| &port.name).to_owned(),
         neighbour: hop.neighbour.map(|addr| from_address(addr.into())).unwrap_or_default(),
         node: match &hop.key {
-            HopKey::Ipip(node) | HopKey::Vxlan(node, _) => node.to_string(),
+            HopKey::Ipip(node) | HopKey::Vxlan(node, _) | HopKey::Direct(node, _) => {
+                node.to_string()
+            }
             _ => String::new(),
         },
         encapsulation: encapsulation.to_owned(),

@@ -3,12 +3,18 @@
 use arrayvec::ArrayVec;
 use margay_model::{DropReason, PuntReason};
 use margay_tables::addr::{Addr, Tuple};
+use margay_wire::ethernet::Ethernet;
 use margay_wire::transport::TcpFacts;
+use margay_wire::{at, at_mut};
 
 use crate::snapshot::{AdjacencyId, PortId};
 
 /// Frames that one batch holds at most.
 pub const BATCH: usize = 64;
+
+/// The Ethernet source of a frame that another node has handed on. Behind a tunnel nobody else looks
+/// there, and the slow path gives a frame back, or makes one of its fragments, with what stood there.
+const HANDED_ON_MAC: [u8; 6] = [0x02, 0x4d, 0xff, 0xff, 0xff, 0xff];
 
 /// Where the worker took a frame from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +63,22 @@ impl<'m> Frame<'m> {
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         self.chunk.get_mut(self.start..self.start + self.len).unwrap_or_default()
     }
+}
+
+/// Whether a frame that came out of a tunnel was handed on by another node, as its client sent it.
+pub fn is_handed_on(frame: &[u8]) -> bool {
+    at(frame, 0).is_some_and(|header| Ethernet(header).src() == HANDED_ON_MAC)
+}
+
+/// Says that a frame that just came out of a tunnel was handed on, or that it was not; `None` where it
+/// has no Ethernet header.
+pub(crate) fn set_handed_on(frame: &mut [u8], handed_on: bool) -> Option<()> {
+    if handed_on != is_handed_on(frame) {
+        let mut header = Ethernet(at_mut(frame, 0)?);
+        let (dst, kind) = (header.dst(), header.ethertype());
+        header.emit(dst, if handed_on { HANDED_ON_MAC } else { [0; 6] }, kind);
+    }
+    Some(())
 }
 
 /// What becomes of a frame.
@@ -196,6 +218,8 @@ pub struct Packet {
     pub kind: Kind,
     /// Whether it came out of a tunnel.
     pub tunneled: bool,
+    /// Whether another node handed it on, as its client sent it: this one answers.
+    pub handed_on: bool,
     /// The uplink that the kernel had sent it out of, if it is one of the node's own.
     pub departs: Option<PortId>,
     /// Whether an untracked policy has allowed it.
@@ -227,6 +251,7 @@ impl Packet {
         side: Side::Wire,
         kind: Kind::Tracked,
         tunneled: false,
+        handed_on: false,
         departs: None,
         accepted: false,
         ip_len: 0,

@@ -109,7 +109,7 @@ pub(crate) fn state(flow: &FlowCopy) -> State {
         return State::Denied;
     }
     let [orig, reply] = flow.conntrack;
-    conntrack::state(flow.keys[0].protocol, orig, reply)
+    conntrack::state(flow.keys[0].protocol, flow.marks, orig, reply)
 }
 
 fn count(flow: &FlowCopy, dir: usize) -> FlowCount {

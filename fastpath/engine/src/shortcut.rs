@@ -12,7 +12,7 @@ use margay_wire::ethernet::{self, Ethernet, ethertype};
 use margay_wire::protocol;
 
 use crate::batch::{Frame, Ingress, Packet, Side};
-use crate::conntrack::{State, tcp};
+use crate::conntrack::{self, State, tcp};
 use crate::decision::{Decision, Verdict};
 use crate::path;
 use crate::path::finish::finish;
@@ -139,6 +139,10 @@ pub(crate) fn concerns(packet: &Packet, hop: &Adjacency) -> bool {
 pub fn legs(snapshot: &Snapshot, table: &FlowTable, tuple: &Tuple) -> Option<[Leg; 2]> {
     let flow = table.lookup(tuple, table.hash(tuple))?;
     if tuple.protocol != protocol::TCP || path::state(flow) != State::Established {
+        return None;
+    }
+    // One end's packets come by another node.
+    if flow.marks() & (conntrack::HANDED_ON | conntrack::TAKEN_ON) != 0 {
         return None;
     }
     let (orig, reply) = match flow.dir() {

@@ -144,6 +144,10 @@ pub struct Settings {
     pub service_ranges: Vec<IpNet>,
     /// Addresses on which node ports answer; empty for all of the node's addresses.
     pub node_port_addresses: Vec<IpNet>,
+    /// Whether backends on other nodes answer clients from outside themselves, without this node.
+    pub direct_return: bool,
+    /// Clients that are answered through this node all the same.
+    pub direct_return_except: Vec<IpNet>,
     /// Whether a policy edit cuts connections it no longer allows at their next packet.
     pub cut_flows_on_policy_change: bool,
     /// Whether a TCP connection must be seen from its SYN on; otherwise one is picked up wherever
@@ -251,6 +255,8 @@ impl Default for Settings {
             endpoint_to_host: EndpointToHost::Accept,
             service_ranges: Vec::new(),
             node_port_addresses: Vec::new(),
+            direct_return: false,
+            direct_return_except: Vec::new(),
             cut_flows_on_policy_change: true,
             tcp_strict: false,
             clamp_mss: false,

@@ -52,6 +52,11 @@ pub struct Settings {
     pub failsafe_outbound_host_ports: Vec<FailsafePort>,
     /// Hosts outside of the cluster whose tunnel packets are accepted.
     pub external_nodes_list: Vec<IpNet>,
+    /// Whether backends answer clients from outside themselves, and not through the node that these
+    /// asked.
+    pub bpf_external_service_mode: ExternalServiceMode,
+    /// Clients that are answered through that node all the same.
+    pub bpf_dsr_optout_cidrs: Vec<IpNet>,
     /// Lifetimes of idle connections.
     pub conntrack_timeouts: ConntrackTimeouts,
     /// Name servers whose answers to pods are believed.
@@ -70,6 +75,15 @@ pub struct Settings {
     pub log_action_rate_limit_burst: u32,
     /// Between two flushes of the flow log.
     pub flow_logs_flush_interval: Duration,
+}
+
+/// How a backend on another node answers clients from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExternalServiceMode {
+    /// Through the node that was asked.
+    Tunnel,
+    /// By itself: direct server return.
+    Dsr,
 }
 
 /// Destinations that are not masqueraded.
@@ -205,6 +219,8 @@ impl Default for Settings {
             failsafe_inbound_host_ports: [&[tcp(22), udp(68)][..], &always].concat(),
             failsafe_outbound_host_ports: [&[udp(53), udp(67)][..], &always].concat(),
             external_nodes_list: Vec::new(),
+            bpf_external_service_mode: ExternalServiceMode::Tunnel,
+            bpf_dsr_optout_cidrs: Vec::new(),
             conntrack_timeouts: ConntrackTimeouts::default(),
             dns_trusted_servers: dns.trusted,
             dns_extra_ttl: Duration::from_secs(dns.extra_ttl.into()),

@@ -7,7 +7,10 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use super::dns;
-use super::{ConntrackTimeouts, FailsafePort, HostAction, LoopPrevention, NatExclusions, Settings};
+use super::{
+    ConntrackTimeouts, ExternalServiceMode, FailsafePort, HostAction, LoopPrevention,
+    NatExclusions, Settings,
+};
 use crate::duration;
 use crate::field::Report;
 use crate::v3::{FelixConfigurationSpec, Net, Port, Protocol};
@@ -74,6 +77,10 @@ impl Settings {
         from.read("failsafeInboundHostPorts", &mut self.failsafe_inbound_host_ports, failsafes);
         from.read("failsafeOutboundHostPorts", &mut self.failsafe_outbound_host_ports, failsafes);
         from.read("externalNodesList", &mut self.external_nodes_list, |v| list(v, net));
+        from.read("bpfExternalServiceMode", &mut self.bpf_external_service_mode, |v| {
+            word(v, &[("Tunnel", ExternalServiceMode::Tunnel), ("DSR", ExternalServiceMode::Dsr)])
+        });
+        from.read("bpfDSROptoutCIDRs", &mut self.bpf_dsr_optout_cidrs, |v| list(v, net));
         from.read("dnsTrustedServers", &mut self.dns_trusted_servers, |v| list(v, dns::server));
         from.read("dnsExtraTTL", &mut self.dns_extra_ttl, time);
         let hold = &mut self.dns_packets_nfqueue_max_hold_duration;

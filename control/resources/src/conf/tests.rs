@@ -97,6 +97,7 @@ fn every_setting_is_read() {
         "serviceLoopPrevention": "Reject",
         "failsafeInboundHostPorts": [{"protocol": "tcp", "port": 22, "net": "10.0.0.0/8"}],
         "failsafeOutboundHostPorts": [], "externalNodesList": ["192.0.2.0/24", "198.51.100.1"],
+        "bpfExternalServiceMode": "DSR", "bpfDSROptoutCIDRs": ["198.51.100.0/24"],
         "bpfConntrackTimeouts": {"tcpSynSent": "5s", "tcpFinsSeen": "1m", "udpTimeout": "Auto"},
         "dnsTrustedServers": ["192.0.2.53", "k8s-service:dns/coredns:5353"],
         "dnsExtraTTL": "30s", "dnsPacketsNfqueueMaxHoldDuration": "500ms", "dnsCacheEpoch": 2,
@@ -126,6 +127,8 @@ fn every_setting_is_read() {
             "192.0.2.0/24".parse().unwrap(),
             "198.51.100.1/32".parse().unwrap(),
         ],
+        bpf_external_service_mode: ExternalServiceMode::Dsr,
+        bpf_dsr_optout_cidrs: vec!["198.51.100.0/24".parse().unwrap()],
         conntrack_timeouts: ConntrackTimeouts {
             tcp_syn_sent: Duration::from_secs(5),
             tcp_fins_seen: Some(Duration::from_secs(60)),
@@ -153,7 +156,7 @@ fn what_cannot_be_read_is_reported_and_leaves_the_setting_alone() {
         "defaultEndpointToHostAction": "Ignore", "allowVXLANPacketsFromWorkloads": "yes",
         "kubeNodePortRanges": [1, 2, 3, 4, 5, 6, 7, 8], "failsafeInboundHostPorts": [{"port": 70000}],
         "externalNodesList": "10.0.0.0/8", "bpfConntrackTimeouts": {"tcpSynSent": "soon"},
-        "natOutgoingAddress": "fd00::1", "floatingIPs": null,
+        "natOutgoingAddress": "fd00::1", "floatingIPs": null, "bpfExternalServiceMode": "Direct",
     });
     assert_eq!(of_default(spec.clone()), Settings::default());
     let found = problems(spec);
@@ -167,6 +170,7 @@ fn what_cannot_be_read_is_reported_and_leaves_the_setting_alone() {
         "kubeNodePortRanges: has 8 ranges",
         "failsafeInboundHostPorts: 70000 is not a number",
         "externalNodesList: \"10.0.0.0/8\" is not a list",
+        "bpfExternalServiceMode: \"Direct\" is none of Tunnel, DSR",
         "bpfConntrackTimeouts: tcpSynSent is \"soon\"",
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");

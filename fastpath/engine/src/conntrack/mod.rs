@@ -56,10 +56,19 @@ impl State {
     }
 }
 
-/// The state of a connection, by protocol and the words of both directions. A direction without
-/// packets has the word 0.
-pub fn state(ip_protocol: u8, orig: u64, reply: u64) -> State {
+/// The mark of a connection through a service that goes on untranslated to the node of its backend,
+/// which answers the client itself: nothing is heard of the answers here.
+pub const HANDED_ON: u8 = 0b1_0000;
+
+/// The mark of one that another node has handed on to this one. (Queries of ICMP have another use for
+/// the bit, and are of no service.)
+pub const TAKEN_ON: u8 = 0b0_1000;
+
+/// The state of a connection, by protocol, marks and the words of both directions. A direction
+/// without packets has the word 0.
+pub fn state(ip_protocol: u8, marks: u8, orig: u64, reply: u64) -> State {
     match (ip_protocol, reply) {
+        (protocol::TCP, _) if marks & HANDED_ON != 0 => tcp::one_sided(orig),
         (protocol::TCP, _) => tcp::state(orig, reply),
         (_, 0) => State::Unreplied,
         _ => State::Replied,

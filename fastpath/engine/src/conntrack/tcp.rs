@@ -136,6 +136,19 @@ pub fn state(orig: u64, reply: u64) -> State {
     }
 }
 
+/// The state of a connection of which the opener alone is heard.
+pub fn one_sided(orig: u64) -> State {
+    if orig & RST != 0 {
+        State::Reset
+    } else if orig & FIN != 0 {
+        State::Closing
+    } else if orig & ACK != 0 {
+        State::Established
+    } else {
+        State::SynSent
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,6 +210,17 @@ mod tests {
                 let states = walk(&[(true, alone), (true, next)]);
                 assert!(states.iter().all(|state| state.is_half_open()), "{states:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_connection_whose_answers_go_elsewhere_follows_its_opener() {
+        let mut word = 0;
+        for (flags, state) in
+            [(f::SYN, SynSent), (f::ACK, Established), (f::FIN | f::ACK, Closing), (f::RST, Reset)]
+        {
+            word = advance(word, &segment(flags, 0), 0);
+            assert_eq!(one_sided(word), state);
         }
     }
 

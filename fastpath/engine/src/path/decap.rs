@@ -12,8 +12,8 @@ use margay_wire::ipv6::{self, Ipv6};
 use margay_wire::{at, at_mut, protocol, vxlan};
 
 use super::parse::dropped;
-use crate::batch::{Fate, Frame, Kind, Packet};
-use crate::snapshot::Snapshot;
+use crate::batch::{Fate, Frame, Kind, Packet, set_handed_on};
+use crate::snapshot::{DIRECT_VNI, Snapshot};
 
 /// A kind of tunnel that can end here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,12 +62,17 @@ pub(crate) fn decap(
             let Some(header) = at(frame.bytes(), outer + vxlan::UDP_LEN) else {
                 return dropped(DropReason::TunnelMalformed);
             };
-            if vxlan::vni(header) != Some(snapshot.settings.vxlan_vni) {
-                return dropped(DropReason::TunnelMalformed);
-            }
+            let handed_on = match vxlan::vni(header) {
+                Some(vni) if vni == snapshot.settings.vxlan_vni => false,
+                Some(DIRECT_VNI) => true,
+                _ => return dropped(DropReason::TunnelMalformed),
+            };
             let skip = outer + vxlan::UDP_LEN + vxlan::LEN;
             frame.start += skip;
             frame.len -= skip;
+            if set_handed_on(frame.bytes_mut(), handed_on).is_none() {
+                return dropped(DropReason::TunnelMalformed);
+            }
         }
     }
     merge_ecn(frame, ecn)

@@ -73,10 +73,10 @@ pub(crate) fn state(flow: FlowRef<'_>) -> conntrack::State {
         return conntrack::State::Denied;
     }
     let (own, peer) = (flow.conntrack(), flow.peer().conntrack());
-    let protocol = flow.tuple().protocol;
+    let (protocol, marks) = (flow.tuple().protocol, flow.marks());
     match flow.dir() {
-        Dir::Orig => conntrack::state(protocol, own, peer),
-        Dir::Reply => conntrack::state(protocol, peer, own),
+        Dir::Orig => conntrack::state(protocol, marks, own, peer),
+        Dir::Reply => conntrack::state(protocol, marks, peer, own),
     }
 }
 
@@ -135,7 +135,7 @@ fn again(
         return super::parse::dropped(DropReason::InvalidState);
     }
     engine.counters.stale.add(1);
-    let mut way = Way { to: rewritten(flow, &packet.tuple), ..Way::new(packet) };
+    let mut way = Way::of(flow, packet);
     way.src_pod = miss::source_pod(snapshot, packet)?;
     miss::route(snapshot, packet, &mut way)?;
     let judged = judged(snapshot, packet, flow, &way);

@@ -12,6 +12,7 @@ mod window;
 mod limit;
 mod apply;
 pub(crate) mod finish;
+mod relay;
 
 pub(crate) mod own;
 
@@ -60,7 +61,7 @@ pub(crate) fn run(engine: &mut Engine<'_>, snapshot: &Snapshot, batch: &mut Batc
     for (frame, (packet, ended)) in batch.frames.iter_mut().zip(&parsed) {
         let fate = match ended {
             None => one(engine, snapshot, frame, packet),
-            Some(fate) => Break(*fate),
+            Some(fate) => settled(engine, snapshot, frame, packet, *fate),
         };
         // A fate is wide, a port is not: the common case is written as it is.
         match fate {
@@ -88,12 +89,30 @@ pub(crate) fn run_again(
                     packet.hash = engine.hash(&packet.tuple);
                     one(engine, snapshot, frame, &packet).map_continue(Fate::Forward)
                 }
-                Break(fate) => Break(fate),
+                Break(fate) => {
+                    settled(engine, snapshot, frame, &packet, fate).map_continue(Fate::Forward)
+                }
             }
         }
     };
     let (Break(fate) | Continue(fate)) = fate;
     fate
+}
+
+/// The fate of a frame that parse gave one: of an error perhaps another.
+fn settled(
+    engine: &Engine<'_>,
+    snapshot: &Snapshot,
+    frame: &mut Frame<'_>,
+    packet: &Packet,
+    fate: Fate,
+) -> ControlFlow<Fate, PortId> {
+    match fate {
+        Fate::Punt(Punt { why: Why::IcmpError, .. }) => {
+            relay::relay(engine, snapshot, frame, packet, fate)
+        }
+        fate => Break(fate),
+    }
 }
 
 /// What a frame is, by its port and parse alone.
@@ -199,7 +218,7 @@ fn kernels_way<'s>(
     packet: &Packet,
     flow: FlowRef<'_>,
 ) -> ControlFlow<Fate, &'s Adjacency> {
-    let mut way = miss::Way { to: flow::rewritten(flow, &packet.tuple), ..miss::Way::new(packet) };
+    let mut way = miss::Way::of(flow, packet);
     miss::find(snapshot, packet, &mut way)?;
     hop_for(snapshot, way.hop, packet)
 }
@@ -283,7 +302,7 @@ fn write(
     let v4 = packet.tuple.is_v4();
     let new = flow::rewritten(flow, &packet.tuple);
     let written = frame.bytes_mut().get_mut(ethernet::LEN..).and_then(|ip| {
-        if new != packet.tuple {
+        if new != packet.tuple && !hop.is_direct() {
             apply::translate(ip, usize::from(packet.transport), &packet.tuple, &new)?;
         }
         if keep_ttl { Some(()) } else { apply::lower_ttl(ip, v4) }

@@ -17,7 +17,7 @@ use margay_wire::transport::{self, IcmpClass, TCP_LEN, TcpFacts};
 use margay_wire::{at, protocol};
 
 use super::{decap, offload};
-use crate::batch::{Fate, Frame, Ingress, Kind, Packet, Punt, Side, Why};
+use crate::batch::{Fate, Frame, Ingress, Kind, Packet, Punt, Side, Why, is_handed_on};
 use crate::snapshot::{HAIRPIN_V4, HAIRPIN_V6, PortId, PortKind, Snapshot, trunk_index};
 
 /// Parses one frame that came from `port` into `packet`, a default one.
@@ -93,6 +93,7 @@ fn network(snapshot: &Snapshot, frame: &mut Frame<'_>, packet: &mut Packet) -> C
     {
         return inner(snapshot, frame, packet, kind);
     }
+    packet.handed_on = packet.tunneled && is_handed_on(frame.bytes());
     sources(snapshot, packet)
 }
 
@@ -107,6 +108,7 @@ fn inner(
     decap::decap(snapshot, frame, packet, kind)?;
     packet.tunneled = true;
     headers(frame, packet)?;
+    packet.handed_on = is_handed_on(frame.bytes());
     sources(snapshot, packet)
 }
 

@@ -15,6 +15,10 @@ impl AdjacencyId {
     pub const HOST: Self = Self(0);
 }
 
+/// The VXLAN network of connections that a backend's node answers itself. It is the one in which
+/// Calico forwards packets of external services.
+pub const DIRECT_VNI: u32 = 0xca_11c0;
+
 /// What identifies a next hop.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HopKey {
@@ -36,6 +40,9 @@ pub enum HopKey {
     Ipip(Arc<str>),
     /// A VXLAN tunnel to the named node; whether the underlay is IPv6.
     Vxlan(Arc<str>, bool),
+    /// The same for connections that the named node is to answer itself: their packets travel as
+    /// their clients sent them, in a network of their own ([`DIRECT_VNI`]).
+    Direct(Arc<str>, bool),
 }
 
 /// Whether frames can be sent to a next hop.
@@ -103,4 +110,14 @@ pub struct Adjacency {
     pub outer: Outer,
     /// Largest inner IP packet that passes, in bytes.
     pub mtu: u16,
+}
+
+// === impl Adjacency ===
+
+impl Adjacency {
+    /// Whether packets leave as their clients sent them, for the node there to translate.
+    #[inline]
+    pub fn is_direct(&self) -> bool {
+        matches!(self.key, HopKey::Direct(..))
+    }
 }

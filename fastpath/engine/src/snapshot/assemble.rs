@@ -239,13 +239,13 @@ impl Assembler {
         for route in &inputs.underlay.routes {
             let hops = self.kernel_hops(route);
             if !hops.is_empty() {
-                add(route.dst.into(), Place::Hops { hops, source: None });
+                add(route.dst.into(), Place::Hops { hops, source: None, direct: None });
             }
         }
         for (port, neighbour) in inputs.underlay.neighbours.keys() {
             if on_link(inputs, *port, (*neighbour).into()) {
                 let hop = self.number(HopKey::Neighbour(*port, (*neighbour).into()));
-                let place = Place::Hops { hops: Box::new([hop]), source: None };
+                let place = Place::Hops { hops: Box::new([hop]), source: None, direct: None };
                 add(Addr::from(*neighbour).into(), place);
             }
         }
@@ -261,7 +261,8 @@ impl Assembler {
                 RouteTarget::Node { node, encap } => {
                     if let Some(hops) = self.node_hops(inputs, node, *encap, dst) {
                         let source = tunnel_source(inputs.state, dst, *encap);
-                        add((*dst).into(), Place::Hops { hops, source });
+                        let direct = self.direct_hop(inputs, node, dst);
+                        add((*dst).into(), Place::Hops { hops, source, direct });
                     }
                 }
             }
@@ -305,6 +306,17 @@ impl Assembler {
             }
         };
         Some(Box::new([self.number(key)]))
+    }
+
+    /// The way to another node of what that one is to answer itself.
+    fn direct_hop(
+        &mut self,
+        inputs: &Inputs<'_>,
+        name: &Arc<str>,
+        dst: &IpNet,
+    ) -> Option<AdjacencyId> {
+        let v6 = underlay_v6(inputs.state, inputs.state.remotes.get(name)?, dst)?;
+        Some(self.number(HopKey::Direct(name.clone(), v6)))
     }
 
     /// Every next hop as things stand.

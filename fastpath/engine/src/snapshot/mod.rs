@@ -17,7 +17,7 @@ mod trunk;
 mod resolve;
 mod underlay;
 
-pub use adjacency::{Adjacency, AdjacencyId, HopKey, Outer, State as HopState};
+pub use adjacency::{Adjacency, AdjacencyId, DIRECT_VNI, HopKey, Outer, State as HopState};
 pub use assemble::Assembler;
 pub use bound::BoundPorts;
 pub(crate) use guard::is_failsafe;
@@ -30,6 +30,7 @@ pub use port::{
 pub use trunk::Trunk;
 pub use underlay::{KernelRoute, NextHop, PortInfo, Underlay};
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -54,6 +55,8 @@ pub enum Place {
         hops: Box<[AdjacencyId]>,
         /// Source address for the node's own and masqueraded packets.
         source: Option<Addr>,
+        /// The way of what the node there is to answer itself; `None` where none is known.
+        direct: Option<AdjacencyId>,
     },
     /// In a block of this node that no pod has taken it from.
     Unused,
@@ -229,6 +232,15 @@ impl Snapshot {
             let entry = frontend.service;
             !entry.has_backends(TrafficPolicy::Cluster) || entry.serves(backend, port)
         })
+    }
+
+    /// Whether the node that has a backend is to answer a client itself.
+    pub fn is_answered_directly(&self, client: Addr, backend: Addr) -> bool {
+        let settings = &self.settings;
+        let client = IpAddr::from(client);
+        settings.direct_return
+            && !settings.direct_return_except.iter().any(|net| net.contains(&client))
+            && matches!(self.place(backend), Some(Place::Hops { direct: Some(_), .. }))
     }
 
     /// Whether `addr` is one of the node's.

@@ -8,7 +8,7 @@ use margay_model::{Encap, RemoteNode, State};
 use margay_tables::addr::{Addr, Prefix};
 use margay_tables::lpm::Lpm;
 
-use super::adjacency::{Adjacency, HopKey, Outer, State as HopState};
+use super::adjacency::{Adjacency, DIRECT_VNI, HopKey, Outer, State as HopState};
 use super::port::{DeviceId, POD_GATEWAY_MAC, PortId, arrival_mac, trunk_mac};
 use super::underlay::{PortInfo, Underlay};
 
@@ -119,6 +119,7 @@ pub(super) fn resolve(inputs: &Inputs<'_>, key: HopKey) -> Adjacency {
         }),
         HopKey::Ipip(name) => tunnel(inputs, name, Encap::Ipip, false, &gone),
         HopKey::Vxlan(name, v6) => tunnel(inputs, name, Encap::Vxlan, *v6, &gone),
+        HopKey::Direct(name, v6) => direct(inputs, name, *v6, &gone),
     };
     found.unwrap_or(gone)
 }
@@ -153,6 +154,15 @@ fn neighbour(inputs: &Inputs<'_>, port: PortId, addr: Addr, gone: &Adjacency) ->
         mtu: info.mtu,
         ..gone.clone()
     })
+}
+
+/// VXLAN in the network for what is answered directly.
+fn direct(inputs: &Inputs<'_>, name: &str, v6: bool, gone: &Adjacency) -> Option<Adjacency> {
+    let mut adjacency = tunnel(inputs, name, Encap::Vxlan, v6, gone)?;
+    if let Outer::Vxlan { vni, .. } = &mut adjacency.outer {
+        *vni = DIRECT_VNI;
+    }
+    Some(adjacency)
 }
 
 /// A tunnel leaves by the way that the other node's address has.

@@ -11,6 +11,7 @@ mod encap;
 mod decap;
 mod hostile;
 mod services;
+mod direct;
 mod affinity;
 mod outgoing;
 mod policy;

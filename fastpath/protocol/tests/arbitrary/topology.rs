@@ -42,41 +42,42 @@ fn settings() -> impl Strategy<Value = Settings> {
     let to_host = prop_oneof![Just(EndpointToHost::Accept), Just(EndpointToHost::Drop)];
     (
         (any::<u16>(), 0..1u32 << 24, port_range(), to_host),
-        (vec(net(), 0..3), vec(net(), 0..3)),
-        any::<[bool; 5]>(),
+        (vec(net(), 0..3), vec(net(), 0..3), vec(net(), 0..3)),
+        any::<[bool; 6]>(),
         (any::<u32>(), timeouts(), vec(failsafe(), 0..3), vec(failsafe(), 0..3), dns()),
         ("[a-z%]{1,9}".prop_map(Into::into), option::of((1..9u32, 1..9u32)), 1..9u32),
     )
-        .prop_map(
-            |(vxlan, nets, [cut, tcp_strict, clamp_mss, allow_vxlan, allow_ipip], rest, log)| {
-                let (log_prefix, limit, log_burst) = log;
-                let log_limit = limit.map(|(packets, per_ms)| LogLimit { packets, per_ms });
-                let (vxlan_port, vxlan_vni, ports, endpoint_to_host) = vxlan;
-                let (service_ranges, node_port_addresses) = nets;
-                let (errors, timeouts, failsafe_inbound, failsafe_outbound, dns) = rest;
-                Settings {
-                    vxlan_port,
-                    vxlan_vni,
-                    snat_ports: (ports.first, ports.last),
-                    endpoint_to_host,
-                    service_ranges,
-                    node_port_addresses,
-                    cut_flows_on_policy_change: cut,
-                    tcp_strict,
-                    clamp_mss,
-                    allow_vxlan_from_workloads: allow_vxlan,
-                    allow_ipip_from_workloads: allow_ipip,
-                    icmp_errors_per_second: errors,
-                    failsafe_inbound,
-                    failsafe_outbound,
-                    timeouts,
-                    dns,
-                    log_prefix,
-                    log_limit,
-                    log_burst,
-                }
-            },
-        )
+        .prop_map(|(vxlan, nets, flags, rest, log)| {
+            let [cut, tcp_strict, clamp_mss, direct_return, allow_vxlan, allow_ipip] = flags;
+            let (log_prefix, limit, log_burst) = log;
+            let log_limit = limit.map(|(packets, per_ms)| LogLimit { packets, per_ms });
+            let (vxlan_port, vxlan_vni, ports, endpoint_to_host) = vxlan;
+            let (service_ranges, node_port_addresses, direct_return_except) = nets;
+            let (errors, timeouts, failsafe_inbound, failsafe_outbound, dns) = rest;
+            Settings {
+                vxlan_port,
+                vxlan_vni,
+                snat_ports: (ports.first, ports.last),
+                endpoint_to_host,
+                service_ranges,
+                node_port_addresses,
+                direct_return,
+                direct_return_except,
+                cut_flows_on_policy_change: cut,
+                tcp_strict,
+                clamp_mss,
+                allow_vxlan_from_workloads: allow_vxlan,
+                allow_ipip_from_workloads: allow_ipip,
+                icmp_errors_per_second: errors,
+                failsafe_inbound,
+                failsafe_outbound,
+                timeouts,
+                dns,
+                log_prefix,
+                log_limit,
+                log_burst,
+            }
+        })
 }
 
 fn failsafe() -> impl Strategy<Value = Failsafe> {

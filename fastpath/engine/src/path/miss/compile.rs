@@ -15,7 +15,7 @@ use margay_wire::{protocol, transport};
 use super::{Denial, Way};
 use crate::Engine;
 use crate::batch::{Fate, Packet};
-use crate::conntrack::{icmp, tcp};
+use crate::conntrack::{self, icmp, tcp};
 use crate::decision::{Decision, Verdict};
 use crate::path::parse::dropped;
 use crate::snapshot::Snapshot;
@@ -90,11 +90,12 @@ pub(super) fn compile<'t>(
 /// What is marked of a connection from its first packet on. Windows are known only to who sees all of
 /// its segments, from the first on: the kernel's own pass by while there is no dataplane.
 fn marks(packet: &Packet, way: &Way) -> u8 {
-    match &packet.tcp {
-        Some(facts) if way.is_kernels || !tcp::may_begin(facts, true) => tcp::LOOSE,
-        Some(_) => 0,
-        None => icmp::mark(packet.tuple.protocol, packet.icmp.0),
-    }
+    let given = |mark, given| if given { mark } else { 0 };
+    let unseen = |facts| way.is_kernels || !tcp::may_begin(facts, true);
+    icmp::mark(packet.tuple.protocol, packet.icmp.0)
+        | given(tcp::LOOSE, packet.tcp.as_ref().is_some_and(unseen))
+        | given(conntrack::HANDED_ON, way.handed_on)
+        | given(conntrack::TAKEN_ON, packet.handed_on && way.translated)
 }
 
 /// Enters a connection with the tuples that it has. A denial that was remembered for one of them

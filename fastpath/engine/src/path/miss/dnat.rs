@@ -12,6 +12,11 @@
 //!
 //! A pod that is its own backend is always masqueraded.
 //!
+//! Where backends answer directly, an external client is not masqueraded whose backend is on another
+//! node: its packets go there as they are. That node has them of no other client than an external one,
+//! for an address and port that the first node answers on, and chooses among its own backends; if it
+//! has none any more, among all, and masquerades.
+//!
 //! With session affinity a client stays with the backend that it was last sent to, for as long as
 //! that serves and no longer than the service says since its last new connection.
 //!
@@ -68,6 +73,11 @@ pub(super) fn dnat(
         (FrontendKind::Cluster, client) => (internal, client != Client::Pod),
         (_, Client::Pod) => (all, external == all),
         (_, Client::Node) => (all, true),
+        (_, Client::External) if packet.handed_on => match entry.has_backends(TrafficPolicy::Local)
+        {
+            true => (TrafficPolicy::Local, false),
+            false => (all, true),
+        },
         (_, Client::External) => (external, external == all),
     };
     let Some(Picked { addr, port }) = choose(engine, entry, packet, scope, way) else {
@@ -80,7 +90,12 @@ pub(super) fn dnat(
     };
     (way.to.dst, way.to.dst_port) = (addr, port);
     way.translated = true;
-    way.masquerade = masquerade || addr == packet.tuple.src;
+    way.handed_on = masquerade
+        && kind != FrontendKind::Cluster
+        && packet.side == Side::Wire
+        && !packet.tunneled
+        && snapshot.is_answered_directly(packet.tuple.src, addr);
+    way.masquerade = (masquerade && !way.handed_on) || addr == packet.tuple.src;
     Continue(())
 }
 
@@ -132,7 +147,7 @@ fn find<'s>(snapshot: &'s Snapshot, packet: &Packet) -> Option<Frontend<'s>> {
     services.frontend(tuple.dst, tuple.protocol, tuple.dst_port).or_else(|| {
         services
             .node_port(!tuple.dst.is_v4(), tuple.protocol, tuple.dst_port)
-            .filter(|_| answers_node_ports(snapshot, tuple.dst))
+            .filter(|_| packet.handed_on || answers_node_ports(snapshot, tuple.dst))
     })
 }
 

@@ -73,7 +73,7 @@ pub(crate) fn departure(snapshot: &Snapshot, hop: AdjacencyId) -> Option<u32> {
         HopKey::Neighbour(port, _) | HopKey::Link(port) | HopKey::Departure(port) => {
             snapshot.port(port)?.guard
         }
-        HopKey::Ipip(_) | HopKey::Vxlan(..) => snapshot.everywhere,
+        HopKey::Ipip(_) | HopKey::Vxlan(..) | HopKey::Direct(..) => snapshot.everywhere,
         HopKey::Host | HopKey::Pod(_) | HopKey::Arrival(_) => None,
     }
 }

@@ -12,11 +12,13 @@ use std::ops::ControlFlow::{self, Continue};
 
 use margay_model::DropReason;
 use margay_tables::addr::{Addr, Tuple};
-use margay_tables::flow::{AffinityKey, BackendId, FlowRef};
+use margay_tables::flow::{AffinityKey, BackendId, Dir, FlowRef};
 
 use crate::Engine;
 use crate::batch::{Fate, Packet, Side, Why};
+use crate::conntrack;
 use crate::path::parse::{dropped, is_hairpin, punt};
+use crate::path::rewritten;
 use crate::snapshot::{AdjacencyId, Snapshot};
 
 pub(crate) use compile::compile_denial;
@@ -36,6 +38,8 @@ pub(crate) struct Way {
     pub(crate) fresh_port: bool,
     /// Whether a service's backend was chosen.
     pub(crate) translated: bool,
+    /// Whether the node of the chosen backend is to answer the client itself.
+    pub(crate) handed_on: bool,
     /// What to remember once the connection is allowed: that the client stays with this backend.
     pub(crate) stays: Option<(AffinityKey, BackendId)>,
     /// The pod that sent it, if it is one of this node.
@@ -110,12 +114,19 @@ impl Way {
         self.to_host || self.is_kernels || packet.side == Side::Host
     }
 
+    /// What a flow remembers of its packets' way.
+    pub(crate) fn of(flow: FlowRef<'_>, packet: &Packet) -> Self {
+        let handed_on = flow.marks() & conntrack::HANDED_ON != 0 && flow.dir() == Dir::Orig;
+        Self { to: rewritten(flow, &packet.tuple), handed_on, ..Self::new(packet) }
+    }
+
     pub(crate) fn new(packet: &Packet) -> Self {
         Self {
             to: packet.tuple,
             masquerade: false,
             fresh_port: false,
             translated: false,
+            handed_on: false,
             stays: None,
             src_pod: None,
             dst_pod: None,

@@ -1,7 +1,7 @@
 //! Arrives: a packet with its final destination. Leaves: its next hop, and the pod at its end; before
 //! all else, the pod that sent it.
 //!
-//! Drops: no_service, spoof (the wire claims a local pod's address), martian (the kernel sends out what
+//! Drops: no_route (where the node is gone that was to answer itself), no_service, spoof (the wire claims a local pod's address), martian (the kernel sends out what
 //! is for the node itself). Punts: unreachable.
 
 use std::ops::ControlFlow::{self, Continue};
@@ -39,7 +39,11 @@ pub(crate) fn find(snapshot: &Snapshot, packet: &Packet, way: &mut Way) -> Contr
             way.dst_pod = Some(*index);
             way.hop = workload.adjacency;
         }
-        Some(Place::Hops { hops, source }) => {
+        Some(Place::Hops { direct, .. }) if way.handed_on => match direct {
+            Some(hop) => way.hop = *hop,
+            None => return dropped(DropReason::NoRoute),
+        },
+        Some(Place::Hops { hops, source, .. }) => {
             let nth = packet.hash as usize % hops.len().max(1);
             let Some(hop) = hops.get(nth) else {
                 return punt(packet, Why::Unreachable { host: false });
