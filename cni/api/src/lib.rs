@@ -33,7 +33,7 @@ pub use request::{
     AddEndpoint, AddressStatus, Allocate, Bandwidth, CheckAddress, CheckEndpoint, DelEndpoint,
     Families, GcAddresses, GcEndpoints, HostPort, PlanEndpoint, Release, Status,
 };
-pub use wire::{Call, MAX_LINE, PROTOCOL, Request, Response};
+pub use wire::{Call, Envelope, MAX_LINE, PROTOCOL, Request, Response};
 
 /// Where the agent listens unless the network configuration's `agentSocket` says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/margay/agent.sock";

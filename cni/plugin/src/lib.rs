@@ -86,6 +86,14 @@ pub fn run(role: Role) -> ExitCode {
     }
 }
 
+/// Checks a network configuration as a call would, and does nothing with it.
+///
+/// # Errors
+/// What the call would print.
+pub fn examine(configuration: Value) -> Result<(), CniError> {
+    NetConf::parse(configuration).map(drop)
+}
+
 /// `--version` and `--help`: the one thing a plugin is ever asked for by arguments.
 fn flags(role: Role) -> Option<ExitCode> {
     let name = role.name();

@@ -328,7 +328,8 @@ pub fn to_wire(neighbour: [u8; 6], packet: &Ip) -> Vec<u8> {
     packet.frame(neighbour, UPLINK_MAC)
 }
 
-fn underlay() -> Underlay {
+/// What the node's kernel says.
+pub fn underlay() -> Underlay {
     let uplink = [port(WIRE, "eth0", UPLINK_MAC, DeviceId(1), true)];
     let pods =
         [(A, "calia", DeviceId::TRUNK), (B, "calib", DeviceId::TRUNK), (N, "calin", DeviceId(2))];
@@ -368,7 +369,8 @@ fn port(id: PortId, name: &str, mac: [u8; 6], device: DeviceId, uplink: bool) ->
     PortInfo { id, name, ifindex: ifindex(id), mac, mtu: 1500, device, uplink, addresses }
 }
 
-fn base_state() -> State {
+/// What the control plane says.
+pub fn base_state() -> State {
     let mut state = State::default();
     for update in base_updates() {
         state.apply(update);
