@@ -6,6 +6,7 @@ import re
 
 import pytest
 from rig import wait_until
+from services import OUT
 
 MODE = "vxlan"
 CALICO, KUBERNETES = "qos.projectcalico.org/", "kubernetes.io/"
@@ -188,3 +189,28 @@ def test_a_bad_value_is_told_and_limits_nothing(rig, pods):
         assert measured > 3 * RATE, f"{measured:.0f}"
     finally:
         rig.store.write("pod-b", document("n1", "b"))
+
+
+@pytest.mark.parametrize("v6", (False, True), ids=("IPv4", "IPv6"))
+def test_what_leaves_the_cluster_is_marked_as_the_annotation_says(rig, pods, v6):
+    rig.store.write("pod-b", document("n1", "b", dscp="EF"))
+    filters = ("icmp6[0] == 128" if v6 else "icmp[0] == 8",)
+    try:
+        wait_until(lambda: class_of(rig, "out", OUT[v6], filters) == 46 << 2, "EF at the host outside")
+        assert class_of(rig, "c", pods["c"][v6], filters) == 0, "not within the cluster"
+    finally:
+        rig.store.write("pod-b", document("n1", "b"))
+
+
+def class_of(rig, place, address, filters):
+    """The traffic class of a ping of pod b as it arrives at a place."""
+    words = ("tcpdump", "-n", "-v", "-l", "-c", "1", "-i", "eth0", *filters)
+    listener = rig.spawn(place, *words, stdout=-1, stderr=-1)
+    try:
+        assert "listening" in listener.stderr.readline()
+        rig.ping("b", address, 2)
+        said, _ = listener.communicate(timeout=5)
+    finally:
+        rig.end(listener)
+    found = re.search(r"\(tos 0x([0-9a-f]+)|class 0x([0-9a-f]+)", said)
+    return int(found[1] or found[2], 16) if found else 0
