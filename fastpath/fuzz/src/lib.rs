@@ -22,7 +22,7 @@ pub mod documents;
 pub mod takeover;
 pub mod path;
 
-#[allow(missing_docs, dead_code, reason = "a module of tests that are documented where they are")]
+#[allow(missing_docs, reason = "a module of tests that are documented where they are")]
 #[path = "../../engine/tests/support/mod.rs"]
 pub mod support;
 

@@ -163,9 +163,9 @@ pub fn icmp_errors(bytes: &[u8]) {
     let other: IpAddr = Ipv4Addr::new(10, 96, 0, 10).into();
     let flows = |tuple: &FlowTuple| match how & 3 {
         0 => None,
-        1 => Some(tuple.clone()),
-        _ if tuple.src.is_ipv4() => Some(FlowTuple { dst: other, dst_port: 80, ..tuple.clone() }),
-        _ => Some(FlowTuple { src_port: 7, ..tuple.clone() }),
+        1 => Some(*tuple),
+        _ if tuple.src.is_ipv4() => Some(FlowTuple { dst: other, dst_port: 80, ..*tuple }),
+        _ => Some(FlowTuple { src_port: 7, ..*tuple }),
     };
     let frame = [&[2; 12][..], &[8, 0], packet].concat();
     let mut bench = Bench::new();
@@ -211,8 +211,7 @@ pub fn dns(bytes: &[u8]) {
             builder.udp(ports.0, ports.1).write(&mut frame, message)
         };
         written.expect("written to memory");
-        let request =
-            Request::Dns { conversation: conversation.clone(), from_client, reassembled: false };
+        let request = Request::Dns { conversation, from_client, reassembled: false };
         for action in bench.punt(request, frame, &nobody) {
             let Action::Learn { ticket, facts } = action else { continue };
             names.learn(bench.now, &facts);
