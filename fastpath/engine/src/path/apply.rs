@@ -117,6 +117,11 @@ fn translate_query(body: &mut [u8], old: &Tuple, new: &Tuple, addresses: Delta) 
     if ids.0 != ids.1 {
         *at_mut::<2>(body, 4)? = ids.1.to_be_bytes();
     }
+    // Of nothing but zeros the sum is zero, which a difference cannot tell from minus zero (RFC 1624
+    // §3): an answer without data to the first question of identifier 0.
+    if body.iter().all(|byte| *byte == 0) {
+        *at_mut(body, 2)? = [0xff; 2];
+    }
     Some(())
 }
 

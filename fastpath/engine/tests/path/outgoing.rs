@@ -114,6 +114,22 @@ fn pings_with_one_identifier_from_two_pods_are_told_apart() {
 }
 
 #[test]
+fn an_answer_that_becomes_nothing_but_zeros_has_a_right_checksum() {
+    let mut node = Node::default();
+    let bare = |src: &str, kind| {
+        let body = Body::Icmp { kind, code: 0, rest: [0; 4], payload: vec![] };
+        packet(ip(src), ip("8.8.8.8"), body)
+    };
+    node.send(A, &bare("10.65.0.2", 8)).by(WIRE);
+    let frame = node.send(B, &bare("10.65.0.3", 8)).by(WIRE);
+    let rest = [frame[38], frame[39], 0, 0];
+    assert_ne!(rest, [0; 4], "another identifier than the first pod's");
+    let answer = Body::Icmp { kind: 0, code: 0, rest, payload: vec![] };
+    let arrived = node.send(WIRE, &packet(ip("8.8.8.8"), ip("192.0.2.1"), answer)).by(B);
+    assert_eq!(arrived[34..42], [0, 0, 0xff, 0xff, 0, 0, 0, 0]);
+}
+
+#[test]
 fn when_every_port_is_taken_the_connection_is_dropped_and_the_others_go_on() {
     let mut node = Node::default();
     node.change(|state| {
@@ -221,7 +237,8 @@ fn a_tuple_that_no_port_can_change_is_refused_without_trying_all_of_them() {
     node.send(B, &gre("10.65.0.3", "8.8.8.8")).dropped(DropReason::SnatExhausted);
     // What a pod sends to itself is its own answer.
     node.send(A, &gre("10.65.0.2", "10.65.0.2")).dropped(DropReason::InvalidState);
-    node.send(A, &ping("10.65.0.2", "10.65.0.2", 0)).dropped(DropReason::InvalidState);
     assert_eq!(node.connections(), 1);
+    // A query has an identifier to change, be it zero.
+    node.send(A, &ping("10.65.0.2", "10.65.0.2", 0)).by(A);
     node.send(A, &gre("10.65.0.2", "8.8.8.8")).by(WIRE);
 }

@@ -237,9 +237,13 @@ impl Record<'_> {
         whole.options.clear();
         whole.dont_fragment = false;
         let payload = (0..700 + usize::from(self.0[8]) * 8).map(|at| at as u8).collect();
-        let bytes = whole.body_of(payload).bytes();
+        // Of two datagrams with one identification the pieces may be mixed up (RFC 4963).
+        whole.identification =
+            self.0[..11].iter().fold(7, |id, byte| id.rotate_left(3) ^ u16::from(*byte));
+        let (id, bytes) = (whole.identification, whole.body_of(payload).bytes());
+        let how = self.0[13];
         let mut pieces =
-            if self.is_v4() { cut_four(&bytes, self.0[13]) } else { cut_six(&bytes, self.0[13]) };
+            if self.is_v4() { cut_four(&bytes, id, how) } else { cut_six(&bytes, id, how) };
         pieces.truncate(PIECES);
         match self.0[14] & 7 {
             0 => pieces.reverse(),
@@ -335,7 +339,7 @@ fn piece_len(how: u8) -> usize {
     [8, 64, 512, 1024, 1480][usize::from(how) % 5].max(8)
 }
 
-fn cut_four(packet: &[u8], how: u8) -> Vec<Vec<u8>> {
+fn cut_four(packet: &[u8], id: u16, how: u8) -> Vec<Vec<u8>> {
     let (header, body) = packet.split_at(20);
     let count = body.len().div_ceil(piece_len(how));
     let piece = |(number, part): (usize, &[u8])| {
@@ -343,7 +347,7 @@ fn cut_four(packet: &[u8], how: u8) -> Vec<Vec<u8>> {
         let more = u16::from(number + 1 < count) << 13;
         let place = (number * piece_len(how) / 8) as u16 | more;
         out[2..4].copy_from_slice(&((20 + part.len()) as u16).to_be_bytes());
-        out[4..6].copy_from_slice(&[7, how]);
+        out[4..6].copy_from_slice(&id.to_be_bytes());
         out[6..8].copy_from_slice(&place.to_be_bytes());
         out[10..12].fill(0);
         let sum = !super::sum(&out[..20]);
@@ -353,7 +357,7 @@ fn cut_four(packet: &[u8], how: u8) -> Vec<Vec<u8>> {
     body.chunks(piece_len(how)).enumerate().map(piece).collect()
 }
 
-fn cut_six(packet: &[u8], how: u8) -> Vec<Vec<u8>> {
+fn cut_six(packet: &[u8], id: u16, how: u8) -> Vec<Vec<u8>> {
     // The fragment header takes eight bytes of the link's.
     let len = piece_len(how).min(1440);
     let (header, body) = packet.split_at(40);
@@ -361,7 +365,8 @@ fn cut_six(packet: &[u8], how: u8) -> Vec<Vec<u8>> {
     let piece = |(number, part): (usize, &[u8])| {
         let place = (number * len) as u16 | u16::from(number + 1 < count);
         let [hi, lo] = place.to_be_bytes();
-        let extension = [header[6], 0, hi, lo, 0, 0, 7, how];
+        let [id_hi, id_lo] = id.to_be_bytes();
+        let extension = [header[6], 0, hi, lo, 0, 0, id_hi, id_lo];
         let mut out = [header, &extension, part].concat();
         out[4..6].copy_from_slice(&((8 + part.len()) as u16).to_be_bytes());
         out[6] = IpNumber::IPV6_FRAGMENTATION_HEADER.0;

@@ -10,7 +10,7 @@ use std::ops::ControlFlow::{self, Continue};
 use margay_model::DropReason;
 use margay_tables::addr::Tuple;
 use margay_tables::flow::{FlowRef, Insert, NewFlow, Stamped};
-use margay_wire::{protocol, transport};
+use margay_wire::transport::{self, IcmpClass};
 
 use super::{Denial, Way};
 use crate::Engine;
@@ -130,12 +130,13 @@ fn translated_source(
 ) -> Option<Tuple> {
     let own = way.to.src_port;
     let kept = way.to.src == packet.tuple.src && !way.fresh_port && attempt == 0;
-    let query = matches!(way.to.protocol, protocol::ICMP | protocol::ICMPV6) && own != 0;
+    let query = icmp::is_icmp(way.to.protocol)
+        && transport::icmp_class(way.to.protocol, packet.icmp.0) == IcmpClass::Request;
     let src_port = if kept || !(transport::has_ports(way.to.protocol) || query) {
         own
     } else if query {
         // Identifiers share no space with the host's ports: keep it, then look around.
-        own.wrapping_add(attempt.wrapping_mul(7919)).max(1)
+        own.wrapping_add(attempt.wrapping_mul(7919))
     } else {
         let (first, last) = snapshot.settings.snat_ports;
         let size = u32::from(last.checked_sub(first)?) + 1;
