@@ -22,8 +22,11 @@
 //!
 //! In the order of use: [`region`] and [`layout`] (memory), [`record`] (what a connection is),
 //! [`index`] (how it is found), [`epoch`], [`pool`] and [`hold`] (when it may be used again),
-//! [`journal`] (what became of connections), [`table`], [`worker`] (insert, remove), [`sweep`] (ageing, eviction, listing), [`recover`]
-//! (taking over); [`affinity`] beside them.
+//! [`journal`] (what became of connections), [`table`], [`worker`] (insert, remove), [`sweep`] (ageing,
+//! eviction, listing), [`recover`] (taking over); [`affinity`] beside them.
+//!
+//! What threads do to each other is model-checked by loom, what a death leaves behind by processes that
+//! die at every step (`tests`). Miri, which wants a nightly toolchain, does not run here.
 
 mod region;
 mod layout;
