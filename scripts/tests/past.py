@@ -1,7 +1,6 @@
 """What goes past the workers: bulk connections, and what margayctl says of them."""
 
 import contextlib
-import hashlib
 import json
 
 from bulk import Bulk
@@ -89,11 +88,6 @@ def takes_it(rig, one, node="n1"):
 def moved(one):
     """A bulk connection that has moved much within the last moment."""
     return one.goes_on(amount=256 * 65536)
-
-
-def port_of(name):
-    """A pod's host interface."""
-    return "cali" + hashlib.sha1(f"default.{name}".encode()).hexdigest()[:11]
 
 
 def follows_a_smaller_mtu(rig, one, device, largest):

@@ -10,6 +10,7 @@ the names of pods.
 
 import contextlib
 import ctypes
+import hashlib
 import http.client
 import json
 import os
@@ -35,6 +36,17 @@ def wait_until(probe, what, within=5.0, every=0.05):
             return found
         assert time.monotonic() < end, f"not within {within} s: {what}"
         time.sleep(every)
+
+
+def port_of(name):
+    """The host interface of a pod of namespace default."""
+    return "cali" + hashlib.sha1(f"default.{name}".encode()).hexdigest()[:11]
+
+
+def resident(pid):
+    """Resident memory of a process, in bytes."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) << 10
 
 
 class Metrics:

@@ -22,7 +22,7 @@ from pathlib import Path
 from bulk import Bulk
 from bystanders import dropped
 from documents import policy, port
-from rig import NODES, Rig, wait_until
+from rig import NODES, Rig, resident, wait_until
 from scene import NODE, NODE_PORT, NODE_SERVER, OUTSIDE, OUTSIDE_SERVER, SERVICE, Scene
 from streams import Streams
 
@@ -278,15 +278,13 @@ class Soak:
                 self.first.setdefault((node, reason), (time.strftime("%X"), count))
         for pid, sizes in self.memory.items():
             with contextlib.suppress(OSError):
-                status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-                resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-                sizes.append(int(resident.split()[1]) << 10)
+                sizes.append(resident(pid))
 
     def line(self):
         counts = ", ".join(f"{actor.done} {actor.name}" for actor in self.actors)
         failed = sum(actor.failed for actor in self.actors)
-        resident = [f"{sizes[-1] / 2**20:.0f}" for sizes in self.memory.values()]
-        return f"{counts}; {failed} failed; {' '.join(resident)} MiB"
+        sizes = [f"{sizes[-1] / 2**20:.0f}" for sizes in self.memory.values()]
+        return f"{counts}; {failed} failed; {' '.join(sizes)} MiB"
 
     def grown(self, pid):
         """How much larger a process is in the last quarter of the time than in the second."""

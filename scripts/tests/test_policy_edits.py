@@ -16,7 +16,7 @@ import time
 import pytest
 from documents import among, both, calico, policy, port, rule
 from probes import Probe, Probes
-from rig import NODES
+from rig import NODES, resident
 
 EDITS = 1000
 PACE = 0.02  # seconds from one edit to the next
@@ -154,9 +154,7 @@ class Watch:
             generation = self.rig.metrics(node).total("margay_generation")
             self.generations[node].append(int(generation))
         for pid in self.pids.values():
-            with open(f"/proc/{pid}/status") as status:
-                resident = next(line for line in status if line.startswith("VmRSS"))
-            self.memory[pid].append(int(resident.split()[1]) << 10)
+            self.memory[pid].append(resident(pid))
 
     def unchanged(self):
         """Whether all processes still run, the same as before."""

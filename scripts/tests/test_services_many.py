@@ -1,12 +1,10 @@
 """Ten thousand services with a hundred thousand endpoints, through agent and daemon."""
 
 import json
-import pathlib
-import re
 import time
 
 import pytest
-from rig import wait_until
+from rig import resident, wait_until
 from services import V4, endpoint, endpoint_slice, prepare
 from whoami import Whoami
 
@@ -32,8 +30,7 @@ def documents(n, *pods):
 
 def memory(rig, process):
     """Resident memory of a process on n1 in MiB."""
-    status = pathlib.Path(f"/proc/{rig.pid('n1', process)}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) // 1024
+    return resident(rig.pid("n1", process)) >> 20
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,10 @@ from past import (
     follows_a_smaller_mtu,
     moved,
     opened,
-    port_of,
     service_of_b,
     takes_it,
 )
-from rig import wait_until
+from rig import port_of, wait_until
 
 CONFIG = tempfile.NamedTemporaryFile("w", suffix=".toml")
 ENV = {"WORKERS": "2", "MARGAYD_CONFIG": CONFIG.name}

@@ -24,11 +24,10 @@ from past import (
     follows_a_smaller_mtu,
     moved,
     opened,
-    port_of,
     service_of_b,
     takes_it,
 )
-from rig import NODES, wait_until
+from rig import NODES, port_of, wait_until
 from scapy.all import IP, TCP, UDP, VXLAN, Ether, IPv6, raw
 
 CONFIG = tempfile.NamedTemporaryFile("w", suffix=".toml")

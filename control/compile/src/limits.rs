@@ -2,7 +2,7 @@
 
 use margay_model::{Bandwidth, Dscp, Limits, PacketRate, Peak, Usage};
 use margay_resources::qos::{DEFAULT_BURST, DEFAULT_PACKET_BURST};
-use margay_resources::v3::{self, QosControls};
+use margay_resources::v3::{self, QosControls, QosDirection};
 
 /// Length of an Ethernet header, which the kernel's `tbf` counts.
 const ETHERNET: u64 = 14;
@@ -10,21 +10,13 @@ const ETHERNET: u64 = 14;
 /// The limits of an interface whose packets have `mtu` bytes at most.
 pub(crate) fn limits(controls: &QosControls, mtu: u16) -> Limits {
     let frame = u64::from(mtu) + ETHERNET;
+    let usage = |of: QosDirection| Usage {
+        bandwidth: bandwidth((of.bandwidth, of.burst), (of.peakrate, of.minburst.max(frame))),
+        packets: packets(of.packet_rate, of.packet_burst),
+    };
     Limits {
-        ingress: Usage {
-            bandwidth: bandwidth(
-                (controls.ingress_bandwidth, controls.ingress_burst),
-                (controls.ingress_peakrate, controls.ingress_minburst.max(frame)),
-            ),
-            packets: packets(controls.ingress_packet_rate, controls.ingress_packet_burst),
-        },
-        egress: Usage {
-            bandwidth: bandwidth(
-                (controls.egress_bandwidth, controls.egress_burst),
-                (controls.egress_peakrate, controls.egress_minburst.max(frame)),
-            ),
-            packets: packets(controls.egress_packet_rate, controls.egress_packet_burst),
-        },
+        ingress: usage(controls.ingress()),
+        egress: usage(controls.egress()),
         dscp: controls.dscp.as_ref().and_then(v3::Dscp::number).and_then(Dscp::new),
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::quantity::quantity;
-use crate::v3::{Dscp, QosControls};
+use crate::v3::{Dscp, QosControls, QosDirection};
 
 /// Prefix of Calico's annotations.
 const CALICO: &str = "qos.projectcalico.org/";
@@ -88,17 +88,6 @@ struct Reader<'a> {
     errors: Vec<QosError>,
 }
 
-/// The limits of one direction, as annotations name them.
-#[derive(Default)]
-struct Direction {
-    bandwidth: u64,
-    burst: u64,
-    peakrate: u64,
-    minburst: u64,
-    packet_rate: u64,
-    packet_burst: u64,
-}
-
 /// Whether an annotation is one of those that [`read`] looks at.
 pub fn is_about(annotation: &str) -> bool {
     annotation.starts_with(CALICO)
@@ -115,24 +104,8 @@ pub fn read(
     runtime: &QosControls,
 ) -> (QosControls, Vec<QosError>) {
     let mut reader = Reader { annotations, errors: Vec::new() };
-    let asked = Direction {
-        bandwidth: runtime.ingress_bandwidth,
-        burst: runtime.ingress_burst,
-        peakrate: runtime.ingress_peakrate,
-        minburst: runtime.ingress_minburst,
-        packet_rate: runtime.ingress_packet_rate,
-        packet_burst: runtime.ingress_packet_burst,
-    };
-    let ingress = reader.direction("ingress", asked);
-    let asked = Direction {
-        bandwidth: runtime.egress_bandwidth,
-        burst: runtime.egress_burst,
-        peakrate: runtime.egress_peakrate,
-        minburst: runtime.egress_minburst,
-        packet_rate: runtime.egress_packet_rate,
-        packet_burst: runtime.egress_packet_burst,
-    };
-    let egress = reader.direction("egress", asked);
+    let ingress = reader.direction("ingress", runtime.ingress());
+    let egress = reader.direction("egress", runtime.egress());
     let controls = QosControls {
         ingress_bandwidth: ingress.bandwidth,
         egress_bandwidth: egress.bandwidth,
@@ -157,11 +130,11 @@ pub fn read(
 impl Reader<'_> {
     /// One direction: Calico's annotations go before those of Kubernetes, and these before what the
     /// runtime asked for, whose burst stands beside what Kubernetes says, which names none.
-    fn direction(&mut self, name: &str, asked: Direction) -> Direction {
+    fn direction(&mut self, name: &str, asked: QosDirection) -> QosDirection {
         let kubernetes = self.number(format!("{KUBERNETES}{name}-bandwidth"), &BANDWIDTH);
         let calico = self.own(name, "Bandwidth", &BANDWIDTH);
         let asked_burst = if calico.is_some() { 0 } else { asked.burst };
-        let mut found = Direction {
+        let mut found = QosDirection {
             bandwidth: calico.or(kubernetes).unwrap_or(asked.bandwidth),
             burst: self.own(name, "Burst", &BURST).unwrap_or(asked_burst),
             peakrate: self.own(name, "Peakrate", &PEAKRATE).unwrap_or(asked.peakrate),
@@ -169,7 +142,7 @@ impl Reader<'_> {
             packet_rate: self.own(name, "PacketRate", &PACKETS).unwrap_or(asked.packet_rate),
             packet_burst: self.own(name, "PacketBurst", &PACKETS).unwrap_or(asked.packet_burst),
         };
-        let Direction { bandwidth, burst, peakrate, minburst, packet_rate, packet_burst } =
+        let QosDirection { bandwidth, burst, peakrate, minburst, packet_rate, packet_burst } =
             &mut found;
         self.needs(name, ("Burst", burst), ("Bandwidth", *bandwidth));
         if *peakrate != 0 && (*bandwidth == 0 || *peakrate <= *bandwidth) {
@@ -228,9 +201,9 @@ impl Reader<'_> {
     }
 }
 
-// === impl Direction ===
+// === impl QosDirection ===
 
-impl Direction {
+impl QosDirection {
     fn with_defaults(mut self) -> Self {
         if self.bandwidth != 0 && self.burst == 0 {
             self.burst = DEFAULT_BURST;

@@ -11,7 +11,8 @@
 //!   [`control`]: the one task that changes what is in force;
 //! - [`slow`]: the slow path's task; `accounts`: what rules have decided, reports of flows, and
 //!   lines about packets that met Log rules;
-//! - `tuning`: what was chosen for the machine; [`shared`], [`show`], `trace`: what others may see; [`server`], [`metrics`]: who serves it.
+//! - `tuning`: what was chosen for the machine; [`shared`], [`show`], `trace`: what others may see;
+//!   [`server`], [`metrics`]: who serves it.
 
 pub mod config;
 mod sole;
@@ -150,7 +151,7 @@ async fn serve(
     let slow_counters = Arc::new(Counters::default());
     let readings = Arc::new(Readings::default());
     let accounts = Arc::new(Accounts::new(table, config.rule_series));
-    let shared = Shared::new(
+    let mut shared = Shared::new(
         links.clone(),
         config.cores.clone(),
         slow_counters.clone(),
@@ -159,8 +160,8 @@ async fn serve(
         accounts.clone(),
         table,
     );
-    let tuning = tuning::chosen(&config, region, &flow_config(&config));
-    let shared = Arc::new(shared.with_tuning(tuning));
+    shared.tuning = tuning::chosen(&config, region, &flow_config(&config));
+    let shared = Arc::new(shared);
     let (snapshots, slow_snapshots) = watch::channel(first.clone());
     let guest = FlowWorker::new(table.clone()).ok_or_else(|| anyhow!("no seat"))?;
     tokio::spawn(Accountant::new(accounts, slow_snapshots.clone(), guest).run());

@@ -68,7 +68,7 @@ pub(crate) struct Shared {
     pub links: Arc<[Link]>,
     /// The core of each worker.
     pub cores: Vec<Option<usize>>,
-    /// What was chosen for this machine.
+    /// What was chosen for this machine; told once all of it is.
     pub tuning: Vec<Setting>,
     /// Counters of the slow path.
     pub slow: Arc<Counters>,
@@ -113,11 +113,6 @@ impl Shared {
             table,
             view,
         }
-    }
-
-    /// With what was chosen for the machine.
-    pub(crate) fn with_tuning(self, tuning: Vec<Setting>) -> Self {
-        Self { tuning, ..self }
     }
 
     /// What is in force now.

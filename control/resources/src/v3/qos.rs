@@ -55,6 +55,23 @@ pub struct QosControls {
     pub dscp: Option<Dscp>,
 }
 
+/// The limits of one direction, as [`QosControls`] has them for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QosDirection {
+    /// Bits a second.
+    pub bandwidth: u64,
+    /// Bits that may pass at once.
+    pub burst: u64,
+    /// Bits a second within a burst.
+    pub peakrate: u64,
+    /// Bytes that pass faster than the peak rate.
+    pub minburst: u64,
+    /// Packets a second.
+    pub packet_rate: u64,
+    /// Packets that may pass at once.
+    pub packet_burst: u64,
+}
+
 /// A differentiated services code point, by number or by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -89,6 +106,34 @@ const NAMES: &[(&str, u8)] = &[
     ("CS5", 40),
     ("CS6", 48),
 ];
+
+// === impl QosControls ===
+
+impl QosControls {
+    /// What the workload may receive.
+    pub fn ingress(&self) -> QosDirection {
+        QosDirection {
+            bandwidth: self.ingress_bandwidth,
+            burst: self.ingress_burst,
+            peakrate: self.ingress_peakrate,
+            minburst: self.ingress_minburst,
+            packet_rate: self.ingress_packet_rate,
+            packet_burst: self.ingress_packet_burst,
+        }
+    }
+
+    /// What the workload may send.
+    pub fn egress(&self) -> QosDirection {
+        QosDirection {
+            bandwidth: self.egress_bandwidth,
+            burst: self.egress_burst,
+            peakrate: self.egress_peakrate,
+            minburst: self.egress_minburst,
+            packet_rate: self.egress_packet_rate,
+            packet_burst: self.egress_packet_burst,
+        }
+    }
+}
 
 // === impl Dscp ===
 
