@@ -111,6 +111,18 @@ def test_a_packet_from_the_wire_with_a_local_pods_source_is_dropped_as_spoofed(s
         cable.send([bytes(frame) for frame in lies] * 20)
 
 
+def test_who_takes_a_remote_pods_address_from_the_wire_is_dropped_as_spoofed(scene, cable):
+    """Nodes send such packets through a tunnel; nobody else may be taken for that pod."""
+    near, far = scene.pods["near"], scene.pods["far"]
+    head = Ether(src=cable.mac, dst=cable.node_mac)
+    lies = [
+        head / IP(src=far[0], dst=near[0]) / UDP(sport=1001, dport=80),
+        head / IPv6(src=far[1], dst=near[1]) / UDP(sport=1001, dport=80),
+    ]
+    with undisturbed(scene), counted(scene.rig, "spoof", 40):
+        cable.send([bytes(frame) for frame in lies] * 20)
+
+
 def test_a_pod_that_floods_arp_disturbs_nobody(scene, rogue):
     """Requests, claims of the gateway's and of another pod's address, and neighbour adverts."""
     near = scene.pods["near"]

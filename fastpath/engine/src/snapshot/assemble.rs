@@ -407,7 +407,8 @@ fn own_addresses(inputs: &Inputs<'_>) -> impl Iterator<Item = Addr> {
 }
 
 fn pools(state: &State) -> Lpm {
-    let bits = |pool: &Pool| 1 | if pool.nat_outgoing { 2 } else { 0 };
+    let tunneled = |pool: &Pool| pool.encap_always && pool.encap != Encap::None;
+    let bits = |pool: &Pool| 1 | u32::from(pool.nat_outgoing) << 1 | u32::from(tunneled(pool)) << 2;
     state.pools.values().map(|pool| (Prefix::from(pool.cidr), bits(pool))).collect()
 }
 

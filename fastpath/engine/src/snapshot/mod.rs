@@ -86,6 +86,8 @@ pub struct PoolFacts {
     pub pooled: bool,
     /// Its pool masquerades traffic that leaves all pools.
     pub nat_outgoing: bool,
+    /// Between nodes its pool's packets are always in a tunnel.
+    pub tunneled: bool,
 }
 
 /// Everything a worker needs to decide a packet.
@@ -176,7 +178,7 @@ impl Snapshot {
     /// What `addr` is to pools.
     pub fn pool(&self, addr: Addr) -> PoolFacts {
         let bits = self.pools.lookup(addr).unwrap_or(0);
-        PoolFacts { pooled: bits & 1 != 0, nat_outgoing: bits & 2 != 0 }
+        PoolFacts { pooled: bits & 1 != 0, nat_outgoing: bits & 2 != 0, tunneled: bits & 4 != 0 }
     }
 
     /// The port with this number.

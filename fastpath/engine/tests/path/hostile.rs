@@ -239,6 +239,43 @@ fn martians_are_never_forwarded() {
 }
 
 #[test]
+fn who_takes_a_remote_pods_address_without_its_tunnel_is_a_liar() {
+    let mut node = Node::default();
+    let plain = || [("10.65.2.5:1", "10.65.0.2:2"), ("[fd00:65:0:3::5]:1", "[fd00:65::2]:2")];
+    for (src, dst) in plain() {
+        node.send(WIRE, &udp(src, dst)).by(A);
+        node.send(WIRE, &udp("192.0.2.100:1", "10.65.0.2:2")).by(A);
+    }
+    node.change(|state| {
+        for pool in state.pools.values_mut() {
+            (pool.encap, pool.encap_always) = (margay_model::Encap::Vxlan, true);
+        }
+    });
+    for (n, (src, dst)) in plain().into_iter().enumerate() {
+        // A connection from before the pool was changed goes on; nodes do not change at once.
+        node.send(WIRE, &udp(src, dst)).by(A);
+        let other = src.replace(":1", &format!(":{}", n + 7));
+        node.send(WIRE, &udp(&other, dst)).dropped(DropReason::Spoof);
+    }
+    // An address that no node has a block for is a pod's all the same, soon.
+    node.send(WIRE, &udp("10.65.9.9:1", "10.65.0.2:2")).dropped(DropReason::Spoof);
+    node.send(WIRE, &udp("192.0.2.100:1", "10.65.0.2:3")).by(A);
+    // To a node port pods come plainly where they are not masqueraded.
+    node.change(|state| serve(state, service("s", 17, "192.0.2.1:30000", &["10.65.0.3:53"])));
+    node.send(WIRE, &udp("10.65.2.5:9", "192.0.2.1:30000")).by(B);
+}
+
+#[test]
+fn broadcast_addresses_of_networks_are_never_forwarded_to_nor_answered() {
+    let mut node = Node::default();
+    for all in ["192.0.2.255", "192.0.2.0"] {
+        node.send(A, &udp("10.65.0.2:1", &at(all, 2))).dropped(DropReason::Martian);
+        node.send(WIRE, &udp("198.51.100.9:1", &at(all, 2))).dropped(DropReason::Martian);
+        node.send(WIRE, &udp(&at(all, 1), "10.65.0.2:2")).dropped(DropReason::Martian);
+    }
+}
+
+#[test]
 fn a_pod_has_no_tunnels_of_its_own_unless_it_may() {
     let mut node = Node::default();
     let vxlan = udp("10.65.0.2:1", "10.65.0.3:4789");

@@ -85,6 +85,7 @@ pub(crate) fn miss<'t>(
     let mut way = Way::new(packet);
     // Who lies about its address is told nothing, and nobody is told on its behalf.
     way.src_pod = source_pod(snapshot, packet)?;
+    route::reverse_path(snapshot, packet)?;
     // A host endpoint may say what is asked of services at all.
     host::pre_dnat(engine, snapshot, packet, &mut way)?;
     // Services first: everything behind judges what the packet is really meant for.

@@ -1,12 +1,14 @@
 //! Arrives: a packet with its final destination. Leaves: its next hop, and the pod at its end; before
 //! all else, the pod that sent it.
 //!
-//! Drops: no_route (where the node is gone that was to answer itself), no_service, spoof (the wire claims a local pod's address), martian (the kernel sends out what
-//! is for the node itself). Punts: unreachable.
+//! Drops: no_route (where the node is gone that was to answer itself), no_service, spoof (the wire
+//! claims a pod's address that does not come this way), martian (the kernel sends out what is for the
+//! node itself; networks' broadcast addresses). Punts: unreachable.
 
 use std::ops::ControlFlow::{self, Continue};
 
 use margay_model::DropReason;
+use margay_tables::addr::{Addr, Tuple};
 
 use super::Way;
 use crate::batch::{Fate, Packet, Side, Why};
@@ -26,6 +28,10 @@ pub(crate) fn route(snapshot: &Snapshot, packet: &Packet, way: &mut Way) -> Cont
 pub(crate) fn find(snapshot: &Snapshot, packet: &Packet, way: &mut Way) -> ControlFlow<Fate> {
     if kernels(snapshot, packet, way) {
         return Continue(());
+    }
+    // Nobody on the network is asked to answer for all of it (RFC 2644).
+    if packet.side != Side::Host && is_broadcast(snapshot, way.to.dst) {
+        return dropped(DropReason::Martian);
     }
     match snapshot.place(way.to.dst) {
         Some(Place::Host) => {
@@ -91,6 +97,31 @@ fn kernels(snapshot: &Snapshot, packet: &Packet, way: &mut Way) -> bool {
     };
     (way.hop, way.is_kernels) = (*arrival, true);
     true
+}
+
+/// Whether an address is the IPv4 broadcast address, old or new, of a network of the node's.
+fn is_broadcast(snapshot: &Snapshot, addr: Addr) -> bool {
+    addr.is_v4() && snapshot.broadcasts.contains(&addr)
+}
+
+/// Whether the wire may bring a packet with this source at all: an answer to it would leave the same
+/// way (RFC 3704 §2.2). Packets between addresses of pools whose nodes are always reached by tunnel
+/// come out of one; who sends them plainly is no node, and would be taken for the pod whose address
+/// he has chosen. Only new connections are asked: while a pool's encapsulation is being changed, nodes
+/// do not agree about it.
+pub(super) fn reverse_path(snapshot: &Snapshot, packet: &Packet) -> ControlFlow<Fate> {
+    let Tuple { src, dst, .. } = packet.tuple;
+    if packet.side != Side::Wire {
+        return Continue(());
+    }
+    if is_broadcast(snapshot, src) {
+        return dropped(DropReason::Martian);
+    }
+    let tunneled = |addr| snapshot.pool(addr).tunneled;
+    if !packet.tunneled && tunneled(src) && tunneled(dst) {
+        return dropped(DropReason::Spoof);
+    }
+    Continue(())
 }
 
 /// The local pod that sent the packet. What comes from elsewhere and carries a local pod's address
