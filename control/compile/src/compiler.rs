@@ -464,6 +464,12 @@ impl Compiler {
     /// The changes since the last flush, in an order in which nothing refers to what is not there:
     /// applied to the state before, they give [`Self::state`].
     pub fn flush(&mut self) -> Vec<Update> {
+        if let Some((settings, foreign_sources)) =
+            self.configuration.flush(self.own_node.as_deref())
+        {
+            self.network.set_settings(settings);
+            self.workloads.allow_foreign_sources(foreign_sources);
+        }
         for pod in self.workloads.take_dirty() {
             self.flush_pod(&pod);
         }
@@ -471,9 +477,6 @@ impl Compiler {
             self.flush_network_set(name);
         }
         self.flush_hosts();
-        if let Some(settings) = self.configuration.flush(self.own_node.as_deref()) {
-            self.network.set_settings(settings);
-        }
         let (services, services_gone) = self.services.flush(&mut self.sets);
         let (host_ports, host_ports_gone) = self.host_ports.flush();
         let policy = self.policies.flush(&mut self.sets, &self.profiles);

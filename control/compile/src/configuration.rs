@@ -66,9 +66,12 @@ impl Configuration {
         self.changed |= old != labels;
     }
 
-    /// The settings of a node if anything has changed since the last call.
-    pub(crate) fn flush(&mut self, node: Option<&str>) -> Option<Settings> {
-        std::mem::take(&mut self.changed).then(|| self.settings(node.unwrap_or_default()))
+    /// The settings of a node, and whether its pods may have `allowedSourcePrefixes`, if anything has
+    /// changed since the last call.
+    pub(crate) fn flush(&mut self, node: Option<&str>) -> Option<(Settings, bool)> {
+        let node = node.unwrap_or_default();
+        std::mem::take(&mut self.changed)
+            .then(|| (self.settings(node), self.felix(node).workload_source_spoofing))
     }
 
     /// What FelixConfiguration says of a node.

@@ -48,6 +48,8 @@ pub(crate) struct Workloads {
     endpoints: HashMap<ObjectName, BTreeMap<ObjectName, WorkloadFacts>>,
     pod_of: HashMap<ObjectName, ObjectName>,
     by_namespace: HashMap<Arc<str>, BTreeSet<ObjectName>>,
+    /// Whether `allowedSourcePrefixes` count.
+    foreign_sources: bool,
     dirty: BTreeSet<ObjectName>,
 }
 
@@ -90,6 +92,15 @@ impl Workloads {
         self.dirty.extend(self.by_namespace.get(namespace).into_iter().flatten().cloned());
     }
 
+    /// Whether pods may send from the foreign addresses that they ask for.
+    pub(crate) fn allow_foreign_sources(&mut self, allowed: bool) {
+        if std::mem::replace(&mut self.foreign_sources, allowed) != allowed {
+            let asks = |facts: &WorkloadFacts| !facts.allowed_sources.is_empty();
+            let asking = self.endpoints.iter().filter(|(_, each)| each.values().any(asks));
+            self.dirty.extend(asking.map(|(pod, _)| pod.clone()));
+        }
+    }
+
     fn touch(&mut self, pod: &ObjectName) {
         self.dirty.insert(pod.clone());
         if self.pods.contains_key(pod) || self.endpoints.contains_key(pod) {
@@ -122,7 +133,10 @@ impl Workloads {
             names.push(profiles::of_account(&account));
         }
         let labels = labels(name, pod, &names, profiles);
-        let interface = |facts: WorkloadFacts, ports: Vec<NamedPort>| {
+        let interface = |mut facts: WorkloadFacts, ports: Vec<NamedPort>| {
+            if !self.foreign_sources {
+                facts.allowed_sources.clear();
+            }
             let controls = match pod {
                 Some(pod) => qos::read(&pod.qos, &facts.controls).0,
                 None => facts.controls.clone(),
