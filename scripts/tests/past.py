@@ -2,30 +2,32 @@
 
 import contextlib
 import json
+import time
 
 from bulk import Bulk
-from rig import wait_until
+from rig import NODES, wait_until
 
 V4, V6 = 0, 1
 SERVICE = {V4: "10.96.0.10", V6: "fd96::10"}
 # Where the service's pod listens.
 BEHIND = 5299
+NODE_PORT = 30080
 
 
-def service_of_b(node_port=None):
-    """A service of pod b at port 80, at a node port too if one is given."""
+def service_of(pod, protocol="TCP", node_port=None):
+    """A service of a pod at port 80, at a node port too if one is given."""
     more = {"nodePort": node_port} if node_port else {}
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": "b", "namespace": "default"},
+        "metadata": {"name": "s", "namespace": "default"},
         "spec": {
             "type": "NodePort" if node_port else "ClusterIP",
             "clusterIPs": list(SERVICE.values()),
             "ipFamilyPolicy": "PreferDualStack",
             "ipFamilies": ["IPv4", "IPv6"],
-            "selector": {"name": "b"},
-            "ports": [{"port": 80, "targetPort": BEHIND} | more],
+            "selector": {"name": pod},
+            "ports": [{"port": 80, "targetPort": BEHIND, "protocol": protocol} | more],
         },
     }
 
@@ -83,6 +85,24 @@ def takes_it(rig, one, node="n1"):
     """Whether a bulk connection takes a node's shortcut."""
     found = flow(rig, one, node)
     return bool(found) and found["shortcut"]
+
+
+def on_both(rig, one):
+    """Whether a connection takes the shortcut of both nodes."""
+    return all(takes_it(rig, one, node) for node in NODES)
+
+
+def encapsulate(rig, mode):
+    """Has both nodes use another encapsulation; it is in force when this returns."""
+    before = [rig.metrics(node).total("margay_generation") for node in NODES]
+    rig.script("pools", mode)
+    changed = lambda: all(
+        rig.metrics(node).total("margay_generation") > then for node, then in zip(NODES, before)
+    )
+    # Where the mode is what it was nothing changes.
+    with contextlib.suppress(AssertionError):
+        wait_until(changed, "", within=1.0)
+    time.sleep(0.3)
 
 
 def moved(one):

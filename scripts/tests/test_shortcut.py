@@ -20,13 +20,13 @@ from past import (
     follows_a_smaller_mtu,
     moved,
     opened,
-    service_of_b,
+    service_of,
     takes_it,
 )
 from rig import port_of, wait_until
 
 CONFIG = tempfile.NamedTemporaryFile("w", suffix=".toml")
-ENV = {"WORKERS": "2", "MARGAYD_CONFIG": CONFIG.name}
+ENV = {"WORKERS": "2", "MARGAYD_CONFIG": CONFIG.name, "MARGAY_RIG_SHORTCUT": "on"}
 MODE = "none"
 # The contract says 200 ms; a busy machine may take longer, and what was measured is printed.
 IN_FORCE = 2.0
@@ -102,7 +102,7 @@ def test_counters_never_fall_and_the_flow_stays_young(rig, bulk):
 
 @pytest.mark.parametrize("v", [V4, V6])
 def test_a_service_is_translated_on_the_way(rig, bulk, v):
-    rig.store.write("service", service_of_b())
+    rig.store.write("service", service_of("b"))
     one = wait_until(lambda: opened(lambda: bulk("a", "b", v, SERVICE[v], 80)), "the service")
     wait_until(lambda: takes_it(rig, one), "it takes the shortcut")
     _, before = counts(rig)

@@ -14,28 +14,30 @@ import pytest
 from bulk import super_frames
 from documents import policy
 from past import (
+    NODE_PORT,
     SERVICE,
     V4,
     V6,
     ask,
     bulks,
     connections,
+    encapsulate,
     flow,
     follows_a_smaller_mtu,
     moved,
+    on_both,
     opened,
-    service_of_b,
+    service_of,
     takes_it,
 )
 from rig import NODES, port_of, wait_until
 from scapy.all import IP, TCP, UDP, VXLAN, Ether, IPv6, raw
 
 CONFIG = tempfile.NamedTemporaryFile("w", suffix=".toml")
-ENV = {"WORKERS": "2", "MARGAYD_CONFIG": CONFIG.name}
+ENV = {"WORKERS": "2", "MARGAYD_CONFIG": CONFIG.name, "MARGAY_RIG_SHORTCUT": "on"}
 MODE = "none"
 WAYS = [("none", V4), ("none", V6), ("ipip", V4), ("vxlan", V4), ("vxlan-crosssubnet", V4)]
 IN_FORCE = 2.0
-NODE_PORT = 30080
 DENIALS = {
     "the receiver's": policy("deny", "default", {"name": "b"}, types=["Ingress"]),
     "the sender's": policy("deny", "default", {"name": "a"}, types=["Egress"]),
@@ -55,24 +57,6 @@ def pods(rig):
 def bulk(rig, pods):
     with bulks(rig, NODES) as start:
         yield start
-
-
-def encapsulate(rig, mode):
-    """Has both nodes use another encapsulation; it is in force when this returns."""
-    before = [rig.metrics(node).total("margay_generation") for node in NODES]
-    rig.script("pools", mode)
-    changed = lambda: all(
-        rig.metrics(node).total("margay_generation") > then for node, then in zip(NODES, before)
-    )
-    # Where the mode is what it was nothing changes.
-    with contextlib.suppress(AssertionError):
-        wait_until(changed, "", within=1.0)
-    time.sleep(0.3)
-
-
-def on_both(rig, one):
-    """Whether a connection takes the shortcut of both nodes."""
-    return all(takes_it(rig, one, node) for node in NODES)
 
 
 def frames(rig, node, interface, way):
@@ -191,7 +175,7 @@ def test_a_policy_cuts_it_silently_and_lets_it_go_on(rig, bulk, whose):
 @pytest.mark.parametrize("mode,v", WAYS[:4])
 def test_a_service_is_translated_on_the_way(rig, bulk, mode, v):
     encapsulate(rig, mode)
-    rig.store.write("service", service_of_b(NODE_PORT))
+    rig.store.write("service", service_of("b", node_port=NODE_PORT))
     try:
         start = lambda: bulk("a", "b", v, SERVICE[v], 80)
         one = wait_until(lambda: opened(start), "the service")
@@ -204,7 +188,7 @@ def test_a_service_is_translated_on_the_way(rig, bulk, mode, v):
 @pytest.mark.parametrize("node,mode", [("n1", "vxlan"), ("n2", "vxlan"), ("n1", "ipip")])
 def test_a_node_port_is_served_past_the_workers(rig, bulk, node, mode):
     encapsulate(rig, mode)
-    rig.store.write("service", service_of_b(NODE_PORT))
+    rig.store.write("service", service_of("b", node_port=NODE_PORT))
     address = {"n1": "172.20.0.1", "n2": "172.20.0.2"}[node]
     try:
         start = lambda: bulk("out", "b", V4, address, NODE_PORT)

@@ -7,7 +7,7 @@
 //!   and the agent's state in each other's words; `difference`: what has changed in that;
 //!   `path_mtu`: what routers said; `bound`: ports of the node's processes; `names`: what name
 //!   servers said;
-//! - [`devices`]: sockets and programs; `shortcut`: TCP between pods that needs no worker;
+//! - [`devices`]: sockets and programs; `shortcut`: TCP and UDP that needs no worker;
 //!   [`control`]: the one task that changes what is in force;
 //! - [`slow`]: the slow path's task; `accounts`: what rules have decided, reports of flows, and
 //!   lines about packets that met Log rules;

@@ -30,13 +30,18 @@ use crate::ports::Traffic;
 const LISTEN: Duration = Duration::from_millis(20);
 /// Every so many of these what was moved is brought into the flow table.
 const COLLECT_EVERY: u32 = 3;
-/// Mentions of a connection within one [`LISTEN`] that make it a busy one: 64 packets.
+/// Mentions of one direction within one [`LISTEN`] that make a connection a busy one: there were as many
+/// packets between two of them as the engine leaves, whereas those of a question and its answer may
+/// meet however slow they follow each other.
 const BUSY: u32 = 2;
 /// A connection that moved fewer packets than [`STAYS`] within so many milliseconds goes back to the
 /// workers: there is room for few, and it is for those that need it.
 const WINDOW_MS: u32 = 1000;
 /// See [`WINDOW_MS`].
 const STAYS: u64 = 64;
+/// Connections that are approved after one [`LISTEN`]: whoever opens and leaves many busy ones keeps
+/// nobody busy here.
+const AT_ONCE: usize = 128;
 /// Connections at one time; each has two passages.
 const MOST: usize = Maps::PASSAGES / 2;
 
@@ -183,18 +188,20 @@ impl Bookkeeper {
     fn listen(&self) -> Result<(), ProgramError> {
         let snapshot = self.snapshots.borrow().clone();
         let table = self.guest.table();
-        let mut heard: HashMap<Tuple, (u32, [Leg; 2])> = HashMap::new();
+        let mut heard: HashMap<Tuple, ([u32; 2], [Leg; 2])> = HashMap::new();
         // Bounded, lest more come than are taken.
         for _ in 0..self.mentions.capacity() {
             let Some(tuple) = self.mentions.pop() else { break };
             if let Some(legs) = shortcut::legs(&snapshot, table, &tuple) {
-                heard.entry(legs[0].tuple).or_insert((0, legs)).0 += 1;
+                let (times, _) = heard.entry(legs[0].tuple).or_insert(([0; 2], legs));
+                times[usize::from(tuple != legs[0].tuple)] += 1;
             }
         }
         if self.shared.is_held() {
             return Ok(());
         }
         let mut open = self.shared.lock();
+        let mut room = AT_ONCE;
         for (tuple, (times, legs)) in heard {
             if let Some(old) = open.get(&tuple)
                 && old.generation != snapshot.generation
@@ -202,11 +209,12 @@ impl Bookkeeper {
             {
                 self.close(&tuple, old);
             }
-            if times >= BUSY
-                && open.len() < MOST
-                && !open.contains_key(&tuple)
-                && let Some(connection) = self.approve(&legs, &snapshot)?
-            {
+            let busy = times.iter().any(|times| *times >= BUSY);
+            if !busy || room == 0 || open.len() >= MOST || open.contains_key(&tuple) {
+                continue;
+            }
+            room -= 1;
+            if let Some(connection) = self.approve(&legs, &snapshot)? {
                 debug!(?tuple, "a connection takes the shortcut");
                 open.insert(tuple, connection);
             }
@@ -227,7 +235,8 @@ impl Bookkeeper {
         let generation = snapshot.generation;
         let opened = legs.each_ref().map(|leg| {
             let (source, destination) = leg.ends();
-            let passage = Passage { source, destination, ifindex: leg.from_index };
+            let (protocol, ifindex) = (leg.tuple.protocol, leg.from_index);
+            let passage = Passage { source, destination, protocol, ifindex };
             Open { tuple: leg.tuple, passage, packets: 0, bytes: 0 }
         });
         for (nth, (leg, Open { passage, .. })) in legs.iter().zip(&opened).enumerate() {
@@ -254,7 +263,7 @@ impl Bookkeeper {
         for (tuple, connection) in open.iter_mut() {
             let mut good = !held
                 && connection.generation == snapshot.generation
-                && shortcut::is_established(self.guest.table(), tuple)
+                && shortcut::is_assured(self.guest.table(), tuple)
                 && connection.fits(&snapshot, self.guest.table(), tuple);
             for leg in &mut connection.legs {
                 let moved = self.shared.maps.moved(leg.passage).ok().flatten().unwrap_or_default();

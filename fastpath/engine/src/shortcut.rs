@@ -1,5 +1,6 @@
-//! Which connections need no worker any more: TCP that is established from or to a pod behind the
-//! trunk, or through the node by its uplinks, and allowed both ways by the snapshot in force.
+//! Which connections need no worker any more: TCP that is established, and UDP that is answered, from
+//! or to a pod behind the trunk, or through the node by its uplinks, and allowed both ways by the
+//! snapshot in force.
 //!
 //! The engine only *mentions* a connection, after every 32nd packet of a direction. Whoever hears of
 //! it often enough asks [`legs`] for what the kernel needs to know to move the packets by itself.
@@ -12,7 +13,7 @@ use margay_wire::ethernet::{self, Ethernet, ethertype};
 use margay_wire::protocol;
 
 use crate::batch::{Frame, Ingress, Packet, Side};
-use crate::conntrack::{self, State, tcp};
+use crate::conntrack::{self, tcp};
 use crate::decision::{Decision, Verdict};
 use crate::path;
 use crate::path::finish::finish;
@@ -128,9 +129,18 @@ impl Cover {
     }
 }
 
-/// Whether a TCP packet may be of such a connection, as far as it and its next hop tell.
-pub(crate) fn concerns(packet: &Packet, hop: &Adjacency) -> bool {
-    packet.side != Side::Host && (matches!(hop.key, HopKey::Pod(_)) || leaves_by_uplink(hop))
+/// Whether a packet may be of such a connection, as far as it, its flow and its next hop tell. Of what
+/// nobody answers, a flood say, nobody is to hear.
+pub(crate) fn concerns(packet: &Packet, flow: FlowRef<'_>, hop: &Adjacency) -> bool {
+    is_carried(packet.tuple.protocol)
+        && packet.side != Side::Host
+        && (matches!(hop.key, HopKey::Pod(_)) || leaves_by_uplink(hop))
+        && flow.peer().conntrack() != 0
+}
+
+/// Whether the kernel's part knows the protocol.
+fn is_carried(ip_protocol: u8) -> bool {
+    matches!(ip_protocol, protocol::TCP | protocol::UDP)
 }
 
 /// Both directions of the connection that a tuple is of, that of its first packet first; `None` if
@@ -138,7 +148,7 @@ pub(crate) fn concerns(packet: &Packet, hop: &Adjacency) -> bool {
 /// next hops do not change. To be asked while awake.
 pub fn legs(snapshot: &Snapshot, table: &FlowTable, tuple: &Tuple) -> Option<[Leg; 2]> {
     let flow = table.lookup(tuple, table.hash(tuple))?;
-    if tuple.protocol != protocol::TCP || path::state(flow) != State::Established {
+    if !is_carried(tuple.protocol) || !path::state(flow).is_assured() {
         return None;
     }
     // One end's packets come by another node.
@@ -158,14 +168,17 @@ pub fn legs(snapshot: &Snapshot, table: &FlowTable, tuple: &Tuple) -> Option<[Le
 /// Says that somebody else may carry a connection's segments from now on; to be said before it is so.
 /// False where the connection is gone.
 pub fn take(table: &FlowTable, tuple: &Tuple) -> bool {
-    let flow = table.lookup(tuple, table.hash(tuple));
-    flow.inspect(|flow| flow.add_marks(tcp::LOOSE)).is_some()
+    let Some(flow) = table.lookup(tuple, table.hash(tuple)) else { return false };
+    if tuple.protocol == protocol::TCP {
+        flow.add_marks(tcp::LOOSE);
+    }
+    true
 }
 
 /// Whether a connection is still one that the shortcut may have.
-pub fn is_established(table: &FlowTable, tuple: &Tuple) -> bool {
+pub fn is_assured(table: &FlowTable, tuple: &Tuple) -> bool {
     let flow = table.lookup(tuple, table.hash(tuple));
-    flow.is_some_and(|flow| path::state(flow) == State::Established)
+    flow.is_some_and(|flow| path::state(flow).is_assured())
 }
 
 fn leaves_by_uplink(hop: &Adjacency) -> bool {

@@ -8,7 +8,7 @@
 //!                     │                                   │
 //!  rx ──→ engine ──→ outbox ──→ tx        Handoff: frames for a port that another worker has
 //!            ├─→ Punted ──→ slow path
-//!            └─→ Mentions ─→ whoever moves bulk TCP past the workers
+//!            └─→ Mentions ─→ whoever moves busy connections past the workers
 //! ```
 //!
 //! In the order of use: [`link`]: the queues, as others see a worker; [`device`]: a socket with its

@@ -98,7 +98,7 @@ static __always_inline int enter_shortcut(struct xdp_md *ctx, const struct packe
 
 	if (!is_in_force() || (void *)(ethernet + 1) > end)
 		return NOT_ADMITTED;
-	if (packet->protocol == IPPROTO_TCP)
+	if (packet->protocol == IPPROTO_TCP || (packet->protocol == IPPROTO_UDP && !is_vxlan))
 		return admit(ctx, COVER_NONE, ethernet->h_proto);
 	if (packet->is_v6)
 		return NOT_ADMITTED;

@@ -3,7 +3,7 @@
  * From an uplink to where a passage of the shortcut leads: a tc program at the uplink's ingress. What
  * its XDP program has admitted (see admit.h) comes here joined to super-frames. It was approved when it
  * was admitted; that its passage is gone since happens when the connection is just leaving the
- * shortcut: TCP sends again what is dropped then.
+ * shortcut: TCP sends again what is dropped then, a datagram is lost.
  */
 #include "margay.h"
 #include "shortcut.h"
@@ -59,7 +59,7 @@ int inward(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	__builtin_memcpy(&from, ethernet->h_source + 4, sizeof(from));
 	/* Some drivers leave more than the first header in fragments. */
-	if (data + HEADERS > end) {
+	if (data + HEADERS > end && skb->len > end - data) {
 		bpf_skb_pull_data(skb, skb->len < HEADERS ? skb->len : HEADERS);
 		data = (void *)(long)skb->data;
 		end = (void *)(long)skb->data_end;

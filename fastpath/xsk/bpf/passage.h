@@ -44,7 +44,9 @@ struct passage_key {
 	/* The host end of the pod's veth, or the uplink. */
 	__u32 ifindex;
 	/* 4 or 6: the addresses do not tell, an IPv6 packet may carry mapped ones. */
-	__u32 family;
+	__u16 family;
+	/* TCP or UDP. */
+	__u16 protocol;
 };
 
 #define PASSAGE_TRANSLATED 1
@@ -121,7 +123,10 @@ struct segment {
 	__be16 fragment;
 	__u8 class;
 	__u8 ttl;
+	/* Of TCP. */
 	__u8 flags;
+	/* Length of the datagram, as UDP's header has it; 0 in TCP. */
+	__u16 datagram;
 	/* Length of what the kernel has put between the headers of a super-frame. */
 	__u8 option;
 };
@@ -141,11 +146,12 @@ static __always_inline __u16 header_sum(const void *ip)
 
 static __always_inline bool read_ipv4(struct segment *segment, struct iphdr *ip, void *end)
 {
-	if ((void *)(ip + 1) > end || *(__u8 *)ip != IP_VERSION_4 || ip->protocol != IPPROTO_TCP)
+	if ((void *)(ip + 1) > end || *(__u8 *)ip != IP_VERSION_4)
 		return false;
 	segment->key.source = mapped(ip->saddr);
 	segment->key.destination = mapped(ip->daddr);
 	segment->key.family = 4;
+	segment->key.protocol = ip->protocol;
 	segment->ip_checksum = ip->check;
 	segment->identification = ip->id;
 	segment->fragment = ip->frag_off;
@@ -163,18 +169,42 @@ static __always_inline bool read_ipv6(struct segment *segment, struct ipv6hdr *i
 
 	if ((void *)(ip + 1) > end || ip->version != 6)
 		return false;
+	segment->key.protocol = ip->nexthdr;
 	if (joined && ip->nexthdr == IPPROTO_HOPOPTS) {
 		if ((void *)(option + 1) > end || option->next != IPPROTO_TCP || option->length)
 			return false;
+		segment->key.protocol = option->next;
 		segment->option = JUMBO_OPTION;
-	} else if (ip->nexthdr != IPPROTO_TCP) {
-		return false;
 	}
 	segment->key.source = ip->saddr;
 	segment->key.destination = ip->daddr;
 	segment->key.family = 6;
 	segment->ttl = ip->hop_limit;
 	segment->transport = ETH_HLEN + sizeof(*ip) + segment->option;
+	return true;
+}
+
+static __always_inline bool read_tcp(struct segment *segment, struct tcphdr *tcp, void *end)
+{
+	if ((void *)(tcp + 1) > end || tcp->doff < 5)
+		return false;
+	segment->key.source_port = tcp->source;
+	segment->key.destination_port = tcp->dest;
+	segment->flags = ((__u8 *)tcp)[13];
+	segment->headers = segment->transport + tcp->doff * 4;
+	return true;
+}
+
+/* Over IPv6 there is always a checksum (RFC 8200 8.1). */
+static __always_inline bool read_udp(struct segment *segment, struct udphdr *udp, void *end)
+{
+	if ((void *)(udp + 1) > end || bpf_ntohs(udp->len) < sizeof(*udp) ||
+	    (segment->key.family == 6 && !udp->check))
+		return false;
+	segment->key.source_port = udp->source;
+	segment->key.destination_port = udp->dest;
+	segment->datagram = bpf_ntohs(udp->len);
+	segment->headers = segment->transport + sizeof(*udp);
 	return true;
 }
 
@@ -185,28 +215,29 @@ static __always_inline bool read_ipv6(struct segment *segment, struct ipv6hdr *i
 static __always_inline bool read_segment(struct segment *segment, void *ip, void *end, __be16 kind,
 					 bool joined)
 {
-	struct tcphdr *tcp;
+	void *transport;
 
 	if (kind == bpf_htons(ETH_P_IP)) {
 		if (!read_ipv4(segment, ip, end))
 			return false;
-		tcp = ip + sizeof(struct iphdr);
+		transport = ip + sizeof(struct iphdr);
 	} else if (kind == bpf_htons(ETH_P_IPV6)) {
 		if (!read_ipv6(segment, ip, end, joined))
 			return false;
-		tcp = ip + sizeof(struct ipv6hdr);
+		transport = ip + sizeof(struct ipv6hdr);
 		if (joined && segment->option)
-			tcp = (void *)tcp + JUMBO_OPTION;
+			transport += JUMBO_OPTION;
 	} else {
 		return false;
 	}
-	if ((void *)(tcp + 1) > end || tcp->doff < 5)
+	switch (segment->key.protocol) {
+	case IPPROTO_TCP:
+		return read_tcp(segment, transport, end);
+	case IPPROTO_UDP:
+		return read_udp(segment, transport, end);
+	default:
 		return false;
-	segment->key.source_port = tcp->source;
-	segment->key.destination_port = tcp->dest;
-	segment->flags = ((__u8 *)tcp)[13];
-	segment->headers = segment->transport + tcp->doff * 4;
-	return true;
+	}
 }
 
 /*
@@ -220,6 +251,9 @@ static __always_inline bool is_whole(const struct segment *segment, void *at, vo
 	struct ipv6hdr *ip6 = at;
 
 	if (segment->headers - ETH_HLEN > length || segment->ttl <= 1)
+		return false;
+	/* What has something behind its datagram (RFC 9868) is the dataplane's. */
+	if (segment->datagram && segment->transport - ETH_HLEN + segment->datagram != length)
 		return false;
 	if (segment->key.family == 4)
 		return (void *)(ip + 1) <= end && !(ip->frag_off & bpf_htons(IP_FRAGMENT)) &&

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * The shortcut: TCP past the workers, its super-frames whole, from a pod into another or out of an
+ * The shortcut: TCP and UDP past the workers, super-frames whole, from a pod into another or out of an
  * uplink, and from an uplink into a pod. User space approves each direction of a connection for one
  * generation of what is in force; whatever is not exactly what it approved goes to it, packet by
  * packet, as if there were no shortcut.
@@ -25,7 +25,7 @@ static __always_inline long lower_hops(struct __sk_buff *skb, const struct segme
 		__u8 ttl;
 		__u8 protocol;
 		__u16 checksum;
-	} changed = { hops, IPPROTO_TCP, sum + (sum >= 0xffff) };
+	} changed = { hops, segment->key.protocol, sum + (sum >= 0xffff) };
 
 	return bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct iphdr, ttl), &changed,
 				   sizeof(changed), 0);
@@ -33,12 +33,16 @@ static __always_inline long lower_hops(struct __sk_buff *skb, const struct segme
 
 /*
  * Puts the addresses and ports in that the passage's packets leave with, and mends what is summed over
- * them; a checksum that was left to a device is mended as far as it is there. 0 on success.
+ * them; a checksum that was left to a device is mended as far as it is there. UDP's of 0 says that there
+ * is none, and stays (RFC 768). 0 on success.
  */
 static __always_inline long translate(struct __sk_buff *skb, const struct segment *segment,
 				      const struct passage *passage)
 {
-	__u32 check = segment->transport + offsetof(struct tcphdr, check);
+	bool is_udp = segment->key.protocol == IPPROTO_UDP;
+	__u32 check = segment->transport + (is_udp ? offsetof(struct udphdr, check) :
+						     offsetof(struct tcphdr, check));
+	__u64 mark = is_udp ? BPF_F_MARK_MANGLED_0 : 0;
 	__be16 ports[2] = { segment->key.source_port, segment->key.destination_port };
 	__u32 old_ports, new_ports;
 	__be32 *from = (void *)&segment->key.source, *to = (void *)passage->new_addresses;
@@ -59,8 +63,9 @@ static __always_inline long translate(struct __sk_buff *skb, const struct segmen
 		failed = bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, saddr), to, 32,
 					     0);
 	}
-	return failed || bpf_l4_csum_replace(skb, check, 0, change, BPF_F_PSEUDO_HDR) ||
-	       bpf_l4_csum_replace(skb, check, old_ports, new_ports, sizeof(new_ports)) ||
+	return failed || bpf_l4_csum_replace(skb, check, 0, change, BPF_F_PSEUDO_HDR | mark) ||
+	       bpf_l4_csum_replace(skb, check, old_ports, new_ports,
+				   sizeof(new_ports) | mark) ||
 	       bpf_skb_store_bytes(skb, segment->transport, passage->new_ports,
 				   sizeof(passage->new_ports), 0);
 }

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, time::Duration};
 use margay_xsk::program::{Approval, Cover, InwardProgram, Passage, PodProgram, Shortcut, XdpMode};
 use rig::{
     Namespace, Station, region,
-    tcp::{ACK, FIN, Packet, RST, SYN, checksum},
+    transport::{ACK, FIN, Packet, RST, SYN, UDP, checksum},
     veth,
 };
 
@@ -72,7 +72,7 @@ impl Node {
 
     fn passage(&self, packet: &Packet) -> Passage {
         let (source, destination) = (packet.source, packet.destination);
-        Passage { source, destination, ifindex: self.ends.0 }
+        Passage { source, destination, protocol: packet.protocol, ifindex: self.ends.0 }
     }
 
     fn approval(&self, packet: &Packet) -> Approval {
@@ -93,8 +93,16 @@ impl Node {
 
     /// Approves packets like this one, and puts the approval's generation in force.
     fn approve(&self, packet: &Packet) {
+        self.approve_as(packet, packet);
+    }
+
+    /// The same; they are to leave with the ends of the other one.
+    fn approve_as(&self, packet: &Packet, seen: &Packet) {
         self.shortcut.set_generation(GENERATION).unwrap();
-        assert!(self.shortcut.approve(self.passage(packet), self.approval(packet)).unwrap());
+        let ends = |packet: &Packet| (packet.source, packet.destination);
+        let translated = (ends(seen) != ends(packet)).then(|| ends(seen));
+        let approval = Approval { translated, ..self.approval(packet) };
+        assert!(self.shortcut.approve(self.passage(packet), approval).unwrap());
     }
 
     /// Sends a frame out of pod a.
@@ -140,11 +148,25 @@ impl Node {
     }
 }
 
-fn packets() -> [Packet; 2] {
-    [
-        Packet::new("10.1.0.1:4000", "10.1.0.2:80", ""),
-        Packet::new("[fd00::1]:4000", "[fd00::2]:80", ""),
-    ]
+/// One of TCP and one of UDP, over IPv4 and over IPv6.
+fn packets() -> [Packet; 4] {
+    let ends = [["10.1.0.1:4000", "10.1.0.2:80"], ["[fd00::1]:4000", "[fd00::2]:80"]];
+    let [four, six] = ends.map(|[source, destination]| Packet::new(source, destination, ""));
+    let datagrams = [&four, &six].map(|packet| Packet { protocol: UDP, ..packet.clone() });
+    let [udp4, udp6] = datagrams;
+    [four, six, udp4, udp6]
+}
+
+/// Those of TCP alone.
+fn segments() -> [Packet; 2] {
+    let [four, six, ..] = packets();
+    [four, six]
+}
+
+/// Those of UDP alone.
+fn datagrams() -> [Packet; 2] {
+    let [.., four, six] = packets();
+    [four, six]
 }
 
 #[test]
@@ -173,21 +195,83 @@ fn what_is_approved_goes_into_the_other_pod_and_is_counted() {
 #[test]
 fn what_a_service_translates_arrives_with_right_checksums() {
     let mut node = Node::new();
-    for (packet, ends) in packets().into_iter().zip([
-        [["10.1.0.1:4000", "10.1.0.2:8080"], ["10.96.0.1:80", "10.1.0.2:80"]],
-        [["[fd00::1]:4000", "[fd00::2]:8080"], ["[fd96::1]:80", "[fd00::2]:80"]],
-    ]) {
-        for [source, destination] in ends {
-            let seen = Packet::new(source, destination, "");
-            let translated = Some((seen.source, seen.destination));
-            let approval = Approval { translated, ..node.approval(&packet) };
-            node.shortcut.set_generation(GENERATION).unwrap();
-            node.shortcut.approve(node.passage(&packet), approval).unwrap();
+    for packet in packets() {
+        for seen in seen(&packet) {
+            node.approve_as(&packet, &seen);
             for text in ["as another", "of odd length"] {
                 node.goes_as(&packet, &seen, text);
             }
             node.shortcut.close(node.passage(&packet)).unwrap();
         }
+    }
+}
+
+/// What a service could make of a packet.
+fn seen(packet: &Packet) -> [Packet; 2] {
+    let ends = match packet.source {
+        SocketAddr::V4(_) => [["10.1.0.1:4000", "10.1.0.2:8080"], ["10.96.0.1:80", "10.1.0.2:80"]],
+        SocketAddr::V6(_) => {
+            [["[fd00::1]:4000", "[fd00::2]:8080"], ["[fd96::1]:80", "[fd00::2]:80"]]
+        }
+    };
+    ends.map(|[source, destination]| packet.between(source, destination))
+}
+
+#[test]
+fn a_translated_datagram_has_a_checksum_if_it_had_one() {
+    let mut node = Node::new();
+    let [four, six] = datagrams();
+    for packet in [&four, &six] {
+        for mut seen in seen(packet) {
+            // Its new sum is 0, which would say that there is none.
+            seen.payload = "a sum of zero".into();
+            let is_zero = |port| {
+                seen.destination.set_port(port);
+                seen.body()[6..8] == [0xff; 2]
+            };
+            assert!((1..=u16::MAX).any(is_zero));
+            node.approve_as(packet, &seen);
+            node.goes_as(packet, &seen, "a sum of zero");
+            node.shortcut.close(node.passage(packet)).unwrap();
+        }
+    }
+    let bare = Packet { summed: false, ..four };
+    for seen in seen(&bare) {
+        node.approve_as(&bare, &seen);
+        node.goes_as(&bare, &seen, "without a sum");
+        node.shortcut.close(node.passage(&bare)).unwrap();
+    }
+    node.approve(&six);
+    node.goes_long(&Packet { summed: false, ..six }, "without a sum");
+}
+
+#[test]
+fn connections_of_both_protocols_may_have_the_same_ends() {
+    let mut node = Node::new();
+    for (segment, datagram) in segments().into_iter().zip(datagrams()) {
+        for [one, other] in [[&segment, &datagram], [&datagram, &segment]] {
+            node.approve(one);
+            node.goes_short(one, "approved");
+            node.goes_long(other, "not approved");
+            node.shortcut.close(node.passage(one)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_datagram_that_is_not_the_whole_packet_takes_the_trunk() {
+    let mut node = Node::new();
+    for packet in datagrams() {
+        node.approve(&packet);
+        let text = "a packet of two parts";
+        let frame = Packet { payload: text.into(), ..packet.clone() }.frame([0xee; 6], [2; 6]);
+        let at = frame.len() - text.len() - 4;
+        for said in [0u16, 7, 8, 8 + text.len() as u16 - 1, 8 + text.len() as u16 + 1] {
+            let mut frame = frame.clone();
+            frame[at..at + 2].copy_from_slice(&said.to_be_bytes());
+            node.frame_goes_long(frame, text);
+        }
+        node.goes_short(&packet, "a whole one");
     }
 }
 
@@ -216,7 +300,7 @@ fn another_generation_and_a_closed_passage_lead_to_the_trunk() {
 #[test]
 fn the_first_sign_of_an_end_or_a_beginning_closes_the_passage() {
     let mut node = Node::new();
-    for packet in packets() {
+    for packet in segments() {
         for flags in [FIN | ACK, RST, RST | ACK, SYN] {
             node.approve(&packet);
             node.goes_short(&packet, "open");
@@ -239,7 +323,9 @@ fn what_the_dataplane_has_to_answer_or_refuse_takes_the_trunk() {
         node.frame_goes_long([frame("padded"), vec![0; 9]].concat(), "padded");
         let cut = frame("longer than it is");
         node.frame_goes_long(cut[..cut.len() - 1].to_vec(), "longer than it i");
-        node.goes_long(&Packet { header: 15, ..packet.clone() }, "a header beyond the end");
+        if packet.protocol != UDP {
+            node.goes_long(&Packet { header: 15, ..packet.clone() }, "a header beyond the end");
+        }
         let source = SocketAddr::new(packet.source.ip(), 4002);
         let small = Packet { source, ..packet.clone() };
         let approval = Approval { mtu: 600, ..node.approval(&packet) };
@@ -247,26 +333,28 @@ fn what_the_dataplane_has_to_answer_or_refuse_takes_the_trunk() {
         node.goes_long(&small, &format!("{}too big", "x".repeat(600)));
         node.goes_short(&small, &format!("{}just right", "x".repeat(500)));
     }
-    let [packet, _] = packets();
-    let frame = Packet { payload: "of no use".into(), ..packet }.frame([0xee; 6], [2; 6]);
-    for (what, at, value) in [("checksum", 24, 0x55), ("fragment", 20, 0x20), ("version", 14, 0x65)]
-    {
-        let mut frame = frame.clone();
-        frame[at] = value;
-        if what == "fragment" {
-            frame[24..26].fill(0);
-            let sum = checksum(&frame[14..34]);
-            frame[24..26].copy_from_slice(&sum);
+    for [packet, _] in [segments(), datagrams()] {
+        let frame = Packet { payload: "of no use".into(), ..packet }.frame([0xee; 6], [2; 6]);
+        for (what, at, value) in
+            [("checksum", 24, 0x55), ("fragment", 20, 0x20), ("version", 14, 0x65)]
+        {
+            let mut frame = frame.clone();
+            frame[at] = value;
+            if what == "fragment" {
+                frame[24..26].fill(0);
+                let sum = checksum(&frame[14..34]);
+                frame[24..26].copy_from_slice(&sum);
+            }
+            node.frame_goes_long(frame, "of no use");
         }
-        node.frame_goes_long(frame, "of no use");
     }
-    assert_eq!(node.counted()[0][0].0, 2, "only what was just right");
+    assert_eq!(node.counted()[0][0].0, 4, "only what was just right");
 }
 
 #[test]
 fn mapped_addresses_in_an_ipv6_packet_are_another_connection() {
     let mut node = Node::new();
-    let [packet, _] = packets();
+    let [packet, ..] = packets();
     node.approve(&packet);
     let disguised = Packet::new("[fd00::1]:4000", "[fd00::2]:80", "in disguise");
     let mut frame = disguised.frame([0xee; 6], [2; 6]);

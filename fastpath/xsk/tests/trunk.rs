@@ -229,6 +229,7 @@ fn passages(pods: &[Pod]) -> [(Passage, Approval); 2] {
         let passage = Passage {
             source: (source.address, source_port).into(),
             destination: (destination.address, destination_port).into(),
+            protocol: 6,
             ifindex: source.ifindex,
         };
         let cover = [&destination.mac[..], &[0xee; 6], &[8, 0]].concat();

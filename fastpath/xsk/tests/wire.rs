@@ -15,7 +15,7 @@ use margay_xsk::{
 };
 use rig::{
     Namespace, Station, region,
-    tcp::{ACK, FIN, Packet, checksum},
+    transport::{ACK, FIN, Packet, TCP, UDP, checksum},
     veth,
 };
 
@@ -238,19 +238,28 @@ impl Node {
 }
 
 fn ends(packet: &Packet) -> Passage {
-    Passage { source: packet.source, destination: packet.destination, ifindex: 0 }
+    let (source, destination, protocol) = (packet.source, packet.destination, packet.protocol);
+    Passage { source, destination, protocol, ifindex: 0 }
 }
 
 /// What goes out, and what comes back.
-fn packets(v4: bool) -> [Packet; 2] {
+fn packets(v4: bool, protocol: u8) -> [Packet; 2] {
     let [pod, other] =
         if v4 { ["10.1.0.1:4000", "10.1.9.1:80"] } else { ["[fd00::1]:4000", "[fd00::9]:80"] };
-    [Packet::new(pod, other, ""), Packet::new(other, pod, "")]
+    [[pod, other], [other, pod]].map(|[from, to]| Packet { protocol, ..Packet::new(from, to, "") })
 }
 
-/// Tunnels, and whether IPv4 is in them.
-const WAYS: [(Tunnel, bool); 4] =
-    [(Tunnel::None, true), (Tunnel::None, false), (Ipip, true), (Vxlan, true)];
+/// Tunnels, whether IPv4 is in them, and what that carries.
+const WAYS: [(Tunnel, bool, u8); 8] = [
+    (Tunnel::None, true, TCP),
+    (Tunnel::None, false, TCP),
+    (Ipip, true, TCP),
+    (Vxlan, true, TCP),
+    (Tunnel::None, true, UDP),
+    (Tunnel::None, false, UDP),
+    (Ipip, true, UDP),
+    (Vxlan, true, UDP),
+];
 
 fn saying(packet: &Packet, text: &str) -> Packet {
     Packet { payload: text.into(), ..packet.clone() }
@@ -260,8 +269,8 @@ fn saying(packet: &Packet, text: &str) -> Packet {
 fn what_is_approved_leaves_by_the_uplink_in_its_tunnel_and_is_counted() {
     let mut node = Node::new();
     let (mut frames, mut inside, mut outside) = (0, 0, 0);
-    for (tunnel, v4) in WAYS {
-        let [packet, _] = packets(v4);
+    for (tunnel, v4, protocol) in WAYS {
+        let [packet, _] = packets(v4, protocol);
         node.approve_out(&packet, tunnel, None);
         for text in ["a word", "another word of odd length"] {
             let sent = saying(&packet, text);
@@ -283,8 +292,8 @@ fn what_is_approved_leaves_by_the_uplink_in_its_tunnel_and_is_counted() {
 #[test]
 fn what_the_inner_header_says_is_said_by_the_outer_one() {
     let mut node = Node::new();
-    for tunnel in [Ipip, Vxlan] {
-        let [packet, _] = packets(true);
+    for (tunnel, protocol) in [(Ipip, TCP), (Vxlan, TCP), (Ipip, UDP), (Vxlan, UDP)] {
+        let [packet, _] = packets(true, protocol);
         node.approve_out(&packet, tunnel, None);
         let mut frame = saying(&packet, "no DF and a class").frame([0xee; 6], [2; 6]);
         (frame[15], frame[18], frame[19], frame[20]) = (0xb9, 0x77, 0x01, 0);
@@ -305,8 +314,8 @@ fn what_the_inner_header_says_is_said_by_the_outer_one() {
 fn what_is_approved_comes_out_of_its_tunnel_into_the_pod_and_is_counted() {
     let mut node = Node::new();
     let (mut frames, mut inside, mut outside) = (0, 0, 0);
-    for (tunnel, v4) in WAYS {
-        let [_, packet] = packets(v4);
+    for (tunnel, v4, protocol) in WAYS {
+        let [_, packet] = packets(v4, protocol);
         let sent = saying(&packet, "not approved");
         node.comes_long(&node.on_wire(&sent, tunnel, false, &Around::OF_DF));
         node.approve_in(&packet, tunnel, None);
@@ -327,14 +336,14 @@ fn what_is_approved_comes_out_of_its_tunnel_into_the_pod_and_is_counted() {
 #[test]
 fn both_ways_are_translated() {
     let mut node = Node::new();
-    for (tunnel, v4) in WAYS {
-        let [out, back] = packets(v4);
+    for (tunnel, v4, protocol) in WAYS {
+        let [out, back] = packets(v4, protocol);
         let [asked, answer] = match v4 {
             true => [["10.1.0.1:4000", "10.1.9.1:80"], ["10.96.0.1:81", "10.1.0.1:4000"]],
             false => [["[fd00::1]:4000", "[fd00::9]:80"], ["[fd96::1]:81", "[fd00::1]:4000"]],
         };
-        let service = Packet::new(asked[0], answer[0], "");
-        let [asked, answer] = [asked, answer].map(|[from, to]| Packet::new(from, to, ""));
+        let service = out.between(asked[0], answer[0]);
+        let [asked, answer] = [asked, answer].map(|[from, to]| out.between(from, to));
         node.approve_out(&service, tunnel, Some(&asked));
         node.approve_in(&back, tunnel, Some(&answer));
         node.pod.send([&saying(&service, "to a service").frame([0xee; 6], [2; 6])[..]]);
@@ -351,8 +360,8 @@ fn both_ways_are_translated() {
 #[test]
 fn what_is_not_exactly_as_expected_comes_to_the_dataplane() {
     let mut node = Node::new();
-    for (tunnel, v4) in WAYS {
-        let [_, packet] = packets(v4);
+    for (tunnel, v4, protocol) in WAYS {
+        let [_, packet] = packets(v4, protocol);
         node.approve_in(&packet, tunnel, None);
         let good = node.on_wire(&saying(&packet, "good"), tunnel, false, &Around::OF_DF);
         // Octets of the outer IPv4 header and what else a tunnel has; their checksum is mended.
@@ -383,12 +392,22 @@ fn what_is_not_exactly_as_expected_comes_to_the_dataplane() {
         for odd in [
             Packet { ttl: 1, ..saying(&packet, "the last hop") },
             saying(&packet, &"x".repeat(1390)),
-            Packet { flags: FIN | ACK, ..saying(&packet, "the end") },
-            saying(&packet, "after the end"),
         ] {
             node.comes_long(&node.on_wire(&odd, tunnel, false, &Around::OF_DF));
         }
+        if protocol == TCP {
+            for odd in [
+                Packet { flags: FIN | ACK, ..saying(&packet, "the end") },
+                saying(&packet, "after the end"),
+            ] {
+                node.comes_long(&node.on_wire(&odd, tunnel, false, &Around::OF_DF));
+            }
+        }
+        let generation = if protocol == TCP { 0 } else { GENERATION };
         let closed = node.shortcut.close(Passage { ifindex: node.ends.1, ..ends(&packet) });
-        assert_eq!(closed.unwrap().map(|moved| (moved.packets, moved.generation)), Some((0, 0)));
+        assert_eq!(
+            closed.unwrap().map(|moved| (moved.packets, moved.generation)),
+            Some((0, generation))
+        );
     }
 }

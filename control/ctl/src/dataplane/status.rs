@@ -66,7 +66,7 @@ struct FlowTable {
     denied: u64,
 }
 
-/// TCP between two pods of the node, past the workers.
+/// TCP and UDP past the workers.
 #[derive(Debug, Serialize)]
 struct Shortcut {
     /// Connections that take it now.

@@ -50,6 +50,11 @@ impl State {
         }
     }
 
+    /// Whether both ends have been heard, and none has closed.
+    pub const fn is_assured(self) -> bool {
+        matches!(self, Self::Established | Self::Replied)
+    }
+
     /// Whether eviction may take it before complete connections.
     pub const fn is_half_open(self) -> bool {
         matches!(self, Self::SynSent | Self::Unreplied | Self::Closing | Self::Reset)

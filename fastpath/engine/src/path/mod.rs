@@ -254,13 +254,11 @@ fn advance(
 ) {
     flow.touch(engine.now, packet.ip_len.into());
     let Some(known) = known else { return };
+    if flow.packets().is_multiple_of(shortcut::EVERY) {
+        mention(engine, flow, hop, packet);
+    }
     let new = match &packet.tcp {
-        Some(facts) => {
-            if flow.packets().is_multiple_of(shortcut::EVERY) {
-                mention(engine, hop, packet);
-            }
-            tcp::advance(known, facts, window::payload(packet, facts))
-        }
+        Some(facts) => tcp::advance(known, facts, window::payload(packet, facts)),
         None => conntrack::SEEN,
     };
     if new != flow.conntrack() {
@@ -270,8 +268,8 @@ fn advance(
 
 /// Says that the packet's connection is a busy one, if somebody can do something about it.
 #[cold]
-fn mention(engine: &mut Engine<'_>, hop: &Adjacency, packet: &Packet) {
-    if shortcut::concerns(packet, hop) {
+fn mention(engine: &mut Engine<'_>, flow: FlowRef<'_>, hop: &Adjacency, packet: &Packet) {
+    if shortcut::concerns(packet, flow, hop) {
         // When there are too many they are mentioned again.
         let _ = engine.mentions.try_push(packet.tuple);
     }

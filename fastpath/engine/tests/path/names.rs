@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use margay_engine::Why;
+use margay_engine::{Why, shortcut};
 use margay_model::{AddressSet, DropReason, EntityMatch, Rule, State, Update};
 use margay_tables::classifier::Standing;
 
@@ -56,6 +56,18 @@ fn a_pods_conversation_with_a_trusted_server_is_read_both_ways_before_it_goes_on
         assert_eq!(node.send(port, &answer).punted(), Why::Dns);
         assert_eq!(node.conversation(port, &answer), Some((asked, false)));
         node.read(port, &answer).by(A);
+        node.read(A, &with_ack(&question)).by(port);
+        assert!(shortcut::is_assured(node.table, &asked));
+        let legs = shortcut::legs(&node.snapshot, node.table, &asked);
+        assert_eq!(legs, None, "past the workers nobody would read it");
+    }
+}
+
+/// What follows the answer: of TCP that it is acknowledged.
+fn with_ack(question: &Ip) -> Ip {
+    match question.protocol() {
+        6 => tcp("10.65.0.2:4000", "10.96.0.10:53", ACK),
+        _ => question.clone(),
     }
 }
 

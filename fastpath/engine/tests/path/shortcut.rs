@@ -1,7 +1,7 @@
 //! Which connections may go past the workers.
 
 use margay_engine::PortId;
-use margay_engine::shortcut::{Leg, is_established, legs};
+use margay_engine::shortcut::{Leg, is_assured, legs};
 use margay_model::{Mac, State};
 use margay_tables::addr::Tuple;
 
@@ -15,7 +15,8 @@ const EVERY: usize = 32;
 
 fn tuple(packet: &Ip) -> Tuple {
     let (src, dst, (src_port, dst_port)) = (packet.src.into(), packet.dst.into(), packet.ends());
-    Tuple { src, dst, src_port, dst_port, protocol: 6, zone: 0 }
+    let protocol = if matches!(packet.body, Body::Udp { .. }) { 17 } else { 6 };
+    Tuple { src, dst, src_port, dst_port, protocol, zone: 0 }
 }
 
 fn with_flags(packet: &Ip, flags: u8) -> Ip {
@@ -28,6 +29,7 @@ fn with_flags(packet: &Ip, flags: u8) -> Ip {
 
 /// A handshake from one pod to the other.
 fn open(node: &mut Node, from: PortId, to: PortId, packet: &Ip) {
+    // Of UDP it is a question, an answer, and another question.
     let syn = with_flags(packet, SYN);
     node.send(from, &syn);
     node.send(to, &syn.answer());
@@ -42,21 +44,25 @@ fn allowed(node: &Node, packet: &Ip) -> Option<[Leg; 2]> {
 fn an_established_connection_of_two_pods_may_go_past_the_workers_both_ways() {
     for v4 in [true, false] {
         let [a, b] = pods(v4);
-        let packet = tcp(&at(a, 40_000), &at(b, 80), ACK);
-        let mut node = Node::default();
-        open(&mut node, A, B, &packet);
-        let legs = allowed(&node, &packet).unwrap();
-        for (leg, from, to, packet) in
-            [(&legs[0], A, B, packet.clone()), (&legs[1], B, A, packet.clone().answer())]
-        {
-            assert_eq!((leg.tuple, leg.translated), (tuple(&packet), None));
-            assert_eq!((leg.from, leg.from_index), (from, ifindex(from)));
-            assert_eq!((leg.to, leg.to_index, leg.to_uplink), (to, ifindex(to), false));
-            assert_eq!(leg.cover.as_bytes(), &packet.frame(pod_mac(to), [0xee; 6])[..14]);
-            assert_eq!((leg.expected, leg.mtu), (None, 1500));
+        for packet in [tcp(&at(a, 40_000), &at(b, 80), ACK), udp(&at(a, 40_000), &at(b, 80))] {
+            let mut node = Node::default();
+            open(&mut node, A, B, &packet);
+            let legs = allowed(&node, &packet).unwrap();
+            for (leg, from, to, packet) in
+                [(&legs[0], A, B, packet.clone()), (&legs[1], B, A, packet.clone().answer())]
+            {
+                assert_eq!((leg.tuple, leg.translated), (tuple(&packet), None));
+                assert_eq!((leg.from, leg.from_index), (from, ifindex(from)));
+                assert_eq!((leg.to, leg.to_index, leg.to_uplink), (to, ifindex(to), false));
+                assert_eq!(leg.cover.as_bytes(), &packet.frame(pod_mac(to), [0xee; 6])[..14]);
+                assert_eq!((leg.expected, leg.mtu), (None, 1500));
+            }
+            assert_eq!(allowed(&node, &packet.clone().answer()), Some(legs), "by either tuple");
+            assert_eq!(
+                legs[0].ends(),
+                (at(a, 40_000).parse().unwrap(), at(b, 80).parse().unwrap())
+            );
         }
-        assert_eq!(allowed(&node, &packet.clone().answer()), Some(legs), "by either tuple");
-        assert_eq!(legs[0].ends(), (at(a, 40_000).parse().unwrap(), at(b, 80).parse().unwrap()));
     }
 }
 
@@ -65,23 +71,30 @@ fn a_busy_connection_of_a_pod_is_mentioned_and_no_other() {
     let mut node = Node::default();
     let [a, b] = pods(true);
     let busy = [
-        (A, tcp(&at(a, 40_000), &at(b, 80), ACK)),
-        (A, tcp(&at(a, 40_001), "10.65.1.2:80", ACK)),
-        (WIRE, tcp("10.65.1.2:4000", &at(b, 80), ACK)),
+        (A, tcp(&at(a, 40_000), &at(b, 80), ACK), B),
+        (A, udp(&at(a, 40_000), &at(b, 80)), B),
+        (A, tcp(&at(a, 40_001), "10.65.1.2:80", ACK), WIRE),
+        (WIRE, tcp("10.65.1.2:4000", &at(b, 80), ACK), B),
+        (WIRE, udp("10.65.1.2:4000", &at(b, 80)), B),
     ];
     let others = [
-        (A, tcp(&at(a, 40_002), "192.0.2.1:80", ACK)),
-        (HOST, tcp("192.0.2.1:4", &at(b, 80), ACK)),
-        (A, udp(&at(a, 40_000), &at(b, 80))),
+        (A, tcp(&at(a, 40_002), "192.0.2.1:80", ACK), HOST),
+        (HOST, tcp("192.0.2.1:4", &at(b, 80), ACK), B),
+        (HOST, udp("192.0.2.1:4", &at(b, 80)), B),
+        (A, sctp(&at(a, 40_000), &at(b, 80)), B),
     ];
-    for nth in 1..=EVERY {
-        for (from, packet) in &busy {
+    for (from, packet, to) in busy.iter().chain(&others) {
+        node.send(*from, packet);
+        node.send(*to, &packet.clone().answer());
+    }
+    for nth in 2..=EVERY {
+        for (from, packet, _) in &busy {
             node.send(*from, packet);
             let mentioned: Vec<_> = node.engine.mentions().collect();
             let due = if nth == EVERY { vec![tuple(packet)] } else { vec![] };
             assert_eq!(mentioned, due, "after {nth} packets");
         }
-        for (from, packet) in &others {
+        for (from, packet, _) in &others {
             node.send(*from, packet);
             assert_eq!(node.engine.mentions().count(), 0, "{packet:?}");
         }
@@ -89,9 +102,23 @@ fn a_busy_connection_of_a_pod_is_mentioned_and_no_other() {
 }
 
 #[test]
+fn what_nobody_answers_is_not_mentioned() {
+    let mut node = Node::default();
+    let packets = [udp("10.65.0.2:40000", "10.65.0.3:80"), tcp("10.65.0.2:4", "10.65.0.3:80", ACK)];
+    for packet in packets {
+        for _ in 0..2 * EVERY {
+            node.send(A, &packet);
+        }
+        assert_eq!(node.engine.mentions().count(), 0, "{packet:?}");
+        assert_eq!(allowed(&node, &packet), None);
+    }
+}
+
+#[test]
 fn what_nobody_hears_of_is_mentioned_no_more_than_a_few_times() {
     let mut node = Node::default();
     let packet = tcp("10.65.0.2:40000", "10.65.0.3:80", ACK);
+    open(&mut node, A, B, &packet);
     for _ in 0..40 * EVERY {
         node.send(A, &packet);
     }
@@ -109,23 +136,57 @@ fn neither_an_opening_nor_an_ending_connection_may() {
     node.send(B, &syn.answer());
     assert_eq!(allowed(&node, &packet), None, "not acknowledged");
     node.send(A, &packet);
-    assert!(allowed(&node, &packet).is_some() && is_established(node.table, &tuple(&packet)));
+    assert!(allowed(&node, &packet).is_some() && is_assured(node.table, &tuple(&packet)));
     node.send(B, &with_flags(&packet.clone().answer(), FIN | ACK));
     assert_eq!(allowed(&node, &packet), None, "one end has closed");
-    assert!(!is_established(node.table, &tuple(&packet)));
+    assert!(!is_assured(node.table, &tuple(&packet)));
 }
 
 #[test]
 fn another_generation_takes_a_packet_each_way() {
-    let packet = tcp("10.65.0.2:40000", "10.65.0.3:80", ACK);
+    let ends = ["10.65.0.2:40000", "10.65.0.3:80"];
+    for packet in [tcp(ends[0], ends[1], ACK), udp(ends[0], ends[1])] {
+        let mut node = Node::default();
+        open(&mut node, A, B, &packet);
+        node.change(|_| ());
+        assert_eq!(allowed(&node, &packet), None);
+        node.send(A, &packet);
+        assert_eq!(allowed(&node, &packet), None, "the answers were not judged yet");
+        node.send(B, &packet.clone().answer());
+        assert!(allowed(&node, &packet).is_some());
+    }
+}
+
+#[test]
+fn datagrams_may_once_they_are_answered() {
+    let packet = udp("10.65.0.2:40000", "10.65.0.3:80");
     let mut node = Node::default();
-    open(&mut node, A, B, &packet);
-    node.change(|_| ());
-    assert_eq!(allowed(&node, &packet), None);
     node.send(A, &packet);
-    assert_eq!(allowed(&node, &packet), None, "the answers were not judged yet");
+    assert_eq!(allowed(&node, &packet), None, "one end alone");
+    assert!(!is_assured(node.table, &tuple(&packet)));
     node.send(B, &packet.clone().answer());
-    assert!(allowed(&node, &packet).is_some());
+    assert!(allowed(&node, &packet).is_some() && is_assured(node.table, &tuple(&packet)));
+    assert_eq!(allowed(&node, &tcp("10.65.0.2:40000", "10.65.0.3:80", ACK)), None, "not TCP's");
+}
+
+#[test]
+fn a_service_that_loses_its_backend_loses_its_datagrams_way_past_the_workers() {
+    let mut node = Node::default();
+    let serving = |backend: &'static str| {
+        move |state: &mut State| serve(state, service("s", 17, "10.96.0.1:53", &[backend]))
+    };
+    node.change(serving("10.65.0.3:53"));
+    let asked = udp("10.65.0.2:40000", "10.96.0.1:53");
+    let answer = udp("10.65.0.3:53", "10.65.0.2:40000");
+    node.send(A, &asked);
+    node.send(B, &answer);
+    let [there, _] = allowed(&node, &asked).unwrap();
+    assert_eq!(there.translated, Some(tuple(&asked.clone().to("10.65.0.3:53"))));
+    node.change(serving("10.65.0.4:53"));
+    assert_eq!(allowed(&node, &asked), None, "nothing was judged yet");
+    node.send(A, &asked);
+    node.send(B, &answer);
+    assert_eq!(allowed(&node, &asked), None, "the one that is gone is not who answers");
 }
 
 #[test]
@@ -144,12 +205,13 @@ fn what_is_denied_or_elsewhere_may_not() {
         ("the node", HOST, "192.0.2.1:40000", |_| ()),
     ];
     for (what, from, src, edit) in cases {
-        let mut node = Node::default();
-        let packet = tcp(src, "10.65.0.3:80", ACK);
-        node.change(edit);
-        open(&mut node, from, B, &packet);
-        assert_eq!(allowed(&node, &packet), None, "{what}");
-        assert_eq!(is_established(node.table, &tuple(&packet)), what != "denied", "{what}");
+        for packet in [tcp(src, "10.65.0.3:80", ACK), udp(src, "10.65.0.3:80")] {
+            let mut node = Node::default();
+            node.change(edit);
+            open(&mut node, from, B, &packet);
+            assert_eq!(allowed(&node, &packet), None, "{what}");
+            assert_eq!(is_assured(node.table, &tuple(&packet)), what != "denied", "{what}");
+        }
     }
 }
 
@@ -190,30 +252,32 @@ const AFAR: [&str; 3] = ["10.65.1.5:80", "10.65.2.5:80", "10.65.3.5:80"];
 #[test]
 fn a_connection_to_another_node_may_behind_the_headers_that_the_path_writes() {
     for (nth, (dst, mtu)) in AFAR.into_iter().zip([1500, 1480, 1450]).enumerate() {
-        let mut node = Node::default();
-        let packet = tcp("10.65.0.2:40000", dst, ACK).df();
-        open_to(&mut node, nth, &packet);
-        let [there, back] = allowed(&node, &packet).unwrap();
-        let written = node.send(A, &packet).by(WIRE);
-        let inner = packet.bytes().len();
-        assert_eq!(outer(there.cover.as_bytes(), 0), outer(&written, inner), "{dst}");
-        assert_eq!((there.from, there.from_index, there.expected), (A, ifindex(A), None));
-        assert_eq!((there.to, there.to_uplink, there.mtu), (WIRE, true, mtu));
+        for packet in [tcp("10.65.0.2:40000", dst, ACK), udp("10.65.0.2:40000", dst)] {
+            let packet = packet.df();
+            let mut node = Node::default();
+            open_to(&mut node, nth, &packet);
+            let [there, back] = allowed(&node, &packet).unwrap();
+            let written = node.send(A, &packet).by(WIRE);
+            let inner = packet.bytes().len();
+            assert_eq!(outer(there.cover.as_bytes(), 0), outer(&written, inner), "{dst}");
+            assert_eq!((there.from, there.from_index, there.expected), (A, ifindex(A), None));
+            assert_eq!((there.to, there.to_uplink, there.mtu), (WIRE, true, mtu));
 
-        let answer = packet.clone().answer();
-        let came = from_afar(nth, &answer).frame(UPLINK_MAC, [0; 6]);
-        let expected = back.expected.unwrap();
-        let (mut expected, mut came) =
-            (outer(expected.as_bytes(), 0), outer(&came, answer.bytes().len()));
-        // Who sent it on, and by which port, may be any.
-        for headers in [&mut expected, &mut came] {
-            headers[6..12].fill(0);
-            headers.get_mut(34..36).into_iter().for_each(|port| port.fill(0));
+            let answer = packet.clone().answer();
+            let came = from_afar(nth, &answer).frame(UPLINK_MAC, [0; 6]);
+            let expected = back.expected.unwrap();
+            let (mut expected, mut came) =
+                (outer(expected.as_bytes(), 0), outer(&came, answer.bytes().len()));
+            // Who sent it on, and by which port, may be any.
+            for headers in [&mut expected, &mut came] {
+                headers[6..12].fill(0);
+                headers.get_mut(34..36).into_iter().for_each(|port| port.fill(0));
+            }
+            assert_eq!(expected, came, "{dst}");
+            assert_eq!(back.cover.as_bytes(), &answer.frame(pod_mac(A), [0xee; 6])[..14]);
+            assert_eq!((back.from, back.from_index), (WIRE, there.to_index));
+            assert_eq!((back.to, back.to_index, back.to_uplink), (A, ifindex(A), false));
         }
-        assert_eq!(expected, came, "{dst}");
-        assert_eq!(back.cover.as_bytes(), &answer.frame(pod_mac(A), [0xee; 6])[..14]);
-        assert_eq!((back.from, back.from_index), (WIRE, there.to_index));
-        assert_eq!((back.to, back.to_index, back.to_uplink), (A, ifindex(A), false));
     }
 }
 
@@ -243,7 +307,7 @@ fn ipv6_to_another_node_may_without_a_tunnel_only() {
     node.send(A, &syn);
     node.send(WIRE, &syn.answer());
     node.send(A, &packet);
-    assert!(is_established(node.table, &tuple(&packet)));
+    assert!(is_assured(node.table, &tuple(&packet)));
     assert_eq!(allowed(&node, &packet), None);
 }
 
@@ -298,6 +362,6 @@ fn a_pod_that_is_its_own_backend_may_not() {
         let answer = tcp("10.65.0.2:8080", &at(&client.to_string(), port), flags | ACK);
         node.send(A, &answer);
     }
-    assert!(is_established(node.table, &tuple(&asked)));
+    assert!(is_assured(node.table, &tuple(&asked)));
     assert_eq!(allowed(&node, &asked), None);
 }

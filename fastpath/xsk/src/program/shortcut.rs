@@ -1,5 +1,5 @@
 //! `shortcut.h`, a part of `pod.bpf.c` and `inward.bpf.c`, and `admit.h`, a part of `uplink.bpf.c`: TCP
-//! from and to pods past the workers.
+//! and UDP from and to pods past the workers.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -15,7 +15,7 @@ const PORT_COUNTS: &str = "port_counts";
 const GENERATION: &str = "generation";
 const LOST: &str = "lost";
 
-/// One direction of a TCP connection, as its packets come out of a pod or in by an uplink. Both
+/// One direction of a connection of TCP or UDP, as its packets come out of a pod or in by an uplink. Both
 /// addresses are of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Passage {
@@ -23,6 +23,8 @@ pub struct Passage {
     pub source: SocketAddr,
     /// Where they go.
     pub destination: SocketAddr,
+    /// TCP's number or UDP's.
+    pub protocol: u8,
     /// The host end of the pod's veth, or the uplink.
     pub ifindex: u32,
 }
@@ -91,8 +93,9 @@ impl Passage {
         bytes[32..34].copy_from_slice(&self.source.port().to_be_bytes());
         bytes[34..36].copy_from_slice(&self.destination.port().to_be_bytes());
         bytes[36..40].copy_from_slice(&self.ifindex.to_ne_bytes());
-        let family: u32 = if self.source.is_ipv4() { 4 } else { 6 };
-        bytes[40..].copy_from_slice(&family.to_ne_bytes());
+        let family: u16 = if self.source.is_ipv4() { 4 } else { 6 };
+        bytes[40..42].copy_from_slice(&family.to_ne_bytes());
+        bytes[42..].copy_from_slice(&u16::from(self.protocol).to_ne_bytes());
         bytes
     }
 }

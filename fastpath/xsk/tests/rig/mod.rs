@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 pub mod packet;
-pub mod tcp;
+pub mod transport;
 
 use std::{
     fs::File,
