@@ -1,7 +1,8 @@
 """A module's rig: `MODE` (of `scripts/rig up --mode`) and `ENV` of the test module shape it.
 
 Of the caller's environment `MARGAY_RIG_MODE` overrides the mode, `MARGAY_RIG_KEEP` leaves the rig
-running, and `MARGAYD_CONFIG` is margayd's configuration file (say, for native pod ports).
+running, `MARGAYD_CONFIG` is margayd's configuration file (say, for native pod ports), and with
+`MARGAY_RIG_SHORTCUT=off` nothing goes past the workers, but in the modules that are about that.
 """
 
 import os
