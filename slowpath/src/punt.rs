@@ -63,6 +63,9 @@ pub enum Request {
     Unreachable(Unreachable),
     /// Nobody serves there: refuse the connection in the name of the address it was sent to.
     Reject,
+    /// A TCP segment that begins one connection too many: refuse it in the name of the address it was
+    /// sent to.
+    ConnectionLimit,
     /// The next hop's Ethernet address is not known: keep the packet until it is.
     Neighbour {
         /// Port to leave by.
@@ -127,6 +130,7 @@ impl Request {
             Self::Reassemble => PuntReason::Reassemble,
             Self::Unreachable(_) => PuntReason::Unreachable,
             Self::Reject => PuntReason::Reject,
+            Self::ConnectionLimit => PuntReason::ConnectionLimit,
             Self::Neighbour { .. } => PuntReason::Neighbour,
             Self::IcmpError => PuntReason::IcmpError,
             Self::HostFlow(_) => PuntReason::HostFlow,

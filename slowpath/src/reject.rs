@@ -1,6 +1,8 @@
-//! Refusals in the name of an address that nobody serves: a reset for TCP, else port unreachable.
+//! Refusals in the name of an address that nobody serves, or whose pod has connections enough: a reset
+//! for TCP, else port unreachable.
 //!
-//! Arrives: [`Request::Reject`](crate::Request::Reject). Leaves: a packet whose source is the
+//! Arrives: [`Request::Reject`](crate::Request::Reject) or
+//! [`Request::ConnectionLimit`](crate::Request::ConnectionLimit). Leaves: a packet whose source is the
 //! address that the client sent to, so that the client takes it for its connection's end.
 
 use margay_model::reason::DropReason;

@@ -121,6 +121,7 @@ impl SlowPath {
                 self.error(now_ms, &punt, Problem::Unreachable(why), &mut out);
             }
             Request::Reject => self.reject(now_ms, &punt, &mut out),
+            Request::ConnectionLimit => refuse_connection(&punt, &mut out),
             Request::Fragment { egress, mtu } => self.fragment(&punt, egress, mtu, &mut out),
             Request::Reassemble => self.reassemble(now_ms, &punt, &mut out),
             Request::Neighbour { egress, hop } => {
@@ -308,6 +309,15 @@ impl SlowPath {
         }
         out
     }
+}
+
+/// A connection too many is dropped, and its sender told so by a reset.
+fn refuse_connection(punt: &Punt, out: &mut Vec<Action>) {
+    let reason = PuntReason::ConnectionLimit;
+    if let Some(Refusal::Reset(packet)) = IpView::parse(punt.packet()).map(|v| reject::refuse(&v)) {
+        out.push(Action::Inject(reason, Injection::Own { packet }));
+    }
+    out.push(Action::Dropped(reason, DropReason::ConnectionLimit));
 }
 
 /// The punted packet returns to the engine as it came.

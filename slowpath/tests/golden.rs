@@ -90,6 +90,21 @@ fn a_connection_to_nobody_is_reset_in_the_name_of_the_service() {
 }
 
 #[test]
+fn a_connection_too_many_is_dropped_and_reset_in_the_name_of_whom_it_was_meant_for() {
+    let (reason, dropped) = (PuntReason::ConnectionLimit, DropReason::ConnectionLimit);
+    for (frame, answer) in [("syn", "syn_rst"), ("syn6", "syn6_rst")] {
+        let actions = ask(POD, vector(frame), Request::ConnectionLimit);
+        let reset = Action::Inject(reason, Injection::Own { packet: vector(answer) });
+        assert_eq!(actions, [reset, Action::Dropped(reason, dropped)], "{frame}");
+    }
+    // Nothing but SYNs comes here: what else there is ends without an answer.
+    for frame in ["rst", "udp", "arp_ask"] {
+        let actions = ask(POD, vector(frame), Request::ConnectionLimit);
+        assert_eq!(actions.last(), Some(&Action::Dropped(reason, dropped)), "{frame}");
+    }
+}
+
+#[test]
 fn a_reset_is_not_answered() {
     is_silent("rst", Request::Reject);
 }

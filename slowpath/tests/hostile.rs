@@ -98,6 +98,7 @@ fn request() -> impl Strategy<Value = Request> {
         4 => Just(Request::Reassemble),
         1 => unreachable.prop_map(Request::Unreachable),
         1 => Just(Request::Reject),
+        1 => Just(Request::ConnectionLimit),
         2 => address().prop_map(|hop| Request::Neighbour { egress: 3, hop }),
         3 => Just(Request::IcmpError),
         1 => (address(), address()).prop_map(|(src, dst)| {

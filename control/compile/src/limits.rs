@@ -13,6 +13,7 @@ pub(crate) fn limits(controls: &QosControls, mtu: u16) -> Limits {
     let usage = |of: QosDirection| Usage {
         bandwidth: bandwidth((of.bandwidth, of.burst), (of.peakrate, of.minburst.max(frame))),
         packets: packets(of.packet_rate, of.packet_burst),
+        connections: connections(of.max_connections),
     };
     Limits {
         ingress: usage(controls.ingress()),
@@ -35,6 +36,10 @@ fn packets(rate: u64, burst: u64) -> Option<PacketRate> {
     (rate != 0).then(|| PacketRate { rate: small(rate), burst: small(burst) })
 }
 
+fn connections(most: u64) -> Option<u32> {
+    (most != 0).then(|| small(most))
+}
+
 fn small(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
@@ -50,14 +55,15 @@ mod tests {
             ingress_bandwidth: 1000,
             ingress_peakrate: 2000,
             egress_packet_rate: 10,
+            egress_max_connections: 7,
             ..QosControls::default()
         };
         let bandwidth =
             Bandwidth { rate: 1000, burst: 4 << 30, peak: Some(Peak { rate: 2000, burst: 1464 }) };
         let packets = PacketRate { rate: 10, burst: 5 };
         let expected = Limits {
-            ingress: Usage { bandwidth: Some(bandwidth), packets: None },
-            egress: Usage { bandwidth: None, packets: Some(packets) },
+            ingress: Usage { bandwidth: Some(bandwidth), ..Usage::default() },
+            egress: Usage { packets: Some(packets), connections: Some(7), ..Usage::default() },
             dscp: None,
         };
         assert_eq!(limits(&controls, 1450), expected);

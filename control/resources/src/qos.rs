@@ -21,6 +21,7 @@ const BURST: Bounds = Bounds(1000, "1k", 8 * u32::MAX as u64, "34359738360");
 const PEAKRATE: Bounds = Bounds(1010, "1.01k", 1_010 * 10u64.pow(12), "1.01P");
 const MINBURST: Bounds = Bounds(1000, "1k", 100_000_000, "100M");
 const PACKETS: Bounds = Bounds(1, "1", 10_000, "10k");
+const CONNECTIONS: Bounds = Bounds(1, "1", u32::MAX as u64, "4294967295");
 
 /// The burst of a bandwidth that has none, in bits.
 pub const DEFAULT_BURST: u64 = 4 << 30;
@@ -119,8 +120,9 @@ pub fn read(
         egress_packet_rate: egress.packet_rate,
         ingress_packet_burst: ingress.packet_burst,
         egress_packet_burst: egress.packet_burst,
+        ingress_max_connections: ingress.max_connections,
+        egress_max_connections: egress.max_connections,
         dscp: reader.dscp(runtime),
-        ..runtime.clone()
     };
     (controls, reader.errors)
 }
@@ -141,9 +143,12 @@ impl Reader<'_> {
             minburst: self.own(name, "Minburst", &MINBURST).unwrap_or(asked.minburst),
             packet_rate: self.own(name, "PacketRate", &PACKETS).unwrap_or(asked.packet_rate),
             packet_burst: self.own(name, "PacketBurst", &PACKETS).unwrap_or(asked.packet_burst),
+            max_connections: (self.own(name, "MaxConnections", &CONNECTIONS))
+                .unwrap_or(asked.max_connections),
         };
-        let QosDirection { bandwidth, burst, peakrate, minburst, packet_rate, packet_burst } =
-            &mut found;
+        let QosDirection {
+            bandwidth, burst, peakrate, minburst, packet_rate, packet_burst, ..
+        } = &mut found;
         self.needs(name, ("Burst", burst), ("Bandwidth", *bandwidth));
         if *peakrate != 0 && (*bandwidth == 0 || *peakrate <= *bandwidth) {
             let annotation = format!("{CALICO}{name}Peakrate");

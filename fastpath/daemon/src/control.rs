@@ -33,6 +33,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::classes::Classes;
+use crate::connections;
 use crate::devices::{DeviceError, Devices};
 use crate::difference::{Difference, ports_gone};
 use crate::kernel::{Desired, HostPort, Keeper, KernelView, NeighbourState};
@@ -307,6 +308,7 @@ impl Control {
         let snapshot = self.assembler.assemble(&self.state, &self.underlay);
         self.parts.table.set_generation(snapshot.generation.into());
         self.hand_out(snapshot).await;
+        connections::count_earlier(&self.snapshot, self.parts.table);
         let classes = self.classes();
         if let Err(error) = self.parts.devices.set_classes(&classes) {
             error!(%error, "the uplinks do not redirect what they should");

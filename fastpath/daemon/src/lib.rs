@@ -27,6 +27,7 @@ mod difference;
 mod path_mtu;
 mod bound;
 mod names;
+mod connections;
 
 mod devices;
 mod shortcut;

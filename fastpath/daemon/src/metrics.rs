@@ -5,11 +5,13 @@
 use std::sync::Arc;
 
 use margay_engine::Counters;
+use margay_engine::census;
 use margay_health::{Health, MetricFamily, counter, counters, gauge, gauges};
 use margay_model::{DropReason, PuntReason};
 use margay_protocol::proto;
 
 use crate::accounts::counts::Count;
+use crate::connections;
 use crate::ports::Traffic;
 use crate::shared::{Origin, Shared};
 use crate::show::{self, Totals, received, traffic};
@@ -24,6 +26,7 @@ impl Health for Numbers {
         families.extend(reasons(&totals));
         families.extend(self.stages());
         families.extend(self.flows(&totals));
+        families.extend(self.connections());
         families.extend(self.names());
         families.extend(self.rules());
         families.push(self.generation());
@@ -176,6 +179,24 @@ impl Numbers {
                 "Connections that ended by age.",
                 totals.expired as f64,
             ),
+        ]
+    }
+
+    /// The connections of pods that may have only so many.
+    fn connections(&self) -> [MetricFamily; 2] {
+        let counts = connections::counts(&self.0);
+        let family = |name, help, number: fn(&census::Count) -> f64| {
+            let samples = counts.iter().map(|count| {
+                let direction = if count.ingress { "ingress" } else { "egress" };
+                ([("port", &*count.port), ("direction", direction)], number(count))
+            });
+            gauges(name, help, samples)
+        };
+        let there = "TCP connections of a pod that are limited in their number.";
+        let limit = "How many of them the pod may have.";
+        [
+            family("margay_limited_connections", there, |count| count.connections as f64),
+            family("margay_limited_connections_max", limit, |count| count.limit.into()),
         ]
     }
 

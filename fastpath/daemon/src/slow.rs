@@ -230,6 +230,7 @@ impl Slow {
             Why::Unreachable { host: true } => Request::Unreachable(slow::Unreachable::Host),
             Why::Unreachable { host: false } => Request::Unreachable(slow::Unreachable::Net),
             Why::Reject => Request::Reject,
+            Why::ConnectionLimit => Request::ConnectionLimit,
             Why::Neighbour(id) => {
                 let snapshot = self.snapshots.borrow().clone();
                 let hop = snapshot.adjacency(id)?;

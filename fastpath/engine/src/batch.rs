@@ -148,6 +148,8 @@ pub enum Why {
     },
     /// Nobody serves there.
     Reject,
+    /// A pod has as many connections as it may.
+    ConnectionLimit,
     /// The next hop's Ethernet address is not known; the packet is as it came. Where it goes once
     /// it is translated, which is the neighbour itself on an uplink's own network, is the source
     /// of [`Engine::answer_to`](crate::Engine::answer_to).
@@ -174,6 +176,7 @@ impl Why {
             Self::Reassemble => PuntReason::Reassemble,
             Self::Unreachable { .. } => PuntReason::Unreachable,
             Self::Reject => PuntReason::Reject,
+            Self::ConnectionLimit => PuntReason::ConnectionLimit,
             Self::Neighbour(_) => PuntReason::Neighbour,
             Self::IcmpError => PuntReason::IcmpError,
             Self::HostFlow => PuntReason::HostFlow,

@@ -5,7 +5,7 @@
 //! - [`batch`]: frames, what parse learned of them, their fates;
 //! - [`snapshot`]: the immutable state that packets are decided by, assembled from the control
 //!   plane's state and the kernel's view;
-//! - `bucket`: what limits are kept by;
+//! - `bucket`, `roster`: what limits are kept by; [`census`]: what is counted of connections;
 //! - [`decision`]: what is cached in a flow; [`conntrack`]: what a connection's state is;
 //! - [`shortcut`]: which connections need no worker any more;
 //! - `tally`: what no flow counts; [`counters`]: what a worker counts; [`meter`]: what it does with its
@@ -15,12 +15,14 @@ pub mod batch;
 mod moment;
 
 mod bucket;
+mod roster;
 pub mod snapshot;
 
 pub mod decision;
 pub mod conntrack;
 mod path;
 
+pub mod census;
 pub mod shortcut;
 pub mod counters;
 pub mod meter;
@@ -249,6 +251,11 @@ impl<'t> Engine<'t> {
     #[inline]
     fn flow(&self, id: FlowId) -> Option<FlowRef<'t>> {
         self.table.flow(id)
+    }
+
+    /// The flow with this id, if it still is the connection whose first tuple has this hash.
+    fn still(&self, id: FlowId, hash: u64) -> Option<FlowRef<'t>> {
+        self.table.still(id, hash)
     }
 
     fn affinities(&self) -> Affinities<'t> {

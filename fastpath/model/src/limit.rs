@@ -22,6 +22,8 @@ pub struct Usage {
     pub bandwidth: Option<Bandwidth>,
     /// Packets in time: those above it are dropped.
     pub packets: Option<PacketRate>,
+    /// TCP connections at a time: those above it are refused.
+    pub connections: Option<u32>,
 }
 
 /// A token bucket of bits. Frames are counted as the pod sees them, Ethernet header included, as
@@ -77,5 +79,12 @@ impl Limits {
     /// Whether there are none.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// The limits of packets, whatever their connections.
+    #[must_use]
+    pub fn of_packets(self) -> Self {
+        let of_packets = |usage| Usage { connections: None, ..usage };
+        Self { ingress: of_packets(self.ingress), egress: of_packets(self.egress), ..self }
     }
 }

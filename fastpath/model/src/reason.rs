@@ -80,6 +80,7 @@ reasons! {
         TcpReset "tcp_reset" "A TCP reset from outside its connection's window: nobody believes it.",
         PacketRate "packet_rate" "More packets a second than a pod's limit allows.",
         Bandwidth "bandwidth" "More bits a second than a pod's limit allows: too many wait already.",
+        ConnectionLimit "connection_limit" "A pod has as many TCP connections as its limit allows: another one was refused.",
     }
 }
 
@@ -94,6 +95,7 @@ reasons! {
         Reassemble "reassemble" "A fragment: its datagram is needed whole.",
         Unreachable "unreachable" "No route or no host: ICMP unreachable is due.",
         Reject "reject" "The service has no backend there: TCP RST or ICMP port unreachable is due.",
+        ConnectionLimit "connection_limit" "A pod has as many TCP connections as its limit allows: a TCP RST is due.",
         Neighbour "neighbour" "The next hop's Ethernet address is not known yet.",
         IcmpError "icmp_error" "An ICMP error about a connection of ours: its quotation is to be translated.",
         HostFlow "host_flow" "A connection from outside to a service backend in the host network: its answers must be steered here.",

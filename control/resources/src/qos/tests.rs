@@ -27,6 +27,8 @@ fn every_annotation_has_its_field() {
         ("egressPacketRate", "1k"),
         ("ingressPacketBurst", "7"),
         ("egressPacketBurst", "8"),
+        ("ingressMaxConnections", "2k"),
+        ("egressMaxConnections", "9"),
     ]);
     let expected = QosControls {
         ingress_bandwidth: 10_000_000,
@@ -41,7 +43,9 @@ fn every_annotation_has_its_field() {
         egress_packet_rate: 1000,
         ingress_packet_burst: 7,
         egress_packet_burst: 8,
-        ..QosControls::default()
+        ingress_max_connections: 2000,
+        egress_max_connections: 9,
+        dscp: None,
     };
     assert_eq!((controls, errors), (expected, vec![]));
 }
@@ -64,10 +68,14 @@ fn what_cannot_be_read_is_no_limit_and_what_is_out_of_bounds_is_the_bound() {
         ("ingressBandwidth", "2P", 1_000_000_000_000_000),
         ("ingressPacketRate", "0", 1),
         ("ingressPacketRate", "10001", 10_000),
+        ("ingressMaxConnections", "few", 0),
+        ("ingressMaxConnections", "0", 1),
+        ("ingressMaxConnections", "5G", 4_294_967_295),
     ];
     for (name, text, taken) in cases {
         let (controls, errors) = calico(&[(name, text)]);
-        let value = controls.ingress_bandwidth.max(controls.ingress_packet_rate);
+        let QosControls { ingress_bandwidth, ingress_packet_rate, .. } = controls;
+        let value = ingress_bandwidth + ingress_packet_rate + controls.ingress_max_connections;
         assert_eq!(value, taken, "{name} {text}");
         assert!(matches!(&errors[..], [error] if error.contains(name)), "{errors:?}");
     }

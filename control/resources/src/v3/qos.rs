@@ -44,10 +44,10 @@ pub struct QosControls {
     /// Packets that may pass at once.
     #[serde(skip_serializing_if = "is_default")]
     pub egress_packet_burst: u64,
-    /// Connections to the workload, kept as it is.
+    /// TCP connections to the workload at a time.
     #[serde(skip_serializing_if = "is_default")]
     pub ingress_max_connections: u64,
-    /// Connections from the workload, kept as it is.
+    /// TCP connections from the workload at a time.
     #[serde(skip_serializing_if = "is_default")]
     pub egress_max_connections: u64,
     /// What packets to outside of the cluster are marked with.
@@ -70,6 +70,8 @@ pub struct QosDirection {
     pub packet_rate: u64,
     /// Packets that may pass at once.
     pub packet_burst: u64,
+    /// TCP connections at a time.
+    pub max_connections: u64,
 }
 
 /// A differentiated services code point, by number or by name.
@@ -119,6 +121,7 @@ impl QosControls {
             minburst: self.ingress_minburst,
             packet_rate: self.ingress_packet_rate,
             packet_burst: self.ingress_packet_burst,
+            max_connections: self.ingress_max_connections,
         }
     }
 
@@ -131,6 +134,7 @@ impl QosControls {
             minburst: self.egress_minburst,
             packet_rate: self.egress_packet_rate,
             packet_burst: self.egress_packet_burst,
+            max_connections: self.egress_max_connections,
         }
     }
 }

@@ -286,7 +286,7 @@ fn judge(
 }
 
 /// The pod of this node that has an address.
-fn owner(snapshot: &Snapshot, addr: Addr) -> Option<u32> {
+pub(crate) fn owner(snapshot: &Snapshot, addr: Addr) -> Option<u32> {
     match snapshot.place(addr) {
         Some(Place::Pod(index)) => Some(*index),
         _ => None,

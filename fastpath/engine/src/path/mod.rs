@@ -16,7 +16,7 @@ mod relay;
 
 pub(crate) mod own;
 
-pub(crate) use flow::{rewritten, state};
+pub(crate) use flow::{owner, rewritten, state};
 
 use std::ops::ControlFlow::{self, Break, Continue};
 

@@ -103,7 +103,7 @@ impl Assembler {
         let (places, routes) = self.routes(&inputs, &workloads);
         let guards = self.guards(&inputs);
         let ports = self.ports(&inputs, &workloads, &guards);
-        let limits = self.limits.update(&workloads);
+        let limits = self.limits.buckets(&workloads);
         let snapshot = Snapshot {
             generation: self.generation,
             inherited: self.inherited,
@@ -183,6 +183,7 @@ impl Assembler {
     /// Pods whose interface is there, with their policies.
     fn workloads(&mut self, inputs: &Inputs<'_>) -> Vec<Workload> {
         let mut out = Vec::with_capacity(inputs.state.endpoints.len());
+        let mut connections = self.limits.take_connections();
         for endpoint in inputs.state.endpoints.values() {
             let Some(port) = inputs.port(&endpoint.interface) else { continue };
             out.push(Workload {
@@ -191,6 +192,7 @@ impl Assembler {
                 adjacency: self.number(HopKey::Pod(port.id)),
                 policy: self.policies.endpoint(endpoint),
                 pending: self.policies.pending(endpoint),
+                connections: self.limits.connections(&mut connections, port.id, endpoint),
             });
         }
         out

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use margay_model::{Bandwidth, Dscp, Limits, Usage};
+use margay_model::{Bandwidth, Dscp, Endpoint, Limits, Usage};
 
 use super::Workload;
 use super::port::PortId;
 use crate::bucket::Bucket;
+use crate::roster::Roster;
 
 /// The buckets of both directions of a pod.
 #[derive(Debug)]
@@ -34,19 +35,64 @@ pub(crate) struct Buckets {
 /// The buckets by the number of their port; ports behind the last limited one are left out.
 pub(crate) type ByPort = Arc<[Option<Arc<PortLimits>>]>;
 
-/// The buckets of the last snapshot: they go on in the next as they are, unless the limits change.
+/// How many connections a pod may have in one direction.
+#[derive(Clone, Debug)]
+pub(crate) struct Connections {
+    /// So many.
+    pub(crate) limit: u32,
+    /// Those that it has.
+    pub(crate) roster: Arc<Roster>,
+}
+
+/// Of the connections that a pod begins, and of those that others begin with it.
+pub(crate) type BothWays = [Option<Connections>; 2];
+
+/// What was kept by the last snapshot. It goes on in the next: buckets as they are unless the limits
+/// change, connections whatever the limit is.
 #[derive(Debug, Default)]
-pub(super) struct Keep(HashMap<PortId, (Limits, Arc<PortLimits>)>);
+pub(super) struct Keep {
+    buckets: HashMap<PortId, (Limits, Arc<PortLimits>)>,
+    rosters: HashMap<PortId, BothWays>,
+}
 
 // === impl Keep ===
 
 impl Keep {
+    /// What the last snapshot knew of connections; [`Keep::connections`] goes on with it.
+    pub(super) fn take_connections(&mut self) -> HashMap<PortId, BothWays> {
+        std::mem::take(&mut self.rosters)
+    }
+
+    /// The connections of a pod.
+    pub(super) fn connections(
+        &mut self,
+        old: &mut HashMap<PortId, BothWays>,
+        port: PortId,
+        endpoint: &Endpoint,
+    ) -> BothWays {
+        let Limits { ingress, egress, .. } = endpoint.limits;
+        let limits = [egress.connections, ingress.connections];
+        if limits == [None; 2] {
+            return BothWays::default();
+        }
+        let mut kept = old.remove(&port).unwrap_or_default().into_iter();
+        let both = limits.map(|limit| {
+            let roster = kept.next().flatten().map(|kept| kept.roster);
+            Some(Connections { limit: limit?, roster: roster.unwrap_or_default() })
+        });
+        self.rosters.insert(port, both.clone());
+        both
+    }
+
     /// The buckets of these pods.
-    pub(super) fn update(&mut self, workloads: &[Workload]) -> ByPort {
-        let mut old = std::mem::take(&mut self.0);
+    pub(super) fn buckets(&mut self, workloads: &[Workload]) -> ByPort {
+        let mut old = std::mem::take(&mut self.buckets);
         let mut ports = Vec::new();
-        for workload in workloads.iter().filter(|w| !w.endpoint.limits.is_none()) {
-            let (port, limits) = (workload.port, workload.endpoint.limits);
+        for workload in workloads {
+            let (port, limits) = (workload.port, workload.endpoint.limits.of_packets());
+            if limits.is_none() {
+                continue;
+            }
             let kept = old.remove(&port).filter(|(before, _)| *before == limits);
             let (_, buckets) = kept.unwrap_or_else(|| (limits, Arc::new((&limits).into())));
             let index = usize::from(port.0);
@@ -56,7 +102,7 @@ impl Keep {
             if let Some(slot) = ports.get_mut(index) {
                 *slot = Some(buckets.clone());
             }
-            self.0.insert(port, (limits, buckets));
+            self.buckets.insert(port, (limits, buckets));
         }
         ports.into()
     }

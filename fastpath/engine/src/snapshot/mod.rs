@@ -22,7 +22,7 @@ pub use assemble::Assembler;
 pub use bound::BoundPorts;
 pub(crate) use guard::is_failsafe;
 pub use guard::{Guard, host_endpoint};
-pub(crate) use limit::{Buckets, PortLimits};
+pub(crate) use limit::{Buckets, Connections, PortLimits};
 pub use port::{
     ARRIVAL_MAC_PREFIX, DeviceId, HAIRPIN_V4, HAIRPIN_V6, POD_GATEWAY_MAC, Port, PortId, PortKind,
     TRUNK_MAC_PREFIX, arrival_mac, trunk_index, trunk_mac,
@@ -77,6 +77,8 @@ pub struct Workload {
     pub policy: EndpointPolicy,
     /// What they would be if all staged policies were enforced, if any of these concerns it.
     pub pending: Option<EndpointPolicy>,
+    /// The connections that are limited.
+    pub(crate) connections: limit::BothWays,
 }
 
 /// What an address is to pools.

@@ -16,11 +16,11 @@ fn limit(state: &mut State, pod: &str, edit: impl FnOnce(&mut Limits)) {
 /// `burst` bytes at once, then a byte a microsecond.
 fn megabyte(burst: u64) -> Usage {
     let bandwidth = Bandwidth { rate: 8_000_000, burst: burst * 8, peak: None };
-    Usage { bandwidth: Some(bandwidth), packets: None }
+    Usage { bandwidth: Some(bandwidth), ..Usage::default() }
 }
 
 fn packets(rate: u32, burst: u32) -> Usage {
-    Usage { packets: Some(PacketRate { rate, burst }), bandwidth: None }
+    Usage { packets: Some(PacketRate { rate, burst }), ..Usage::default() }
 }
 
 /// A packet of 1000 bytes from pod to pod, Ethernet header included.

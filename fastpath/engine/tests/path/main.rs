@@ -17,6 +17,7 @@ mod outgoing;
 mod policy;
 mod names;
 mod limits;
+mod connection_limits;
 mod accounts;
 mod host;
 mod guards;

@@ -15,7 +15,8 @@ use ipnet::IpNet;
 use margay_engine::snapshot::trunk_mac;
 use margay_engine::snapshot::{DeviceId, KernelRoute, NextHop, POD_GATEWAY_MAC, PortInfo};
 use margay_engine::{
-    Assembler, Batch, Counters, Engine, Fate, Frame, Ingress, PortId, Punt, Snapshot, Underlay, Why,
+    Assembler, Batch, Counters, Engine, Fate, Frame, Ingress, PortId, Punt, Snapshot, Underlay,
+    Why, census,
 };
 use margay_model::node::TunnelAddress;
 use margay_model::{
@@ -24,7 +25,7 @@ use margay_model::{
 };
 use margay_tables::addr::Tuple;
 use margay_tables::classifier::Standing;
-use margay_tables::flow::{FlowConfig, FlowTable, Journal, Region};
+use margay_tables::flow::{FlowConfig, FlowTable, FlowWorker, Journal, Region};
 
 use super::packet::{Ip, ip};
 use super::rules::{PROFILE, allow};
@@ -158,7 +159,23 @@ impl Node {
         }
         self.snapshot = self.assembler.assemble(&self.state, &self.underlay);
         // As the daemon does when its workers have the snapshot.
+        count_earlier(&self.snapshot, self.table);
         self.table.affinities().forget(&self.assembler.take_lost());
+    }
+
+    /// The node with another process, which has taken the table over and knows what it is told again.
+    pub fn taken_over(self) -> Self {
+        let Self { state, underlay, table, engine, counters, now, assembler, .. } = self;
+        drop(engine);
+        let engine = Engine::new(table, counters.clone()).unwrap();
+        let mut assembler = Assembler::new(assembler.generation());
+        for update in State::default().diff(&state) {
+            assembler.note(&update);
+        }
+        assembler.set_ready();
+        let snapshot = assembler.assemble(&state, &underlay);
+        count_earlier(&snapshot, table);
+        Self { state, underlay, snapshot, table, engine, counters, now, assembler }
     }
 
     /// Learns what is known of an address of a set's names; the next packet sees it.
@@ -293,6 +310,12 @@ impl Node {
     /// Connections in the table.
     pub fn connections(&self) -> u64 {
         self.table.counts().connections
+    }
+}
+
+fn count_earlier(snapshot: &Snapshot, table: &Arc<FlowTable>) {
+    if census::is_due(snapshot) {
+        census::take(snapshot, &mut FlowWorker::new(table.clone()).unwrap());
     }
 }
 

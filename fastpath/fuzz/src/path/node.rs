@@ -254,6 +254,7 @@ impl Node<'_> {
             Why::Unreachable { host: true } => Request::Unreachable(Unreachable::Host),
             Why::Unreachable { host: false } => Request::Unreachable(Unreachable::Net),
             Why::Reject => Request::Reject,
+            Why::ConnectionLimit => Request::ConnectionLimit,
             Why::Neighbour(id) => {
                 let hop = self.snapshot().adjacency(id)?;
                 let addr = match hop.neighbour {

@@ -40,6 +40,7 @@ impl From<Usage> for proto::Usage {
             packets: usage
                 .packets
                 .map(|PacketRate { rate, burst }| proto::PacketRate { rate, burst }),
+            connections: usage.connections,
         }
     }
 }
@@ -51,6 +52,7 @@ impl From<proto::Usage> for Usage {
             packets: usage
                 .packets
                 .map(|proto::PacketRate { rate, burst }| PacketRate { rate, burst }),
+            connections: usage.connections,
         }
     }
 }

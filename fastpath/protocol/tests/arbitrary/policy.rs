@@ -128,8 +128,8 @@ fn usage() -> impl Strategy<Value = Usage> {
     let bandwidth = (any::<(u64, u64)>(), option::of(peak))
         .prop_map(|((rate, burst), peak)| Bandwidth { rate, burst, peak });
     let packets = any::<(u32, u32)>().prop_map(|(rate, burst)| PacketRate { rate, burst });
-    (option::of(bandwidth), option::of(packets))
-        .prop_map(|(bandwidth, packets)| Usage { bandwidth, packets })
+    (option::of(bandwidth), option::of(packets), option::of(any::<u32>()))
+        .prop_map(|(bandwidth, packets, connections)| Usage { bandwidth, packets, connections })
 }
 
 pub(crate) fn host() -> impl Strategy<Value = HostEndpoint> {

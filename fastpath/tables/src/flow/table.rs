@@ -6,7 +6,7 @@ use super::index::Index;
 use super::journal::Journal;
 use super::layout::{FlowConfig, Layout, LayoutError, W_GENERATION, W_SEED};
 use super::pool::Pool;
-use super::record::{FlowId, FlowRef, Key};
+use super::record::{Dir, FlowId, FlowRef, Key, State};
 use super::region::{Line, Region};
 use crate::addr::Tuple;
 use crate::sync::AtomicU64;
@@ -157,6 +157,16 @@ impl FlowTable {
     #[inline]
     pub fn flow(&self, id: FlowId) -> Option<FlowRef<'_>> {
         FlowRef::new(self.lines(), id)
+    }
+
+    /// The connection with this id, in direction Orig, if it still is the one whose first packet's tuple
+    /// has this hash. Whoever kept the id over its quiescent points asks so.
+    pub fn still(&self, id: FlowId, hash: u64) -> Option<FlowRef<'_>> {
+        let flow = self.flow(id.with_dir(Dir::Orig))?;
+        let is_it = |flow: &FlowRef<'_>| {
+            flow.state() == State::Live && !flow.is_denial() && self.hash(&flow.tuple()) == hash
+        };
+        Some(flow).filter(is_it)
     }
 
     /// Which backends clients were sent to.

@@ -12,6 +12,7 @@ use margay_tables::addr::Tuple;
 use margay_tables::flow::{FlowRef, Insert, NewFlow, Stamped};
 use margay_wire::transport::{self, IcmpClass};
 
+use super::admit::Places;
 use super::{Denial, Way};
 use crate::Engine;
 use crate::batch::{Fate, Packet};
@@ -30,12 +31,13 @@ const RETRIES: u8 = 8;
 /// midst of an entry is not waited for: each insertion costs a record for a while.
 const MEETINGS: u8 = 2;
 
-/// Publishes the flow.
+/// Publishes the flow, on the places that were taken for it.
 pub(super) fn compile<'t>(
     engine: &mut Engine<'t>,
     snapshot: &Snapshot,
     packet: &Packet,
     way: &Way,
+    places: Places<'_>,
 ) -> ControlFlow<Fate, FlowRef<'t>> {
     let strict = snapshot.settings.tcp_strict;
     if packet.tcp.is_some_and(|facts| !tcp::may_begin(&facts, strict)) {
@@ -69,7 +71,11 @@ pub(super) fn compile<'t>(
         }
         flow.reply = Some(to.reversed());
         match enter(engine, &flow) {
-            Insert::New(id) | Insert::Exists(id) => {
+            Insert::New(id) => {
+                places.occupy(id, packet.hash);
+                return engine.flow(id).map_or(dropped(DropReason::FlowTableFull), Continue);
+            }
+            Insert::Exists(id) => {
                 return engine.flow(id).map_or(dropped(DropReason::FlowTableFull), Continue);
             }
             // The tuple is in use, or just being taken: another source port solves it.

@@ -6,6 +6,7 @@ mod dnat;
 mod route;
 mod policy;
 mod snat;
+mod admit;
 mod compile;
 
 use std::ops::ControlFlow::{self, Continue};
@@ -21,6 +22,7 @@ use crate::path::parse::{dropped, is_hairpin, punt};
 use crate::path::rewritten;
 use crate::snapshot::{AdjacencyId, Snapshot};
 
+pub(crate) use admit::{is_limited, rosters};
 pub(crate) use compile::compile_denial;
 pub(crate) use dnat::is_service;
 pub(crate) use host::{Refusal, arrival, departure, is_nodes, judge_pre_dnat, passed, untracked};
@@ -97,8 +99,10 @@ pub(crate) fn miss<'t>(
     policy::policy(engine, snapshot, packet, &mut way)?;
     // The source last: policy has seen who is really asking.
     snat::snat(snapshot, packet, &mut way);
+    // Is there room for it among the connections of the pods at both ends?
+    let places = admit::admit(engine, snapshot, packet, &way)?;
     // The rest needs no second look: it becomes a flow.
-    let flow = compile::compile(engine, snapshot, packet, &way)?;
+    let flow = compile::compile(engine, snapshot, packet, &way, places)?;
     if let Some((client, backend)) = way.stays {
         engine.affinities().note(client, backend, engine.now);
     }
