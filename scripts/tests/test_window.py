@@ -6,12 +6,12 @@ import tempfile
 import time
 
 import pytest
-from past import BEHIND, SERVICE, V4, V6, ask, bulks, flow, service_of_b, takes_it
+from past import BEHIND, SERVICE, V4, V6, ask, bulks, flow, service_of, takes_it
 from rig import NODES, wait_until
 from scapy.layers.inet import IP, TCP
 
 CONFIG = tempfile.NamedTemporaryFile("w", suffix=".toml")
-ENV = {"WORKERS": "2", "MARGAYD_CONFIG": CONFIG.name}
+ENV = {"WORKERS": "2", "MARGAYD_CONFIG": CONFIG.name, "MARGAY_RIG_SHORTCUT": "on"}
 MODE = "vxlan"
 FAR = 1 << 30
 
@@ -21,7 +21,7 @@ def pods(rig):
     """Pod a on n1, and b on n2, which serves."""
     rig.pod("n1", "default", "a")
     rig.pod("n2", "default", "b")
-    rig.store.write("b", service_of_b())
+    rig.store.write("b", service_of("b"))
     yield rig.pods
     rig.books_are_right()
 
