@@ -34,7 +34,6 @@ EXPLAINED = {
     "unknown_port": "a pod spoke before its port was known, or after it was gone",
     "no_route": "somebody still talks to a pod that is gone",
     "port_down": "the same, a moment earlier",
-    "no_service_backend": "a service comes before its endpoints are known",
 }
 # Bytes that a process may grow by between the second and the last quarter of the time; in a short one,
 # in which it meets its first pods and policies, more.
