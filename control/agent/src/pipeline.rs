@@ -14,7 +14,7 @@ use margay_compile::{
 use margay_datastore::{self as datastore, Change, Datastore, Key, Mirror, MirrorHandle, Object};
 use margay_model::EndpointKey;
 use margay_resources::v3::QosControls;
-use margay_resources::{Kind, Resource, ResourceError, qos};
+use margay_resources::{Kind, Resource, ResourceError, conf, qos};
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
@@ -195,6 +195,7 @@ impl Pipeline {
                 let taken = read(object);
                 if let Ok(resource) = &taken {
                     tell_of_limits(&self.node, resource);
+                    tell_of_settings(resource);
                 }
                 taken.and_then(|resource| {
                     upsert(&mut self.compiler, self.flow_log.as_ref(), resource)
@@ -264,6 +265,15 @@ fn tell_of_limits(node: &str, resource: &Resource) {
     for problem in qos::read(annotations, &QosControls::default()).1 {
         let (namespace, name) = (resource.namespace(), resource.name());
         warn!(object = %Kind::Pod.key(namespace, name), error = %problem, "a limit is not as it was asked for");
+    }
+}
+
+/// Says which settings of a configuration are not followed.
+fn tell_of_settings(resource: &Resource) {
+    let Resource::FelixConfiguration(felix) = resource else { return };
+    for problem in conf::without_effect(&felix.spec) {
+        let object = Kind::FelixConfiguration.key("", resource.name());
+        warn!(%object, field = %problem.field, "{}", problem.message);
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::decode::decode;
 use crate::field::{FieldPath, Problem, ResourceError};
 use crate::kind::{Kind, Recognised};
-use crate::{defaults, k8s, v3, validate};
+use crate::{conf, defaults, k8s, v3, validate};
 
 /// Declares the variants: the kind, its type, and how its metadata is reached.
 macro_rules! resources {
@@ -162,7 +162,12 @@ impl Resource {
         }
         reading.problems.sort_by(|a, b| a.field.cmp(&b.field));
         match reading.resource.take() {
-            Some(resource) if reading.problems.is_empty() => Ok(Checked { resource, warnings }),
+            Some(resource) if reading.problems.is_empty() => {
+                if let Self::FelixConfiguration(felix) = &resource {
+                    warnings.extend(conf::without_effect(&felix.spec));
+                }
+                Ok(Checked { resource, warnings })
+            }
             _ => Err(error(value, reading.problems)),
         }
     }

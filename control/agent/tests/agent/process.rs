@@ -119,6 +119,20 @@ async fn a_bad_document_is_logged_with_its_place_and_its_last_good_version_stays
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_setting_that_is_not_followed_is_told() {
+    let directory = Directory::new();
+    let felix = "{apiVersion: projectcalico.org/v3, kind: FelixConfiguration, \
+        metadata: {name: default}, spec: {natOutgoingExclusions: IPPoolsAndHostIPs}}";
+    directory.write("felix.yaml", felix);
+    let _dataplane = directory.dataplane("a");
+    Process::start(&directory, "a").until("logged", |process| {
+        let parts = ["WARN", "default", "spec.natOutgoingExclusions", "has no effect here"];
+        let log = process.log.lock().unwrap();
+        log.lines().any(|line| parts.iter().all(|part| line.contains(part)))
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ready_once_a_state_is_in_force_and_metrics_say_so() {
     let directory = Directory::new();
     directory.write("pool.yaml", POOL);

@@ -2,10 +2,12 @@
 //!
 //! Each setting is looked up in the configuration of the node (`node.NAME`), then in the oldest of
 //! those whose `nodeSelector` picks the node, then in `default`; [`Settings::default`] holds what
-//! is built in. Settings that mean nothing here are passed over.
+//! is built in. Settings that mean nothing here are passed over; [`without_effect`] tells of those
+//! that ask for something that does not happen.
 
 mod dns;
 mod read;
+mod idle;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -16,6 +18,8 @@ use margay_model::{DnsServer, DnsSettings};
 use crate::field::Report;
 use crate::selector::{Labels, Selector};
 use crate::v3::{FelixConfiguration, FelixConfigurationSpec, Protocol};
+
+pub use idle::without_effect;
 
 /// The settings of a node's dataplane, by the names of their fields in `FelixConfiguration`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -198,3 +198,29 @@ fn the_log_action_has_a_prefix_and_a_rate() {
         assert_eq!(problems(json!({ "logPrefix": bad })).len(), 1, "{bad}");
     }
 }
+
+#[test]
+fn settings_that_are_not_followed_are_told_where_they_ask_for_something() {
+    let told = |spec: Value| {
+        let document = json!({
+            "apiVersion": "projectcalico.org/v3", "kind": "FelixConfiguration",
+            "metadata": {"name": "default"}, "spec": spec,
+        });
+        let checked = crate::Resource::check(&document).unwrap();
+        checked.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let usual = json!({
+        "natOutgoingAddress": "", "natOutgoingExclusions": "IPPoolsOnly", "externalNodesList": [],
+        "floatingIPs": "Disabled", "wireguardEnabled": false, "bpfEnforceRPF": "Loose",
+        "vxlanPort": 4790, "bpfLogLevel": "Debug",
+    });
+    assert_eq!(told(usual), Vec::<String>::new());
+    let other = json!({"natOutgoingAddress": "192.0.2.1", "wireguardEnabled": true});
+    assert_eq!(
+        told(other),
+        [
+            "spec.natOutgoingAddress: has no effect here: masqueraded packets carry the node's own address",
+            "spec.wireguardEnabled: has no effect here: packets between nodes are not encrypted",
+        ]
+    );
+}
