@@ -118,11 +118,12 @@ impl Ports {
 /// The kernel end of the trunk: the host port's name.
 pub(crate) const TRUNK: &str = "margay0";
 
-/// Addresses that packets may be for. Link-local ones are no forwarder's business.
+/// Addresses that packets may be for. Pods ask the node itself at link-local addresses of IPv4 too, as
+/// those of a name server's cache on each node; those of IPv6 are every link's own.
 fn addresses(view: &KernelView) -> Vec<IpAddr> {
     let all = view.addresses.iter().map(|(_, net)| net.addr());
     all.filter(|addr| match addr {
-        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V4(v4) => !v4.is_loopback(),
         IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
     })
     .collect()

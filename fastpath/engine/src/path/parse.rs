@@ -18,7 +18,7 @@ use margay_wire::{at, protocol};
 
 use super::{decap, offload};
 use crate::batch::{Fate, Frame, Ingress, Kind, Packet, Punt, Side, Why, is_handed_on};
-use crate::snapshot::{HAIRPIN_V4, HAIRPIN_V6, PortId, PortKind, Snapshot, trunk_index};
+use crate::snapshot::{HAIRPIN_V4, HAIRPIN_V6, Place, PortId, PortKind, Snapshot, trunk_index};
 
 /// Parses one frame that came from `port` into `packet`, a default one.
 #[inline]
@@ -283,8 +283,9 @@ fn sources(snapshot: &Snapshot, packet: &mut Packet) -> ControlFlow<Fate> {
         let mumbles = keeps_to_its_link(src, dst);
         return dropped(if mumbles { DropReason::LinkLocal } else { DropReason::Spoof });
     }
-    let hairpin = packet.side == Side::Host && is_hairpin(dst);
-    if (is_martian(src) || (is_martian(dst) && !hairpin)) && !is_kernels(snapshot, packet) {
+    let strange =
+        is_strange_source(snapshot, packet) || is_strange_destination(snapshot, packet.side, dst);
+    if strange && !is_kernels(snapshot, packet) {
         return dropped(DropReason::Martian);
     }
     if packet.side == Side::Pod && tunnels_itself(snapshot, &packet.tuple) {
@@ -295,6 +296,26 @@ fn sources(snapshot: &Snapshot, packet: &mut Packet) -> ControlFlow<Fate> {
         Kind::IcmpError => punt(packet, Why::IcmpError),
         Kind::Tracked => Continue(()),
     }
+}
+
+/// Whether nobody on that side may send from an address. A server of the node may have one that is
+/// never forwarded; on its way to a pod of the same node it is not.
+#[inline(always)]
+fn is_strange_source(snapshot: &Snapshot, packet: &Packet) -> bool {
+    let Tuple { src, dst, .. } = packet.tuple;
+    let to_pod = || matches!(snapshot.place(dst), Some(Place::Pod(_)));
+    is_martian(src) && !(packet.side == Side::Host && snapshot.is_own(src) && to_pod())
+}
+
+/// Whether nobody on that side may send to an address.
+#[inline(always)]
+fn is_strange_destination(snapshot: &Snapshot, side: Side, dst: Addr) -> bool {
+    is_martian(dst)
+        && match side {
+            Side::Host => !is_hairpin(dst),
+            Side::Pod => !snapshot.is_own(dst),
+            Side::Wire => true,
+        }
 }
 
 /// Whether a packet is the kernel's whatever its addresses are: it comes by an uplink with a host

@@ -9,6 +9,22 @@ use margay_model::{DropReason, PuntReason, RouteTarget};
 use crate::support::*;
 
 #[test]
+fn pods_reach_a_server_at_a_link_local_address_of_their_node() {
+    const CACHE: &str = "169.254.20.10";
+    let mut node = Node::default();
+    let question = udp("10.65.0.2:4000", &at(CACHE, 53));
+    node.send(A, &question).dropped(DropReason::Martian);
+    node.underlay.addresses.push(ip(CACHE));
+    node.change(|_| ());
+    assert_eq!(node.send(A, &question).by(HOST), to_host(&question));
+    let answer = question.answer();
+    assert_eq!(node.send(HOST, &answer).by(A), to_pod(A, &answer));
+    node.send(WIRE, &udp("192.0.2.100:1", &at(CACHE, 53))).dropped(DropReason::Martian);
+    // Neither does it leave the node.
+    node.send(HOST, &udp(&at(CACHE, 1), "10.65.1.5:2")).dropped(DropReason::Martian);
+}
+
+#[test]
 fn the_node_reaches_its_pods_whatever_their_policies_say() {
     for v4 in [true, false] {
         let mut node = Node::default();
