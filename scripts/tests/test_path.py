@@ -309,6 +309,22 @@ def test_source_ports_are_of_the_range_that_felix_is_given_and_never_two_of_one(
         wait_until(lambda: who.ask("b", OUT[V4], 7, "UDP").port not in few, "it is as it was")
 
 
+def test_pods_reach_a_server_at_a_link_local_address_of_their_node(rig, who):
+    """As a cache of a name server has one, on every node the same."""
+    cache = "169.254.20.10"
+    rig.exec("n1", "ip", "addr", "add", f"{cache}/32", "dev", "lo")
+    try:
+        who.serve("n1", 5300, addresses=[cache], sctp=False)
+        for protocol in ("UDP", "TCP"):
+            heard = lambda protocol=protocol: who.ask("a", cache, 5300, protocol) != SILENT
+            wait_until(heard, "the node knows of its new address")
+            seen = who.ask("a", cache, 5300, protocol)
+            assert (seen.name, seen.address) == ("n1", address(rig, "a", V4))
+        assert who.ask("c", cache, 5300, "UDP", within=0.4) == SILENT, "that is another node's"
+    finally:
+        rig.exec("n1", "ip", "addr", "del", f"{cache}/32", "dev", "lo")
+
+
 @FAMILIES
 def test_pods_keep_their_address_towards_pods(rig, who, v):
     for source, target in (("a", "b"), ("a", "c"), ("c", "a")):
@@ -485,3 +501,15 @@ def test_a_strict_node_picks_no_connection_up(rig, who):
             wait_until(refuses, "a segment without beginning is refused", within=10)
             # Those that begin as they should are not.
             assert who.ask("a", destination, 7).name == "b"
+
+
+def test_source_ports_are_kept_where_the_agent_is_told_to(rig, who):
+    ask = lambda pod, port: who.ask(pod, OUT[V4], 7, source_port=port).port  # noqa: E731
+    with told(rig, "--keep-source-ports"):
+        ports = iter(range(62_000, 62_100))
+        wait_until(lambda: (port := next(ports)) == ask("a", port), "a port is kept", within=10)
+        # A port may be another connection's, of a test before.
+        kept = [port for port in (next(ports) for _ in range(20)) if ask("a", port) == port]
+        assert len(kept) > 15
+        assert 61_000 <= ask("b", kept[0]) != kept[0], "it is taken"
+        assert 61_000 <= ask("a", 40_000), "it is none of the range"

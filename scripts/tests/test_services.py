@@ -183,6 +183,23 @@ def test_an_address_of_the_range_that_no_service_has_is_silent(rig, who, v):
     assert rig.metrics("n1").drops("no_service") >= before + 6
 
 
+def test_felix_may_have_unallocated_addresses_refused(rig, who):
+    rig.store.write("felix", {
+        "apiVersion": "projectcalico.org/v3",
+        "kind": "FelixConfiguration",
+        "metadata": {"name": "default"},
+        "spec": {"serviceLoopPrevention": "Reject"},
+    })  # fmt: skip
+    try:
+        for free in cluster_ip(200):
+            for protocol in ("TCP", "UDP"):
+                asked = lambda to=free, how=protocol: who.ask("a", to, 80, how, within=0.4)
+                wait_until(lambda asked=asked: asked() == REFUSED, "it is refused")
+    finally:
+        rig.store.remove("felix")
+        wait_until(lambda: who.ask("a", cluster_ip(200)[0], 80, within=0.4) == SILENT, "silence")
+
+
 @FAMILIES
 def test_load_balancer_source_ranges_hold_for_balancer_addresses_only(rig, who, v):
     def ranges(*nets):

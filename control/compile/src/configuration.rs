@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use margay_model::node::{EndpointToHost, LogLimit, Timeouts};
+use margay_model::node::{EndpointToHost, LogLimit, ServiceLoops, Timeouts};
 use margay_model::{DnsSettings, Failsafe, Settings};
 use margay_resources::conf::{
-    self, ConntrackTimeouts, ExternalServiceMode, FailsafePort, HostAction,
+    self, ConntrackTimeouts, ExternalServiceMode, FailsafePort, HostAction, LoopPrevention,
 };
 use margay_resources::v3::FelixConfiguration;
 
@@ -96,6 +96,11 @@ impl Configuration {
                 HostAction::Accept | HostAction::Return => EndpointToHost::Accept,
             },
             service_ranges,
+            service_loops: match felix.service_loop_prevention {
+                LoopPrevention::Drop => ServiceLoops::Drop,
+                LoopPrevention::Reject => ServiceLoops::Reject,
+                LoopPrevention::Disabled => ServiceLoops::Route,
+            },
             direct_return: felix.bpf_external_service_mode == ExternalServiceMode::Dsr,
             direct_return_except: felix.bpf_dsr_optout_cidrs,
             allow_vxlan_from_workloads: felix.allow_vxlan_packets_from_workloads,

@@ -70,6 +70,12 @@ pub struct Connections {
     pub tcp_strict: bool,
     /// SYNs are told a maximum segment size that fits their way.
     pub clamp_mss: bool,
+    /// Connections of pods to cluster addresses of services are masqueraded.
+    pub masquerade_all: bool,
+    /// Masqueraded connections keep their source ports where they can.
+    pub keep_source_ports: bool,
+    /// ICMP errors a second that each port may cause, at most; `None` for the default.
+    pub icmp_errors_per_second: Option<u32>,
 }
 
 /// What a route stems from. Of several for one destination the first counts.
@@ -136,6 +142,10 @@ impl Network {
             cut_flows_on_policy_change: !connections.outlive_policies,
             tcp_strict: connections.tcp_strict,
             clamp_mss: connections.clamp_mss,
+            masquerade_all: connections.masquerade_all,
+            keep_source_ports: connections.keep_source_ports,
+            icmp_errors_per_second: (connections.icmp_errors_per_second)
+                .unwrap_or(settings.icmp_errors_per_second),
             ..settings
         };
         self.changed |= self.settings != settings;

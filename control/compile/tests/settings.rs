@@ -6,6 +6,7 @@ mod common;
 use common::{Objects, calico, changes, compiled, objects, pod, replay, workload};
 use margay_compile::{Compiler, NodeConfig, Scope};
 use margay_model::State;
+use margay_model::node::ServiceLoops;
 use serde_json::{Value, json};
 
 fn scope() -> Scope {
@@ -52,4 +53,15 @@ fn pods_get_no_foreign_sources_unless_felix_lets_them() {
         assert_eq!(&told, compiled(&scope(), &state).state());
         last = state;
     }
+}
+
+#[test]
+fn unallocated_service_addresses_are_treated_as_felix_says() {
+    let of = |spec: Value| {
+        let compiler = compiled(&scope(), &objects([felix("default", spec)]));
+        compiler.state().node.settings.service_loops
+    };
+    assert_eq!(of(json!({})), ServiceLoops::Drop);
+    assert_eq!(of(json!({"serviceLoopPrevention": "Reject"})), ServiceLoops::Reject);
+    assert_eq!(of(json!({"serviceLoopPrevention": "Disabled"})), ServiceLoops::Route);
 }

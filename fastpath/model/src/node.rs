@@ -128,6 +128,18 @@ pub enum EndpointToHost {
     Drop,
 }
 
+/// What happens to a packet for an address of the service ranges that no service has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ServiceLoops {
+    /// It is dropped.
+    #[default]
+    Drop,
+    /// It is refused.
+    Reject,
+    /// It is routed like others.
+    Route,
+}
+
 /// Settings of a node's dataplane that come from the datastore.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -137,11 +149,16 @@ pub struct Settings {
     pub vxlan_vni: u32,
     /// First and last source port that masquerading may use.
     pub snat_ports: (u16, u16),
+    /// Whether connections of pods to cluster addresses of services are masqueraded.
+    pub masquerade_all: bool,
+    /// Whether a masqueraded connection keeps its source port if that is one of these and free.
+    pub keep_source_ports: bool,
     /// Fate of pod to own host traffic.
     pub endpoint_to_host: EndpointToHost,
-    /// Ranges that service addresses are allocated from: an address in them that no service has
-    /// is dropped. Empty when unknown.
+    /// Ranges that service addresses are allocated from. Empty when unknown.
     pub service_ranges: Vec<IpNet>,
+    /// Fate of packets for an address in them that no service has.
+    pub service_loops: ServiceLoops,
     /// Addresses on which node ports answer; empty for all of the node's addresses.
     pub node_port_addresses: Vec<IpNet>,
     /// Whether backends on other nodes answer clients from outside themselves, without this node.
@@ -252,8 +269,11 @@ impl Default for Settings {
             vxlan_port: 4789,
             vxlan_vni: 4096,
             snat_ports: (61_000, 65_535),
+            masquerade_all: false,
+            keep_source_ports: false,
             endpoint_to_host: EndpointToHost::Accept,
             service_ranges: Vec::new(),
+            service_loops: ServiceLoops::Drop,
             node_port_addresses: Vec::new(),
             direct_return: false,
             direct_return_except: Vec::new(),

@@ -45,6 +45,19 @@ pub struct Given {
     #[arg(long, env = "MARGAY_CLAMP_MSS", value_name = "BOOL", num_args = 0..=1,
         default_missing_value = "true")]
     pub clamp_mss: Option<bool>,
+    /// Whether connections of pods to cluster addresses of services are masqueraded, as kube-proxy's
+    /// flag of this name does [default: false: backends see the pods].
+    #[arg(long, env = "MARGAY_MASQUERADE_ALL", value_name = "BOOL", num_args = 0..=1,
+        default_missing_value = "true")]
+    pub masquerade_all: Option<bool>,
+    /// Whether masqueraded connections keep their source ports where these lie in `natPortRange` and
+    /// are free [default: false: ports are chosen at random].
+    #[arg(long, env = "MARGAY_KEEP_SOURCE_PORTS", value_name = "BOOL", num_args = 0..=1,
+        default_missing_value = "true")]
+    pub keep_source_ports: Option<bool>,
+    /// ICMP errors a second that the packets of one interface may cause, at most [default: 100].
+    #[arg(long, env = "MARGAY_ICMP_ERRORS_PER_SECOND", value_name = "N")]
+    pub icmp_errors_per_second: Option<u32>,
     /// Where /metrics, /liveness and /readiness are served [default: 127.0.0.1:9091].
     #[arg(long, env = "MARGAY_METRICS", value_name = "ADDR:PORT")]
     pub metrics: Option<String>,
@@ -115,6 +128,9 @@ impl Given {
                 .or(file.connections_outlive_policies),
             tcp_strict: self.tcp_strict.or(file.tcp_strict),
             clamp_mss: self.clamp_mss.or(file.clamp_mss),
+            masquerade_all: self.masquerade_all.or(file.masquerade_all),
+            keep_source_ports: self.keep_source_ports.or(file.keep_source_ports),
+            icmp_errors_per_second: self.icmp_errors_per_second.or(file.icmp_errors_per_second),
             metrics: self.metrics.or(file.metrics),
             authz: self.authz.or(file.authz),
             flow_logs: self.flow_logs.or(file.flow_logs),

@@ -124,6 +124,9 @@ impl Config {
                 outlive_policies: given.connections_outlive_policies.unwrap_or_default(),
                 tcp_strict: given.tcp_strict.unwrap_or_default(),
                 clamp_mss: given.clamp_mss.unwrap_or_default(),
+                masquerade_all: given.masquerade_all.unwrap_or_default(),
+                keep_source_ports: given.keep_source_ports.unwrap_or_default(),
+                icmp_errors_per_second: given.icmp_errors_per_second,
             },
             addresses: given.node_ip.map(|text| text.parse()).transpose()?.unwrap_or_default(),
             metrics,
@@ -198,9 +201,13 @@ mod tests {
 
     #[test]
     fn how_connections_are_treated_is_told_by_flags() {
-        let given = Given { tcp_strict: Some(true), clamp_mss: Some(false), ..given("a") };
-        let connections = Config::resolve(given).unwrap().connections;
-        assert!(connections.tcp_strict && !connections.clamp_mss && !connections.outlive_policies);
+        let of = |given| Config::resolve(given).unwrap().connections;
+        let strict = of(Given { tcp_strict: Some(true), clamp_mss: Some(false), ..given("a") });
+        assert!(strict.tcp_strict && !strict.clamp_mss && !strict.outlive_policies);
+        let told =
+            Given { keep_source_ports: Some(true), icmp_errors_per_second: Some(7), ..given("a") };
+        let told = of(told);
+        assert!(told.keep_source_ports && told.icmp_errors_per_second == Some(7));
     }
 
     #[test]

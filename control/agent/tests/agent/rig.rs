@@ -87,6 +87,9 @@ impl Directory {
             connections_outlive_policies: None,
             tcp_strict: None,
             clamp_mss: None,
+            masquerade_all: None,
+            keep_source_ports: None,
+            icmp_errors_per_second: None,
             config: None,
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
+use margay_model::node::ServiceLoops;
 use margay_model::{Encap, HostEndpoint, Pool, RemoteNode, RouteTarget, SetId, State, Update};
 use margay_tables::addr::{Addr, Prefix};
 use margay_tables::classifier::{PolicyBook, Standing};
@@ -251,8 +252,11 @@ impl Assembler {
                 add(Addr::from(*neighbour).into(), place);
             }
         }
-        for range in &inputs.state.node.settings.service_ranges {
-            add((*range).into(), Place::ServiceRange);
+        let settings = &inputs.state.node.settings;
+        if settings.service_loops != ServiceLoops::Route {
+            for range in &settings.service_ranges {
+                add((*range).into(), Place::ServiceRange);
+            }
         }
         for addr in self.services.addresses() {
             add(addr.into(), Place::ServiceRange);

@@ -67,6 +67,29 @@ fn a_port_that_a_process_of_the_node_has_bound_is_given_to_no_pod() {
 }
 
 #[test]
+fn a_source_port_of_the_range_is_kept_where_it_is_to_be_and_is_free() {
+    let mut node = Node::default();
+    let left = |node: &mut Node, pod, addr: &str, port| {
+        let frame = node.send(pod, &tcp(&at(addr, port), "8.8.8.8:443", SYN)).by(WIRE);
+        u16::from_be_bytes([frame[34], frame[35]])
+    };
+    let ports = 61_100..61_140;
+    let kept = ports.clone().filter(|port| left(&mut node, A, "10.65.0.2", *port) == *port);
+    assert!(kept.count() < 3, "by default they are drawn");
+    node.change(|state| {
+        std::sync::Arc::make_mut(&mut state.node).settings.keep_source_ports = true;
+    });
+    for port in ports.start + 1000..ports.end + 1000 {
+        assert_eq!(left(&mut node, A, "10.65.0.2", port), port);
+        let other = left(&mut node, B, "10.65.0.3", port);
+        assert!(other != port && other >= 61_000, "{port} is taken: {other}");
+    }
+    assert!(left(&mut node, A, "10.65.0.2", 4000) >= 61_000, "not one of the range");
+    node.snapshot.bound.replace(6, [63_000]);
+    assert_ne!(left(&mut node, A, "10.65.0.2", 63_000), 63_000, "a process of the node has it");
+}
+
+#[test]
 fn a_pool_that_does_not_masquerade_and_a_way_between_pools_keep_the_source() {
     let mut node = Node::default();
     node.change(|state| {

@@ -1,6 +1,7 @@
 //! Services: who is sent where, with which source, and how the answers come back.
 
-use margay_engine::Why;
+use margay_engine::{Fate, Why};
+use margay_model::node::ServiceLoops;
 use margay_model::{DropReason, Service, TrafficPolicy};
 
 use crate::support::*;
@@ -154,6 +155,20 @@ fn who_is_masqueraded_is_kube_proxys_table() {
             assert!(port >= 61_000, "{what}: a port of the masquerading range");
         }
     }
+}
+
+#[test]
+fn pods_are_masqueraded_towards_cluster_addresses_where_all_are() {
+    let mut node = with([everywhere(&["10.65.0.3:8080"])]);
+    node.change(|state| {
+        std::sync::Arc::make_mut(&mut state.node).settings.masquerade_all = true;
+    });
+    let request = tcp("10.65.0.2:5000", "10.96.0.10:80", SYN);
+    let seen = round(&mut node, A, &request, (B, "10.65.0.3:8080"));
+    assert!(seen.starts_with("192.0.2.1:"), "{seen}");
+    // Without a service in between nobody is.
+    let direct = tcp("10.65.0.2:5000", "10.65.0.3:8080", SYN);
+    assert_eq!(node.send(A, &direct).by(B), to_pod(B, &direct.ttl(63)));
 }
 
 #[test]
@@ -416,4 +431,21 @@ fn nobody_is_refused_in_the_name_of_a_pod_that_has_asked_nothing() {
     ] {
         node.send(WIRE, &tcp(from, to, SYN)).dropped(DropReason::Spoof);
     }
+}
+
+#[test]
+fn an_unallocated_address_is_refused_or_routed_where_felix_says_so() {
+    let mut node = Node::default();
+    let asks = || [udp("10.65.0.2:1", "10.96.0.99:80"), udp("[fd00:65::2]:1", "[fd96::99]:80")];
+    let mut fates = |loops| {
+        node.change(|state| {
+            std::sync::Arc::make_mut(&mut state.node).settings.service_loops = loops;
+        });
+        asks().map(|packet| node.send(A, &packet).fate)
+    };
+    assert_eq!(fates(ServiceLoops::Drop), [Fate::Drop(DropReason::NoService); 2]);
+    for fate in fates(ServiceLoops::Reject) {
+        assert!(matches!(fate, Fate::Punt(punt) if punt.why == Why::Reject), "{fate:?}");
+    }
+    assert_eq!(fates(ServiceLoops::Route), [Fate::Forward(WIRE); 2]);
 }

@@ -1,6 +1,6 @@
 //! The node, its peers, the pools and the settings.
 
-use margay_model::node::{EndpointToHost, LogLimit, Timeouts, TunnelAddress};
+use margay_model::node::{EndpointToHost, LogLimit, ServiceLoops, Timeouts, TunnelAddress};
 use margay_model::{DnsSettings, Encap, LocalNode, Pool, PortRange, RemoteNode, Settings};
 
 use super::net::{from_subnet, subnet_v4, subnet_v6};
@@ -143,6 +143,25 @@ fn endpoint_to_host(value: i32) -> Result<EndpointToHost, Problem> {
     }
 }
 
+impl From<ServiceLoops> for proto::ServiceLoops {
+    fn from(loops: ServiceLoops) -> Self {
+        match loops {
+            ServiceLoops::Drop => Self::Drop,
+            ServiceLoops::Reject => Self::Reject,
+            ServiceLoops::Route => Self::Route,
+        }
+    }
+}
+
+fn service_loops(value: i32) -> Result<ServiceLoops, Problem> {
+    match proto::ServiceLoops::try_from(value) {
+        Ok(proto::ServiceLoops::Unspecified | proto::ServiceLoops::Drop) => Ok(ServiceLoops::Drop),
+        Ok(proto::ServiceLoops::Reject) => Ok(ServiceLoops::Reject),
+        Ok(proto::ServiceLoops::Route) => Ok(ServiceLoops::Route),
+        Err(_) => Err(Problem::UnknownValue(value)),
+    }
+}
+
 impl From<&Settings> for proto::Settings {
     fn from(settings: &Settings) -> Self {
         let (first, last) = settings.snat_ports;
@@ -151,7 +170,10 @@ impl From<&Settings> for proto::Settings {
             vxlan_vni: settings.vxlan_vni,
             snat_ports: Some((&PortRange { first, last }).into()),
             endpoint_to_host: proto::EndpointToHost::from(settings.endpoint_to_host).into(),
+            masquerade_all: settings.masquerade_all,
+            keep_source_ports: settings.keep_source_ports,
             service_ranges: messages(&settings.service_ranges),
+            service_loops: proto::ServiceLoops::from(settings.service_loops).into(),
             node_port_addresses: messages(&settings.node_port_addresses),
             direct_return: settings.direct_return,
             direct_return_except: messages(&settings.direct_return_except),
@@ -186,7 +208,10 @@ impl TryFrom<proto::Settings> for Settings {
             vxlan_vni: vni(settings.vxlan_vni).at("vxlan_vni")?,
             snat_ports: (ports.first, ports.last),
             endpoint_to_host: endpoint_to_host(settings.endpoint_to_host).at("endpoint_to_host")?,
+            masquerade_all: settings.masquerade_all,
+            keep_source_ports: settings.keep_source_ports,
             service_ranges: each(settings.service_ranges, "service_ranges")?,
+            service_loops: service_loops(settings.service_loops).at("service_loops")?,
             node_port_addresses: each(settings.node_port_addresses, "node_port_addresses")?,
             direct_return: settings.direct_return,
             direct_return_except: each(settings.direct_return_except, "direct_return_except")?,

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use margay_model::node::{EndpointToHost, LogLimit, Timeouts, TunnelAddress};
+use margay_model::node::{EndpointToHost, LogLimit, ServiceLoops, Timeouts, TunnelAddress};
 use margay_model::{
     Backend, DnsServer, DnsSettings, Encap, Failsafe, LocalNode, Pool, RemoteNode, Route,
     RouteTarget, Selection, Service, Settings, TrafficPolicy,
@@ -40,15 +40,21 @@ pub(crate) fn local_node() -> impl Strategy<Value = LocalNode> {
 
 fn settings() -> impl Strategy<Value = Settings> {
     let to_host = prop_oneof![Just(EndpointToHost::Accept), Just(EndpointToHost::Drop)];
+    let loops = prop_oneof![
+        Just(ServiceLoops::Drop),
+        Just(ServiceLoops::Reject),
+        Just(ServiceLoops::Route)
+    ];
     (
         (any::<u16>(), 0..1u32 << 24, port_range(), to_host),
         (vec(net(), 0..3), vec(net(), 0..3), vec(net(), 0..3)),
-        any::<[bool; 6]>(),
+        (any::<[bool; 8]>(), loops),
         (any::<u32>(), timeouts(), vec(failsafe(), 0..3), vec(failsafe(), 0..3), dns()),
         ("[a-z%]{1,9}".prop_map(Into::into), option::of((1..9u32, 1..9u32)), 1..9u32),
     )
-        .prop_map(|(vxlan, nets, flags, rest, log)| {
-            let [cut, tcp_strict, clamp_mss, direct_return, allow_vxlan, allow_ipip] = flags;
+        .prop_map(|(vxlan, nets, (flags, service_loops), rest, log)| {
+            let [cut, tcp_strict, clamp_mss, direct_return, allow_vxlan, allow_ipip, keep, all] =
+                flags;
             let (log_prefix, limit, log_burst) = log;
             let log_limit = limit.map(|(packets, per_ms)| LogLimit { packets, per_ms });
             let (vxlan_port, vxlan_vni, ports, endpoint_to_host) = vxlan;
@@ -59,7 +65,10 @@ fn settings() -> impl Strategy<Value = Settings> {
                 vxlan_vni,
                 snat_ports: (ports.first, ports.last),
                 endpoint_to_host,
+                masquerade_all: all,
+                keep_source_ports: keep,
                 service_ranges,
+                service_loops,
                 node_port_addresses,
                 direct_return,
                 direct_return_except,

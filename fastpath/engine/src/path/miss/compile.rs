@@ -126,8 +126,9 @@ fn enter(engine: &mut Engine<'_>, flow: &NewFlow) -> Insert {
 /// The tuple to leave with at the nth attempt. A source address that is the packet's own keeps its
 /// port as long as the tuple is free. It is not where a service's backend is asked directly too,
 /// from the same port: the answers could not be told apart, and another port is what the kernel's
-/// null binding chooses (`nf_nat_alloc_null_binding`). A masqueraded one has its port out of the range from the
-/// start, so that it never meets the host's own. Protocols without ports have their exact tuple.
+/// null binding chooses (`nf_nat_alloc_null_binding`). A masqueraded one has its port out of the range
+/// from the start, so that it never meets the host's own; its own port if that is one of the range and
+/// ports are to be kept. Protocols without ports have their exact tuple.
 fn translated_source(
     snapshot: &Snapshot,
     packet: &Packet,
@@ -145,6 +146,10 @@ fn translated_source(
         own.wrapping_add(attempt.wrapping_mul(7919))
     } else {
         let (first, last) = snapshot.settings.snat_ports;
+        let keep = snapshot.settings.keep_source_ports && !way.fresh_port && attempt == 0;
+        if keep && (first..=last).contains(&own) {
+            return Some(way.to);
+        }
         let size = u32::from(last.checked_sub(first)?) + 1;
         // A stride that divides no range in use visits distant ports quickly.
         let nth = (((packet.hash >> 32) as u32) % size + u32::from(attempt) * 131) % size;

@@ -70,7 +70,9 @@ pub(super) fn dnat(
     let (internal, external) = (entry.service.internal, entry.service.external);
     let all = TrafficPolicy::Cluster;
     let (scope, masquerade) = match (kind, client(snapshot, packet)) {
-        (FrontendKind::Cluster, client) => (internal, client != Client::Pod),
+        (FrontendKind::Cluster, client) => {
+            (internal, client != Client::Pod || snapshot.settings.masquerade_all)
+        }
         (_, Client::Pod) => (all, external == all),
         (_, Client::Node) => (all, true),
         (_, Client::External) if packet.handed_on => match entry.has_backends(TrafficPolicy::Local)

@@ -3,11 +3,12 @@
 //!
 //! Drops: no_route (where the node is gone that was to answer itself), no_service, spoof (the wire
 //! claims a pod's address that does not come this way), martian (the kernel sends out what is for the
-//! node itself; networks' broadcast addresses). Punts: unreachable.
+//! node itself; networks' broadcast addresses). Punts: unreachable, reject.
 
 use std::ops::ControlFlow::{self, Continue};
 
 use margay_model::DropReason;
+use margay_model::node::ServiceLoops;
 use margay_tables::addr::{Addr, Tuple};
 
 use super::Way;
@@ -58,7 +59,12 @@ pub(crate) fn find(snapshot: &Snapshot, packet: &Packet, way: &mut Way) -> Contr
             way.source = *source;
         }
         Some(Place::Unused) => return punt(packet, Why::Unreachable { host: true }),
-        Some(Place::ServiceRange) => return dropped(DropReason::NoService),
+        Some(Place::ServiceRange) => {
+            return match snapshot.settings.service_loops {
+                ServiceLoops::Reject => punt(packet, Why::Reject),
+                ServiceLoops::Drop | ServiceLoops::Route => dropped(DropReason::NoService),
+            };
+        }
         None => return punt(packet, Why::Unreachable { host: false }),
     }
     Continue(())
