@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use margay_engine::snapshot::{HopKey, host_endpoint};
-use margay_engine::{Assembler, PortId, Snapshot, Underlay};
+use margay_engine::{Assembler, PortId, Snapshot, Underlay, conntrack};
 use margay_model::{EndpointKey, LocalNode, State, Update};
 use margay_protocol::message::{DaemonMessage, EndpointStatus};
 use margay_protocol::{FlowFilter, proto};
@@ -42,7 +42,7 @@ use crate::path_mtu::PathMtus;
 use crate::ports::{Ports, addresses_of};
 use crate::shared::{Origin, Shared};
 use crate::show;
-use crate::slow::{Ask, Tell, host_flow};
+use crate::slow::{Ask, Tell, exchange, host_flow};
 use crate::state_dir::StateDir;
 
 use kernel::Grounds;
@@ -186,8 +186,8 @@ impl Control {
         Ok(())
     }
 
-    /// Has the kernel's answers to outside clients of the node's own backends brought here, for
-    /// the connections that an earlier process left.
+    /// Has the kernel's answers to outside clients of the node's own backends, and answers to pods
+    /// by protocols without ports, brought here, for the connections that an earlier process left.
     fn steer_answers(&self) {
         let own = |addr: IpAddr| self.snapshot.is_own(addr.into());
         let host_flows = self.parts.devices.host_flows();
@@ -200,6 +200,13 @@ impl Control {
                 && let Err(error) = host_flows.add(host_flow(answer))
             {
                 warn!(%error, "cannot steer the answers of a host backend");
+            }
+            let masqueraded = asked.src != answer.dst && own(answer.dst);
+            if masqueraded
+                && conntrack::is_portless(asked.protocol)
+                && let Err(error) = host_flows.claim(exchange(answer), u64::MAX)
+            {
+                warn!(%error, "cannot steer answers of a protocol without ports");
             }
             true
         });

@@ -18,9 +18,9 @@ use margay_slowpath as slow;
 use margay_slowpath::dns::Fact;
 use margay_slowpath::{Action, Injection, SlowPath};
 use margay_tables::addr::Tuple;
-use margay_tables::flow::FlowTable;
+use margay_tables::flow::{Dir, FlowTable};
 use margay_worker::{Injected, Link, Punted, Punts, clock};
-use margay_xsk::program::{HostFlow, HostFlowProgram};
+use margay_xsk::program::{Exchange, HostFlow, HostFlowProgram};
 use rustix::fd::{AsRawFd, OwnedFd};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
@@ -121,6 +121,7 @@ impl Slow {
         #[expect(deprecated, reason = "its successor needs unsafe; the bell outlives the loop")]
         let bell = AsyncFd::new(Bell(punts.bell()))?;
         let mut ticks = tokio::time::interval(Duration::from_millis(100));
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
         self.engine.sleep();
         let mut more = false;
         loop {
@@ -135,6 +136,10 @@ impl Slow {
                     let actions = self.machines.tick(now_ms());
                     self.act(actions, 0);
                     more = true;
+                }
+                _ = seconds.tick() => {
+                    self.engine.wake();
+                    self.release_exchanges();
                 }
                 () = tokio::task::yield_now(), if more => more = self.burst(),
                 ready = bell.readable(), if !more => {
@@ -184,6 +189,9 @@ impl Slow {
         if round > ROUNDS {
             return self.end(reason, Some(DropReason::PuntRefused));
         }
+        if punt.why == Why::Portless {
+            return self.handle_portless(punt, bytes, kind, round);
+        }
         let Some(request) = self.request(&punt, &bytes, kind) else {
             return self.end(reason, Some(DropReason::PuntRefused));
         };
@@ -217,6 +225,46 @@ impl Slow {
         self.act(actions, round);
     }
 
+    /// Has the answers to a packet without ports brought here before it goes on: they must not overtake
+    /// that. Where the kernel speaks to that end itself, or too many do, the connection is none.
+    fn handle_portless(&mut self, punt: Punt, bytes: Vec<u8>, kind: Kind, round: u32) {
+        let reason = punt.why.reason();
+        let quiet = u64::from(self.snapshots.borrow().settings.timeouts.generic) * 1_000_000;
+        let since = clock::moment().ns.saturating_sub(quiet);
+        let exchange = self.answer_to(&punt, &bytes).map(|answer| exchange(&answer.into()));
+        let claimed = exchange.map_or(Ok(false), |e| self.host_flows.claim(e, since));
+        if !claimed.unwrap_or_else(|error| {
+            warn!(%error, "cannot steer answers of a protocol without ports");
+            false
+        }) {
+            let snapshot = self.snapshots.borrow().clone();
+            in_frame(&punt, &bytes, |frame| self.engine.take_back(&snapshot, frame));
+            return self.end(reason, Some(DropReason::SnatExhausted));
+        }
+        self.counters().injected(reason);
+        self.counters().consumed(reason);
+        let (port, tunneled) = (punt.port, punt.tunneled);
+        let from = if tunneled { From::Tunnel(port) } else { From::Port(port) };
+        self.run_again(from, bytes, kind, false, round);
+    }
+
+    /// Leaves to the kernel what is of connections without ports that have ended.
+    fn release_exchanges(&self) {
+        let lives = |exchange: &Exchange| {
+            let answer = Tuple {
+                src: exchange.far.into(),
+                dst: exchange.near.into(),
+                protocol: exchange.protocol,
+                ..Tuple::default()
+            };
+            let flow = self.table.lookup(&answer, self.table.hash(&answer));
+            flow.is_some_and(|flow| flow.dir() == Dir::Reply && flow.rewrite().dst != answer.dst)
+        };
+        if let Err(error) = self.host_flows.release(lives) {
+            warn!(%error, "answers of a protocol without ports stay steered");
+        }
+    }
+
     /// The engine's words in the slow path's.
     fn request(&self, punt: &Punt, bytes: &[u8], kind: Kind) -> Option<slow::Request> {
         use slow::Request;
@@ -246,6 +294,8 @@ impl Slow {
             }
             Why::IcmpError => Request::IcmpError,
             Why::HostFlow => Request::HostFlow(self.answer_to(punt, bytes)?.into()),
+            // Handled before.
+            Why::Portless => return None,
             Why::Dns => {
                 let snapshot = self.snapshots.borrow();
                 let (tuple, from_client) =
@@ -453,6 +503,11 @@ fn translated(table: &FlowTable, tuple: &FlowTuple) -> Option<FlowTuple> {
         src_port: new.src_port,
         dst_port: new.dst_port,
     })
+}
+
+/// What answers with this tuple are of.
+pub(crate) fn exchange(answer: &FlowTuple) -> Exchange {
+    Exchange { protocol: answer.protocol, near: answer.dst, far: answer.src }
 }
 
 /// The kernel's packets with this tuple.

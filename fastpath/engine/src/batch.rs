@@ -159,12 +159,21 @@ pub enum Why {
     /// The first packet of a connection from outside to a backend in the host network; what tuple
     /// the kernel's answers carry says [`Engine::answer_to`](crate::Engine::answer_to).
     HostFlow,
+    /// The first packet of a masqueraded connection by a protocol without ports: nothing but what its
+    /// answers carry tells them from the node's own packets, and that says
+    /// [`Engine::answer_to`](crate::Engine::answer_to).
+    Portless,
     /// Of a conversation with a trusted name server, which is read along: see
     /// [`Engine::conversation`](crate::Engine::conversation).
     Dns,
 }
 
 impl Why {
+    /// Whether its connection needs what the slow path is to do: without that it is to begin anew.
+    pub const fn is_vital(self) -> bool {
+        matches!(self, Self::HostFlow | Self::Portless)
+    }
+
     /// The reason it is counted under.
     pub const fn reason(self) -> PuntReason {
         match self {
@@ -180,6 +189,7 @@ impl Why {
             Self::Neighbour(_) => PuntReason::Neighbour,
             Self::IcmpError => PuntReason::IcmpError,
             Self::HostFlow => PuntReason::HostFlow,
+            Self::Portless => PuntReason::Portless,
             Self::Dns => PuntReason::Dns,
         }
     }

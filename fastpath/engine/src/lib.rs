@@ -197,11 +197,20 @@ impl<'t> Engine<'t> {
     }
 
     /// The tuple that answers to a frame arrive with, if it is of a connection. For
-    /// [`Why::HostFlow`] and [`Why::Neighbour`]; to be asked while awake.
+    /// [`Why::HostFlow`], [`Why::Portless`] and [`Why::Neighbour`]; to be asked while awake.
     pub fn answer_to(&self, snapshot: &Snapshot, frame: &mut Frame<'_>) -> Option<Tuple> {
         let tuple = path::look(snapshot, frame).packet?.tuple;
         let flow = self.lookup(&tuple, self.hash(&tuple)).filter(|flow| !flow.is_denial())?;
         Some(flow.peer().tuple())
+    }
+
+    /// Ends the connection that a frame, as it came, is the first of: it is to begin anew. To be called
+    /// while awake.
+    pub fn take_back(&mut self, snapshot: &Snapshot, frame: &mut Frame<'_>) {
+        let Some(Packet { tuple, .. }) = path::look(snapshot, frame).packet else { return };
+        if let Some(flow) = self.lookup(&tuple, self.hash(&tuple)) {
+            self.remove(flow);
+        }
     }
 
     /// The conversation that a frame belongs to, by the tuple that its first packet arrived with,

@@ -61,7 +61,7 @@ reasons! {
         SourceRange "source_range" "The client is outside the service's load-balancer source ranges.",
         InvalidState "invalid_state" "The packet fits no state of its connection.",
         FlowTableFull "flow_table_full" "No slot in the flow table, and nothing to evict.",
-        SnatExhausted "snat_exhausted" "No free source port for masquerading.",
+        SnatExhausted "snat_exhausted" "No free source port for masquerading; of a protocol without ports, somebody else speaks to that end.",
         TtlExpired "ttl_expired" "The TTL or hop limit ran out and no error may be sent.",
         TooBig "too_big" "Larger than the path allows and no error may be sent.",
         Fragment "fragment" "A fragment that cannot belong to a datagram: overlap, tiny, too many, timed out.",
@@ -99,6 +99,7 @@ reasons! {
         Neighbour "neighbour" "The next hop's Ethernet address is not known yet.",
         IcmpError "icmp_error" "An ICMP error about a connection of ours: its quotation is to be translated.",
         HostFlow "host_flow" "A connection from outside to a service backend in the host network: its answers must be steered here.",
+        Portless "portless" "The first packet of a masqueraded connection without ports: its answers must be steered here.",
         Dhcp "dhcp" "A router solicitation or DHCP packet of a pod.",
         Dns "dns" "A pod's question to a trusted name server, or the answer: policies name domains.",
     }

@@ -330,18 +330,19 @@ impl Worker {
         }
     }
 
-    fn punt(&mut self, punt: Punt, frame: Frame) {
-        if !self.quota.take(punt.port, self.now) {
-            return self.drop_frame(frame, DropReason::PuntFull);
+    fn punt(&mut self, punt: Punt, mut frame: Frame) {
+        let punted = self.quota.take(punt.port, self.now)
+            && self.punts.push(Punted { punt, bytes: frame.bytes().to_vec() }).is_ok();
+        if punted {
+            self.engine.counters().punted(punt.why.reason());
+            return self.pool.put(frame);
         }
-        let bytes = frame.bytes().to_vec();
-        match self.punts.push(Punted { punt, bytes }) {
-            Ok(()) => {
-                self.engine.counters().punted(punt.why.reason());
-                self.pool.put(frame);
-            }
-            Err(_) => self.drop_frame(frame, DropReason::PuntFull),
+        if punt.why.is_vital() {
+            let port = punt.port;
+            let from = if punt.tunneled { Ingress::Tunnel(port) } else { Ingress::Port(port) };
+            self.engine.take_back(&self.snapshot, &mut work(&mut frame, from));
         }
+        self.drop_frame(frame, DropReason::PuntFull);
     }
 
     fn drop_frame(&mut self, frame: Frame, reason: DropReason) {

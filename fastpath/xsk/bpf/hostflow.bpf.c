@@ -5,6 +5,8 @@
  * uplink's egress sends them into the trunk, as if the host had routed them there. What the
  * dataplane itself sends does not pass here.
  *
+ * It also notes with whom the kernel speaks by protocols without ports.
+ *
  * Of an uplink with a host endpoint everything goes to it but what must not depend on it. Such a
  * frame says which uplink it was to leave by, and keeps the neighbour that the kernel had chosen.
  */
@@ -12,6 +14,7 @@
 #include "fragments.h"
 #include "guard.h"
 #include "parse.h"
+#include "portless.h"
 
 /* What is known of a datagram by its first fragment. */
 #define TRANSLATED 0
@@ -44,6 +47,26 @@ struct {
 	__type(key, __u32);
 	__type(value, __u8);
 } guarded SEC(".maps");
+
+/* When the kernel itself last spoke in an exchange without ports, in nanoseconds since boot. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct exchange);
+	__type(value, __u64);
+} kernels SEC(".maps");
+
+/* No pod is to have an exchange that the kernel has. */
+static __always_inline void note_exchange(const struct packet *packet)
+{
+	struct exchange key = exchange_of(packet, true);
+	__u64 now;
+
+	if (!is_portless(packet))
+		return;
+	now = bpf_ktime_get_boot_ns();
+	bpf_map_update_elem(&kernels, &key, &now, BPF_ANY);
+}
 
 static __always_inline bool is_translated(const struct packet *packet)
 {
@@ -125,6 +148,7 @@ int hostflow(struct __sk_buff *skb)
 
 	if (!parse(&packet, data, end))
 		return is_guarded && is_ip(data, end) ? to_guard(skb) : TC_ACT_OK;
+	note_exchange(&packet);
 	if (is_translated(&packet))
 		return is_guarded ? to_guard(skb) : to_trunk(skb);
 	if (!is_guarded || is_safe(&packet))

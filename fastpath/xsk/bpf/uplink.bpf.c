@@ -15,6 +15,7 @@
 #include "fragments.h"
 #include "guard.h"
 #include "parse.h"
+#include "portless.h"
 
 /* Classes of addresses: bits of the tries' values. */
 #define CLASS_POOL 1    /* pods: as source or destination */
@@ -26,6 +27,9 @@
 #define ENABLE_GUARD 4
 
 #define ICMP_ECHO_REPLY 0
+#define ICMP_TIMESTAMP_REPLY 14
+#define ICMP_INFO_REPLY 16
+#define ICMP_MASK_REPLY 18
 #define ICMP6_ECHO_REPLY 129
 #define DHCP_CLIENT 68
 
@@ -88,11 +92,23 @@ static __always_inline __u32 class_of(const struct packet *packet, const struct 
 /* What may answer a translated packet: it belongs to a flow of ours or to the node itself. */
 static __always_inline bool is_icmp_answer(const struct packet *packet)
 {
+	__u8 type = packet->icmp_type;
+
 	if (is_icmp_error(packet))
 		return true;
 	if (packet->is_v6)
-		return packet->protocol == IPPROTO_ICMPV6 && packet->icmp_type == ICMP6_ECHO_REPLY;
-	return packet->protocol == IPPROTO_ICMP && packet->icmp_type == ICMP_ECHO_REPLY;
+		return packet->protocol == IPPROTO_ICMPV6 && type == ICMP6_ECHO_REPLY;
+	return packet->protocol == IPPROTO_ICMP &&
+	       (type == ICMP_ECHO_REPLY || type == ICMP_TIMESTAMP_REPLY ||
+		type == ICMP_INFO_REPLY || type == ICMP_MASK_REPLY);
+}
+
+/* What a pod is told that has asked in the node's name, by a protocol without ports. */
+static __always_inline bool is_portless_answer(const struct packet *packet)
+{
+	struct exchange key = exchange_of(packet, false);
+
+	return is_portless(packet) && bpf_map_lookup_elem(&exchanges, &key);
 }
 
 static __always_inline bool is_in_snat_range(const struct config *config,
@@ -131,7 +147,8 @@ static __always_inline bool is_our_port(const struct packet *packet)
 static __always_inline __u32 fallback_by_header(const struct config *config,
 						const struct packet *packet)
 {
-	if (is_tunnel(config, packet) || is_our_port(packet) || is_in_snat_range(config, packet))
+	if (is_tunnel(config, packet) || is_our_port(packet) || is_in_snat_range(config, packet) ||
+	    is_portless_answer(packet))
 		return XDP_DROP;
 	return is_icmp_answer(packet) ? XDP_PASS : NOT_OURS;
 }

@@ -38,12 +38,12 @@ fn an_xdp_program_outlives_its_loader_and_gives_way_to_a_successor() {
     drop(first);
     assert_eq!(xdp_id(&node, "port"), Some(first_id), "still in force");
 
-    let second = rig::uplink();
+    let (second, _) = rig::uplink();
     node.enter(|| second.attach(index)).unwrap();
     let second_id = xdp_id(&node, "port").expect("attached");
     assert_ne!(second_id, first_id);
 
-    let third = rig::uplink();
+    let (third, _) = rig::uplink();
     node.enter(|| {
         third.attach(index).unwrap();
         second.detach(index).unwrap();

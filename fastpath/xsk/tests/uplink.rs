@@ -10,7 +10,7 @@ use std::{
 
 use margay_xsk::{
     Mode, Pool, Socket, Umem,
-    program::{AddressClass, SafePort, Uplink, UplinkConfig, XdpMode},
+    program::{AddressClass, Exchange, HostFlowProgram, SafePort, Uplink, UplinkConfig, XdpMode},
 };
 use rig::{
     Namespace, Station,
@@ -30,6 +30,8 @@ const ICMP: u8 = 1;
 const IPIP: u8 = 4;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const GRE: u8 = 47;
+const ESP: u8 = 50;
 const FRAGMENT: u8 = 44;
 const HOP_BY_HOP: u8 = 0;
 const ICMP6: u8 = 58;
@@ -47,6 +49,7 @@ use Fate::{Dropped, Passed, Redirected};
 struct Site {
     node: Namespace,
     uplink: Uplink,
+    egress: HostFlowProgram,
     socket: Option<Socket>,
     pool: Pool,
     far: Station,
@@ -61,7 +64,7 @@ impl Site {
         let (up, end) = (node.ifindex("uplink"), wire.ifindex("wire"));
         let (near_region, far_region) = (region(512), region(512));
         let mut pool = Pool::new(near_region, 256);
-        let mut uplink = rig::uplink();
+        let (mut uplink, egress) = rig::uplink();
         describe(&mut uplink);
         let socket = node.enter(|| {
             let (umem, queue) = (rig::SMALL_UMEM, 0);
@@ -73,7 +76,7 @@ impl Site {
             socket
         });
         let far = wire.enter(|| Station::open(far_region, "wire", end));
-        Self { node, uplink, socket: Some(socket), pool, far, _wire: wire }
+        Self { node, uplink, egress, socket: Some(socket), pool, far, _wire: wire }
     }
 
     /// Sends a packet and tells what XDP did with it.
@@ -180,6 +183,7 @@ fn what_is_ours_is_redirected() {
         ("an answer to SNAT", ipv4(OUTSIDE, NODE, V4::of(TCP), &tcp(65_535))),
         ("an ICMP error", ipv4(OUTSIDE, NODE, V4::of(ICMP), &icmp(3))),
         ("an echo answer", ipv4(OUTSIDE, NODE, V4::of(ICMP), &icmp(0))),
+        ("a timestamp", ipv4(OUTSIDE, NODE, V4::of(ICMP), &icmp(14))),
         ("an ICMPv6 error", ipv6(PEER6, NODE6, ICMP6, &icmp(2))),
         ("behind an extension header", {
             let mut payload = vec![TCP, 0, 1, 4, 0, 0, 0, 0];
@@ -271,6 +275,36 @@ fn a_dead_dataplane_drops_what_is_surely_ours_and_leaves_the_node_reachable() {
     ] {
         assert_eq!(site.fate(&packet), fate, "{what}");
     }
+}
+
+#[test]
+fn what_is_said_without_ports_is_ours_while_a_pod_says_it() {
+    let mut site = Site::new();
+    let exchange = |near: &str, far: &str| Exchange {
+        protocol: GRE,
+        near: near.parse().unwrap(),
+        far: far.parse().unwrap(),
+    };
+    let v4 = |from, protocol| ipv4(from, NODE, V4::of(protocol), &[0x55; 16]);
+    let (ours, others) = (v4(PEER, GRE), [v4(OUTSIDE, GRE), v4(PEER, ESP)]);
+    let ours6 = ipv6(PEER6, NODE6, GRE, &[0x55; 16]);
+    let piece =
+        |at| ipv4(PEER, NODE, V4 { protocol: GRE, identification: 9, fragment: at }, &[1; 16]);
+    assert_eq!([site.fate(&ours), site.fate(&ours6)], [Passed, Passed]);
+    for (near, far) in [(NODE, PEER), (NODE6, PEER6)] {
+        for _ in 0..2 {
+            assert!(site.egress.claim(exchange(near, far), 0).unwrap());
+        }
+    }
+    assert_eq!([site.fate(&ours), site.fate(&ours6)], [Redirected, Redirected]);
+    assert_eq!([site.fate(&piece(0x2000)), site.fate(&piece(2))], [Redirected, Redirected]);
+    for other in others {
+        assert_eq!(site.fate(&other), Passed);
+    }
+    site.kill();
+    assert_eq!([site.fate(&ours), site.fate(&ours6)], [Dropped, Dropped], "surely ours");
+    site.egress.release(|exchange| exchange.near.is_ipv4()).unwrap();
+    assert_eq!([site.fate(&ours), site.fate(&ours6)], [Dropped, Passed]);
 }
 
 #[test]

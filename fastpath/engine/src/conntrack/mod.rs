@@ -11,7 +11,7 @@ mod timeouts;
 
 pub use timeouts::timeout;
 
-use margay_wire::protocol;
+use margay_wire::{protocol, transport};
 
 /// The state of a connection in the field's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,6 +78,11 @@ pub fn state(ip_protocol: u8, marks: u8, orig: u64, reply: u64) -> State {
         (_, 0) => State::Unreplied,
         _ => State::Replied,
     }
+}
+
+/// Whether a protocol has neither ports nor identifiers: addresses alone tell its connections apart.
+pub const fn is_portless(ip_protocol: u8) -> bool {
+    !transport::has_ports(ip_protocol) && !icmp::is_icmp(ip_protocol)
 }
 
 /// The word of a direction of a protocol without states, once it has seen a packet.

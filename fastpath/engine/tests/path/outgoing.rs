@@ -253,10 +253,45 @@ fn a_packet_of_the_slow_path_that_is_too_big_is_cut() {
 }
 
 #[test]
+fn the_answers_of_a_protocol_without_ports_are_asked_for_before_its_first_packet_leaves() {
+    let raw = |src: &str, dst: &str| packet(ip(src), ip(dst), Body::Raw(50, vec![7; 24]));
+    for (pod, own, far) in
+        [("10.65.0.2", "192.0.2.1", "8.8.8.8"), ("fd00:65::2", "2001:db8:1::1", "2001:4860::8888")]
+    {
+        let mut node = Node::default();
+        let asked = raw(pod, far);
+        assert_eq!(node.send(A, &asked).punted(), Why::Portless);
+        let answer = node.answer_to(A, &asked).unwrap();
+        assert_eq!((answer.src, answer.dst), (ip(far).into(), ip(own).into()));
+        // The slow path has seen to it.
+        let left = to_wire(GATEWAY_MAC, &raw(own, far).ttl(63));
+        assert_eq!(node.again(ingress(A), frame_from(A, &asked), false).by(WIRE), left);
+        assert_eq!(node.send(A, &asked).by(WIRE), left);
+        let sent = node.send(WIRE, &raw(far, own)).by(A);
+        assert_eq!(sent, to_pod(A, &raw(far, pod).ttl(63)));
+    }
+    // Answers that say whose they are come by themselves.
+    let mut node = Node::default();
+    assert!(node.send(A, &raw("10.65.0.2", "10.65.0.3")).by(B).len() > 34);
+    assert!(node.send(A, &raw("10.65.0.2", "10.65.2.5")).by(WIRE).len() > 34, "in a tunnel");
+}
+
+#[test]
+fn a_connection_that_is_taken_back_begins_anew() {
+    let mut node = Node::default();
+    let asked = packet(ip("10.65.0.2"), ip("8.8.8.8"), Body::Raw(47, vec![0; 8]));
+    for _ in 0..2 {
+        assert_eq!(node.send(A, &asked).punted(), Why::Portless);
+        node.take_back(A, &asked);
+        assert_eq!(node.connections(), 0);
+    }
+}
+
+#[test]
 fn a_tuple_that_no_port_can_change_is_refused_without_trying_all_of_them() {
     let mut node = Node::default();
     let gre = |src: &str, dst: &str| packet(ip(src), ip(dst), Body::Raw(47, vec![0; 8]));
-    node.send(A, &gre("10.65.0.2", "8.8.8.8")).by(WIRE);
+    assert_eq!(node.send(A, &gre("10.65.0.2", "8.8.8.8")).punted(), Why::Portless);
     node.send(B, &gre("10.65.0.3", "8.8.8.8")).dropped(DropReason::SnatExhausted);
     // What a pod sends to itself is its own answer.
     node.send(A, &gre("10.65.0.2", "10.65.0.2")).dropped(DropReason::InvalidState);

@@ -279,6 +279,14 @@ impl Node {
         self.engine.answer_to(&self.snapshot, &mut frame)
     }
 
+    /// Has the connection end that a packet from a port began.
+    pub fn take_back(&mut self, from: PortId, packet: &Ip) {
+        let mut chunk = frame_from(from, packet);
+        let (start, len) = (0, chunk.len());
+        let mut frame = Frame::new(&mut chunk, start, len, Ingress::Port(from));
+        self.engine.take_back(&self.snapshot, &mut frame);
+    }
+
     fn account(&self, out: &Out) {
         match out.fate {
             Fate::Forward(port) | Fate::Later(port, _) => {

@@ -224,6 +224,14 @@ impl Node<'_> {
     /// Has a machine answer a punt.
     fn handle(&mut self, punt: Punt, frame: Vec<u8>, kind: Kind, round: u32) {
         let reason = punt.why.reason();
+        if punt.why == Why::Portless && round <= ROUNDS {
+            // Its answers come here anyway.
+            self.engine.counters().injected(reason);
+            self.engine.counters().consumed(reason);
+            let port = punt.port;
+            let from = if punt.tunneled { Ingress::Tunnel(port) } else { Ingress::Port(port) };
+            return self.again(from, frame, kind, false, round);
+        }
         let request = self.request(&punt, &frame, kind).filter(|_| round <= ROUNDS);
         let Some(request) = request else {
             return self.refuse(reason, DropReason::PuntRefused);
@@ -268,6 +276,7 @@ impl Node<'_> {
             }
             Why::IcmpError => Request::IcmpError,
             Why::HostFlow => Request::HostFlow(self.answer_to(punt, frame)?.into()),
+            Why::Portless => return None, // see handle()
             Why::Dns => {
                 let look = |frame: &mut Frame<'_>| self.engine.conversation(self.snapshot(), frame);
                 let (tuple, from_client) = in_frame(punt, frame, look)?;

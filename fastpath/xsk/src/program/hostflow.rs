@@ -11,6 +11,7 @@ use super::{
     guard::{SafePort, set_failsafes},
     object::{Loaded, mapped},
     object_file,
+    portless::{Exchange, Exchanges},
     tc::{self, Way},
 };
 
@@ -29,7 +30,7 @@ pub struct HostFlow {
 }
 
 /// The tc program at an uplink's egress: sends packets of registered flows into the trunk, and
-/// leaves all others alone. The kernel keeps the flows that were used last, 65,536 of them. Of an
+/// leaves all others alone. It knows with whom the kernel speaks by protocols without ports. The kernel keeps the flows that were used last, 65,536 of them. Of an
 /// uplink that is guarded it sends everything there but safe ports and what the link itself needs: the
 /// Ethernet destination then holds the uplink's index, the source the neighbour that the kernel had
 /// chosen.
@@ -37,6 +38,7 @@ pub struct HostFlow {
 pub struct HostFlowProgram {
     loaded: Loaded,
     failsafes: Mutex<BTreeSet<[u8; 24]>>,
+    exchanges: Exchanges,
 }
 
 // === impl HostFlow ===
@@ -62,8 +64,11 @@ impl HostFlowProgram {
     /// # Errors
     /// [`ProgramError::Load`].
     pub fn load(trunk: u32) -> Result<Self, ProgramError> {
-        Loaded::load_with_trunk("hostflow", object_file!("hostflow"), trunk)
-            .map(|loaded| Self { loaded, failsafes: Mutex::default() })
+        Loaded::load_with_trunk("hostflow", object_file!("hostflow"), trunk).map(|loaded| Self {
+            loaded,
+            failsafes: Mutex::default(),
+            exchanges: Exchanges::default(),
+        })
     }
 
     /// Registers a flow. Takes `&self`: the kernel's map is safe to change from any thread.
@@ -111,6 +116,24 @@ impl HostFlowProgram {
     pub fn set_failsafes(&self, wanted: &BTreeSet<SafePort>) -> Result<(), ProgramError> {
         let mut known = self.failsafes.lock().unwrap_or_else(PoisonError::into_inner);
         set_failsafes(&self.loaded, &mut known, wanted)
+    }
+
+    /// Has what comes in of an exchange brought to the dataplane, on all uplinks whose programs share
+    /// this one's maps. `false`, and nothing done, if the kernel itself has spoken in it at or after
+    /// `since` (nanoseconds since boot), or if there is no room: it holds 16,384.
+    ///
+    /// # Errors
+    /// [`ProgramError::Map`].
+    pub fn claim(&self, exchange: Exchange, since: u64) -> Result<bool, ProgramError> {
+        self.exchanges.claim(&self.loaded, exchange, since)
+    }
+
+    /// Leaves to the kernel again what comes in of exchanges for which `lives` does not hold.
+    ///
+    /// # Errors
+    /// [`ProgramError::Map`]; a second call then goes on.
+    pub fn release(&self, lives: impl FnMut(&Exchange) -> bool) -> Result<(), ProgramError> {
+        self.exchanges.release(&self.loaded, lives)
     }
 
     pub(super) fn loaded(&self) -> &Loaded {

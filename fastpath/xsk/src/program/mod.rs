@@ -6,6 +6,7 @@
 //!
 //! - [`Uplink`]: of an uplink's traffic, what the dataplane needs; [`HostFlowProgram`]: of what the
 //!   kernel itself sends there; [`SafePort`]: what both leave alone whatever policy says;
+//!   [`Exchange`]: what has no ports to know it by;
 //! - [`PortProgram`]: every frame of an interface;
 //! - [`PodProgram`], [`TrunkProgram`]: pods' frames into the trunk, and out of it; [`InwardProgram`]:
 //!   uplinks' frames past it; [`Shortcut`]: what goes past it, from pods and uplinks.
@@ -19,6 +20,7 @@ mod guard;
 mod inward;
 mod uplink;
 mod hostflow;
+mod portless;
 mod port;
 mod pod;
 mod shortcut;
@@ -29,6 +31,7 @@ pub use hostflow::{HostFlow, HostFlowProgram};
 pub use inward::InwardProgram;
 pub use pod::PodProgram;
 pub use port::PortProgram;
+pub use portless::Exchange;
 pub use shortcut::{Approval, Cover, Moved, Passage, Shortcut};
 pub use trunk::TrunkProgram;
 pub use uplink::{AddressClass, Uplink, UplinkConfig};

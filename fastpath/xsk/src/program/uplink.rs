@@ -14,7 +14,9 @@ use super::{
     guard::{SAFE_FLOWS, SafePort, set_failsafes},
     inward,
     object::{Loaded, mapped},
-    object_file, sockets, xdp,
+    object_file,
+    portless::EXCHANGES,
+    sockets, xdp,
 };
 use crate::Socket;
 
@@ -104,7 +106,7 @@ impl UplinkConfig {
 
 impl Uplink {
     /// Loads the program with empty maps: everything is passed. It shares the connections of safe
-    /// ports with the program of the other way, and the passages of the shortcut with that which takes
+    /// ports, and what pods have by protocols without ports, with the program of the other way, and the passages of the shortcut with that which takes
     /// what it admits.
     ///
     /// # Errors
@@ -113,7 +115,8 @@ impl Uplink {
         let object = object_file!("uplink");
         let [passages, counts, generation] =
             Shortcut::MAPS.map(|map| (map, inward.loaded().as_ref()));
-        let shared = [(SAFE_FLOWS, egress.loaded()), passages, counts, generation];
+        let of_egress = [SAFE_FLOWS, EXCHANGES].map(|map| (map, egress.loaded()));
+        let shared = [of_egress[0], of_egress[1], passages, counts, generation];
         let constants: [(&str, &[u8]); 1] = [(inward::MAC, inward.mac())];
         let loaded = Loaded::load_with("uplink", object, &constants, &shared)?;
         let (classes, ports) = (BTreeMap::new(), BTreeSet::new());

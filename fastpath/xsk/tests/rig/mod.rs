@@ -205,9 +205,10 @@ impl Station {
 }
 
 /// An uplink's program and those that it works with, but for a trunk.
-pub fn uplink() -> Uplink {
+pub fn uplink() -> (Uplink, HostFlowProgram) {
     let inward = InwardProgram::load([2; 6], &PodProgram::load(1).unwrap()).unwrap();
-    Uplink::load(&HostFlowProgram::load(1).unwrap(), &inward).unwrap()
+    let egress = HostFlowProgram::load(1).unwrap();
+    (Uplink::load(&egress, &inward).unwrap(), egress)
 }
 
 /// Runs a command; fails with what it printed.

@@ -110,6 +110,9 @@ pub(crate) fn miss<'t>(
         // The kernel's answers would leave untranslated: they are to be steered here first.
         return punt(packet, Why::HostFlow);
     }
+    if snat::is_answered_without_ports(snapshot, packet, &way) {
+        return punt(packet, Why::Portless);
+    }
     Continue(flow)
 }
 

@@ -7,7 +7,8 @@ use margay_tables::addr::Addr;
 
 use super::Way;
 use crate::batch::{Packet, Side};
-use crate::snapshot::{HAIRPIN_V4, HAIRPIN_V6, Snapshot};
+use crate::conntrack;
+use crate::snapshot::{Adjacency, HAIRPIN_V4, HAIRPIN_V6, HopKey, Snapshot};
 
 /// Chooses the source address.
 pub(super) fn snat(snapshot: &Snapshot, packet: &Packet, way: &mut Way) {
@@ -39,6 +40,15 @@ pub(super) fn snat(snapshot: &Snapshot, packet: &Packet, way: &mut Way) {
 /// are routed to the host port, where an address of the node's own would keep them in the kernel.
 fn hairpin(dst: Addr) -> Addr {
     if dst.is_v4() { HAIRPIN_V4.into() } else { HAIRPIN_V6.into() }
+}
+
+/// Whether answers will come to the node's own address by an uplink, with nothing but their addresses
+/// to tell whose they are.
+pub(super) fn is_answered_without_ports(snapshot: &Snapshot, packet: &Packet, way: &Way) -> bool {
+    let by_uplink = |hop: &Adjacency| matches!(hop.key, HopKey::Neighbour(..) | HopKey::Link(_));
+    conntrack::is_portless(way.to.protocol)
+        && way.to.src != packet.tuple.src
+        && snapshot.adjacency(way.hop).is_some_and(by_uplink)
 }
 
 /// Whether the packet leaves all pools from one with natOutgoing.
