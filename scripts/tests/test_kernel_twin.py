@@ -15,7 +15,6 @@ LOAD = b"margay" * 4
 
 # Where the two do not agree: the case, its step (from 0), and why Margay does otherwise.
 NO_SYN = "What no SYN began is picked up unless the settings say otherwise; policy has judged it, and the receiver refuses it."
-FLAGS = "Flags are the receiver's business: no system begins a connection by them, and policy has judged the packet."
 SUMS = "A router does not verify checksums of what it carries (RFC 1812 5.2.2): a wrong one stays wrong, and the receiver drops it."
 REFUSED = "Who is refused is told by the address that was asked, as a host would; the node's would be one more address to let through."
 EXPIRED = "The error comes from the node, whatever was asked; the kernel translates its own error as though it came from the service."
@@ -24,10 +23,6 @@ GRE = "The kernel here has no tracking of GRE and calls it invalid."
 DIFFERENCES = {
     ("unasked_answers", 2): NO_SYN,
     ("unasked_answers", 4): NO_SYN,
-    ("no_flags_and_all", 0): FLAGS,
-    ("no_flags_and_all", 1): FLAGS,
-    ("no_flags_and_all", 2): FLAGS,
-    ("no_flags_and_all", 5): FLAGS,
     ("nobody_serves", 1): REFUSED,
     ("nobody_serves", 4): REFUSED,
     ("ttl", 2): EXPIRED,

@@ -81,6 +81,7 @@ reasons! {
         PacketRate "packet_rate" "More packets a second than a pod's limit allows.",
         Bandwidth "bandwidth" "More bits a second than a pod's limit allows: too many wait already.",
         ConnectionLimit "connection_limit" "A pod has as many TCP connections as its limit allows: another one was refused.",
+        TcpFlags "tcp_flags" "A TCP segment with flags that no end of a connection sends: none, or those of a beginning and an end at once.",
     }
 }
 

@@ -13,6 +13,23 @@ pub mod tcp_flags {
     pub const RST: u8 = 0x04;
     /// The acknowledgement field is significant.
     pub const ACK: u8 = 0x10;
+    const PSH: u8 = 0x08;
+    const URG: u8 = 0x20;
+
+    /// The combinations that connections are made of, a bit for each; those of congestion
+    /// (RFC 3168) say nothing here. As the kernel's `tcp_valid_flags`.
+    const VALID: u64 = {
+        let plain = 1 << SYN | 1 << (SYN | ACK) | 1 << RST | 1 << (RST | ACK);
+        let urgent = 1 << (SYN | URG) | 1 << (ACK | URG) | 1 << (FIN | ACK | URG);
+        let all: u64 = plain | 1 << ACK | 1 << (FIN | ACK) | urgent;
+        all | all << PSH
+    };
+
+    /// Whether some end of a connection says this: not nothing at all, nor that it begins and ends.
+    #[inline]
+    pub const fn are_valid(flags: u8) -> bool {
+        VALID >> (flags & 0x3f) & 1 != 0
+    }
 }
 
 /// Length of a TCP header without options.
@@ -143,6 +160,16 @@ mod tests {
         assert_eq!((facts.seq, facts.ack), (0x0102_0304, 0x0a0b_0c0d));
         assert_eq!((facts.header_len, facts.window), (20, 512));
         assert_eq!(facts.flags, tcp_flags::SYN | tcp_flags::ACK);
+    }
+
+    /// The table of the kernel's nf_conntrack_proto_tcp.c, which leaves out PSH, ECE and CWR.
+    #[test]
+    fn flags_are_valid_as_the_kernel_has_it() {
+        let kernels = [0x02, 0x22, 0x12, 0x04, 0x14, 0x11, 0x31, 0x10, 0x30];
+        for flags in 0..=u8::MAX {
+            let known = kernels.contains(&(flags & 0x37));
+            assert_eq!(tcp_flags::are_valid(flags), known, "{flags:#04x}");
+        }
     }
 
     #[test]

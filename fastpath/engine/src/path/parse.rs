@@ -2,7 +2,7 @@
 //! behind its Ethernet header, out of its tunnel, with every length checked, and the facts of its
 //! [`Packet`].
 //!
-//! Drops: unknown_port, not_for_us, malformed, checksum, not_ip, spoof, link_local, martian,
+//! Drops: unknown_port, not_for_us, malformed, tcp_flags, checksum, not_ip, spoof, link_local, martian,
 //! tunnel_*, unknown_tunnel_peer.
 //! Punts: arp, ndisc, reassemble.
 
@@ -13,7 +13,7 @@ use margay_tables::addr::{Addr, Tuple};
 use margay_wire::ethernet::{self, Ethernet, ethertype};
 use margay_wire::ipv4::{self, Ipv4};
 use margay_wire::ipv6::{self, Ipv6};
-use margay_wire::transport::{self, IcmpClass, TCP_LEN, TcpFacts};
+use margay_wire::transport::{self, IcmpClass, TCP_LEN, TcpFacts, tcp_flags};
 use margay_wire::{at, protocol};
 
 use super::{decap, offload};
@@ -221,6 +221,9 @@ fn transport_of(ip: &[u8], packet: &mut Packet, fragment: bool) -> ControlFlow<F
             };
             if tcp.header_len < TCP_LEN || tcp.header_len > body.len() {
                 return dropped(DropReason::Malformed);
+            }
+            if !tcp_flags::are_valid(tcp.flags) {
+                return dropped(DropReason::TcpFlags);
             }
             packet.tcp = Some(tcp);
             set_ports(body, packet)

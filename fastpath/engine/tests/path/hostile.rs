@@ -355,3 +355,17 @@ fn a_frame_that_the_wire_meant_for_somebody_else_is_not_forwarded() {
     assert_eq!(node.connections(), 0);
     node.send(WIRE, &udp("192.0.2.100:1", "10.65.0.2:2")).by(A);
 }
+
+#[test]
+fn impossible_flags_are_dropped_whether_the_connection_is_known_or_not() {
+    let mut node = Node::default();
+    let segment = |flags| tcp("10.65.0.2:4000", "10.65.0.3:8080", flags);
+    for impossible in [0, FIN, FIN | SYN, SYN | RST, FIN | SYN | ACK, 0x3f, 0x20, 0x29] {
+        node.send(A, &segment(impossible)).dropped(DropReason::TcpFlags);
+    }
+    assert_eq!(node.connections(), 0);
+    node.send(A, &segment(SYN)).by(B);
+    node.send(A, &segment(SYN | FIN)).dropped(DropReason::TcpFlags);
+    node.send(A, &segment(0)).dropped(DropReason::TcpFlags);
+    node.send(A, &segment(SYN | 0xc0)).by(B);
+}
