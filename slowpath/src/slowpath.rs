@@ -99,9 +99,9 @@ impl SlowPath {
         out
     }
 
-    /// Answers one punt. `now_ms` never goes back. `flows` tells of a packet's tuple, as it
-    /// arrives, the tuple it leaves with (the same where nothing is translated), and `None` where
-    /// the tuple belongs to no connection.
+    /// Answers one punt. `now_ms` never goes back. `flows` tells of the tuple that an answer
+    /// would arrive with the one it leaves with (the same where nothing is translated), and `None`
+    /// where no packet that it would answer has left.
     pub fn handle(
         &mut self,
         now_ms: u64,

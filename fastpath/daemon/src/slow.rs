@@ -11,7 +11,9 @@ use std::time::Duration;
 use margay_engine::batch::is_handed_on;
 use margay_engine::counters::Counter;
 use margay_engine::snapshot::{ARRIVAL_MAC_PREFIX, DeviceId, HopKey};
-use margay_engine::{Counters, Engine, Fate, Frame, Ingress as From, PortId, Punt, Snapshot, Why};
+use margay_engine::{
+    Counters, Engine, Fate, Frame, Ingress as From, PortId, Punt, Snapshot, Why, delivered,
+};
 use margay_model::flow::FlowTuple;
 use margay_model::{DnsReading, DropReason, LocalNode, PuntReason};
 use margay_slowpath as slow;
@@ -212,7 +214,7 @@ impl Slow {
         let copy =
             ours.then(|| bytes.get(margay_wire::ethernet::LEN..).unwrap_or_default().to_vec());
         let table = self.table;
-        let flows = |tuple: &FlowTuple| translated(table, tuple);
+        let flows = |tuple: &FlowTuple| delivered(table, &(*tuple).into()).map(FlowTuple::from);
         let punt = slow::Punt { ingress, frame: bytes, ip_start, request };
         let mut actions = self.machines.handle(now_ms(), punt, &flows);
         // An error about nothing of ours, addressed to the node, is the node's.
@@ -479,30 +481,6 @@ impl Readings {
     pub(crate) fn all(&self) -> impl Iterator<Item = (DnsReading, u64)> {
         DnsReading::ALL.iter().zip(&self.0).map(|(reading, counter)| (*reading, counter.get()))
     }
-}
-
-/// The tuple that a packet leaves with, by the tuple it arrives with.
-fn translated(table: &FlowTable, tuple: &FlowTuple) -> Option<FlowTuple> {
-    let tuple = Tuple {
-        src: tuple.src.into(),
-        dst: tuple.dst.into(),
-        src_port: tuple.src_port,
-        dst_port: tuple.dst_port,
-        protocol: tuple.protocol,
-        zone: 0,
-    };
-    let flow = table.lookup(&tuple, table.hash(&tuple))?;
-    if flow.is_denial() {
-        return None;
-    }
-    let new = flow.rewrite();
-    Some(FlowTuple {
-        src: new.src.into(),
-        dst: new.dst.into(),
-        protocol: tuple.protocol,
-        src_port: new.src_port,
-        dst_port: new.dst_port,
-    })
 }
 
 /// What answers with this tuple are of.

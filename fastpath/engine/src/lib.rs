@@ -7,6 +7,7 @@
 //!   plane's state and the kernel's view;
 //! - `bucket`, `roster`: what limits are kept by; [`census`]: what is counted of connections;
 //! - [`decision`]: what is cached in a flow; [`conntrack`]: what a connection's state is;
+//! - [`delivered`]: which connection an ICMP error is about;
 //! - [`shortcut`]: which connections need no worker any more;
 //! - `tally`: what no flow counts; [`counters`]: what a worker counts; [`meter`]: what it does with its
 //!   time; [`trace`]: one packet's way, watched.
@@ -21,6 +22,7 @@ pub mod snapshot;
 pub mod decision;
 pub mod conntrack;
 mod path;
+mod related;
 
 pub mod census;
 pub mod shortcut;
@@ -34,6 +36,7 @@ pub use batch::{BATCH, Batch, Fate, Frame, Ingress, Punt, Side, Why};
 pub use counters::Counters;
 pub use listing::{denied, passed, pending, rules, view, view_of};
 pub use moment::Moment;
+pub use related::delivered;
 pub use snapshot::{Assembler, PortId, Snapshot, Underlay};
 
 use std::sync::Arc;

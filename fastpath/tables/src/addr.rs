@@ -280,6 +280,13 @@ impl Tuple {
     }
 }
 
+impl From<FlowTuple> for Tuple {
+    fn from(tuple: FlowTuple) -> Self {
+        let FlowTuple { src, dst, protocol, src_port, dst_port } = tuple;
+        Self { src: src.into(), dst: dst.into(), src_port, dst_port, protocol, zone: 0 }
+    }
+}
+
 impl From<Tuple> for FlowTuple {
     fn from(tuple: Tuple) -> Self {
         Self {

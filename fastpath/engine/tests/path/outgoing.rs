@@ -1,6 +1,6 @@
 //! Masquerading of what leaves the pools, ICMP through it, and errors about it.
 
-use margay_engine::Why;
+use margay_engine::{Why, delivered};
 use margay_model::DropReason;
 use margay_tables::addr::Tuple;
 
@@ -199,8 +199,8 @@ fn an_error_about_a_translated_packet_is_handed_over_whole_and_its_flow_is_found
         protocol: 17,
         zone: 0,
     };
-    let flow = node.table.lookup(&answer, node.table.hash(&answer)).unwrap();
-    assert_eq!((flow.rewrite().dst, flow.rewrite().dst_port), (request.src.into(), 4000));
+    let told = delivered(node.table, &answer).unwrap();
+    assert_eq!((told.dst, told.dst_port), (request.src.into(), 4000));
     assert_eq!(node.connections(), 1, "an error opens no flow");
     // And sends what it makes of it in the node's name.
     let told =

@@ -1,8 +1,9 @@
 //! Services: who is sent where, with which source, and how the answers come back.
 
-use margay_engine::{Fate, Why};
+use margay_engine::{Fate, Why, delivered};
 use margay_model::node::ServiceLoops;
 use margay_model::{DropReason, Service, TrafficPolicy};
+use margay_tables::addr::Tuple;
 
 use crate::support::*;
 
@@ -230,6 +231,29 @@ fn internal_policy_local_uses_this_nodes_backends_and_is_silent_without_one() {
     // Nobody serves anywhere: said.
     let mut node = with([local(&[])]);
     assert_eq!(node.send(A, &tcp("10.65.0.2:1", "10.96.0.10:80", SYN)).punted(), Why::Reject);
+}
+
+/// An address that was the node's own, or anybody's, before it was a service's: errors about what was
+/// sent from it then carry the tuple of what the backend might send.
+#[test]
+fn an_error_about_what_a_backend_never_said_is_not_told_to_it() {
+    let mut node = with([everywhere(&["10.65.0.3:8080"])]);
+    let asked = tcp("198.51.100.9:4000", "198.18.0.1:80", SYN);
+    let mut frame = node.send(WIRE, &asked).by(B);
+    let client = source_of(&frame.split_off(14), &asked);
+    let answer = tuple_of(&asked);
+    assert_eq!(delivered(node.table, &answer), None);
+    let said = tcp("10.65.0.3:8080", &client, SYN | ACK);
+    node.send(B, &said).by(WIRE);
+    assert_eq!(delivered(node.table, &answer), Some(tuple_of(&said).reversed()));
+    // Of a connection that nobody has, or that is denied, nothing has been said either.
+    assert_eq!(delivered(node.table, &answer.reversed()), None);
+}
+
+fn tuple_of(packet: &Ip) -> Tuple {
+    let (src_port, dst_port) = packet.ends();
+    let (src, dst, protocol) = (packet.src.into(), packet.dst.into(), packet.protocol());
+    Tuple { src, dst, src_port, dst_port, protocol, zone: 0 }
 }
 
 #[test]

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
 use margay_engine::snapshot::HopKey;
-use margay_engine::{Batch, Counters, Engine, Fate, Frame, Ingress, PortId, Punt, Snapshot, Why};
+use margay_engine::{
+    Batch, Counters, Engine, Fate, Frame, Ingress, PortId, Punt, Snapshot, Why, delivered,
+};
 use margay_model::flow::FlowTuple;
 use margay_model::{DropReason, Encap, PuntReason};
 use margay_slowpath as slow;
@@ -243,7 +245,7 @@ impl Node<'_> {
         };
         let ip_start = if let Why::Fragment { ip, .. } = punt.why { ip.into() } else { ETHERNET };
         let table = self.table;
-        let flows = |tuple: &FlowTuple| translated(table, tuple);
+        let flows = |tuple: &FlowTuple| delivered(table, &(*tuple).into()).map(FlowTuple::from);
         let punt = slow::Punt { ingress, frame, ip_start, request };
         let actions = self.machines.handle(self.watch.passed, punt, &flows);
         self.act(actions, round);
@@ -380,25 +382,4 @@ fn in_frame<T>(punt: &Punt, bytes: &[u8], look: impl FnOnce(&mut Frame<'_>) -> T
     let ingress = if punt.tunneled { Ingress::Tunnel(punt.port) } else { Ingress::Port(punt.port) };
     let (start, len) = (0, chunk.len());
     look(&mut Frame::new(&mut chunk, start, len, ingress))
-}
-
-/// The tuple that a packet leaves with, by the tuple it arrives with.
-fn translated(table: &FlowTable, tuple: &FlowTuple) -> Option<FlowTuple> {
-    let tuple = Tuple {
-        src: tuple.src.into(),
-        dst: tuple.dst.into(),
-        src_port: tuple.src_port,
-        dst_port: tuple.dst_port,
-        protocol: tuple.protocol,
-        zone: 0,
-    };
-    let flow = table.lookup(&tuple, table.hash(&tuple)).filter(|flow| !flow.is_denial())?;
-    let new = flow.rewrite();
-    Some(FlowTuple {
-        src: new.src.into(),
-        dst: new.dst.into(),
-        protocol: tuple.protocol,
-        src_port: new.src_port,
-        dst_port: new.dst_port,
-    })
 }
