@@ -53,13 +53,15 @@ pub(crate) struct Shortcut {
     open: Mutex<HashMap<Tuple, Connection>>,
 }
 
-/// Which approvals hold. Two parties have a say, each at any time.
+/// Which approvals hold. Three parties have a say, each at any time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Force {
     /// The generation that is in force.
     generation: u32,
     /// Whether somebody wants the workers to see everything.
     held: bool,
+    /// Whether there are any: without, the kernel need not look for a packet's.
+    used: bool,
 }
 
 /// The task.
@@ -110,6 +112,14 @@ impl Shortcut {
         self.change(|force| force.held = held)
     }
 
+    /// Has the kernel look for passages, if there are any.
+    fn use_if(&self, used: bool) -> Result<(), ProgramError> {
+        if self.force.lock().unwrap_or_else(PoisonError::into_inner).used == used {
+            return Ok(());
+        }
+        self.change(|force| force.used = used)
+    }
+
     /// Under the lock, so that the kernel hears last what holds last: an older generation that came
     /// back would allow what a newer one forbids.
     fn change(&self, change: impl FnOnce(&mut Force)) -> Result<(), ProgramError> {
@@ -152,9 +162,10 @@ impl Shortcut {
 // === impl Force ===
 
 impl Force {
-    /// The generation that approvals are good for; 0, which none is made for, while it is held.
+    /// The generation that approvals are good for; 0, which none is made for, while it is held or
+    /// there are none.
     fn approvals(self) -> u32 {
-        if self.held { 0 } else { self.generation }
+        if self.held || !self.used { 0 } else { self.generation }
     }
 }
 
@@ -219,7 +230,7 @@ impl Bookkeeper {
                 open.insert(tuple, connection);
             }
         }
-        Ok(())
+        self.shared.use_if(!open.is_empty())
     }
 
     /// Opens both passages, or none: one may still be there of an earlier connection.
@@ -283,6 +294,9 @@ impl Bookkeeper {
             if let Some(connection) = open.remove(&tuple) {
                 self.close(&tuple, connection);
             }
+        }
+        if let Err(error) = self.shared.use_if(!open.is_empty()) {
+            warn!(%error, "the kernel looks for passages where there are none");
         }
     }
 
@@ -360,7 +374,7 @@ mod tests {
 
     #[test]
     fn what_is_held_is_let_go_with_the_generation_that_came_meanwhile() {
-        let mut force = Force { generation: 7, held: false };
+        let mut force = Force { generation: 7, held: false, used: true };
         assert_eq!(force.approvals(), 7);
         force.held = true;
         assert_eq!(force.approvals(), 0);
@@ -368,5 +382,7 @@ mod tests {
         assert_eq!(force.approvals(), 0, "a new generation does not end the hold");
         force.held = false;
         assert_eq!(force.approvals(), 8);
+        force.used = false;
+        assert_eq!(force.approvals(), 0, "nothing is looked for where nothing is");
     }
 }
