@@ -126,6 +126,8 @@ def test_a_capture_is_a_file_that_tshark_reads_with_reasons_beside_drops(rig, po
     lines = [line.split("\t") for line in out.stdout.splitlines()]
     assert any(line[0] == "eth0" and "17" in line[1] for line in lines), lines
     assert any("dropped: policy:" in line[2] for line in lines), lines
+    assert any("forwarded: eth0, 148 bytes: IPv4" in line[2] for line in lines), lines
+    assert not any("no frame" in line[2] for line in lines), lines
 
 
 def test_what_is_not_there_is_told(rig, pods):

@@ -5,6 +5,9 @@ use std::ops::{Deref, DerefMut};
 /// Length of the fixed header in bytes.
 pub const LEN: usize = 40;
 
+/// What every link carries whole, in bytes (RFC 8200 §5).
+pub const LEAST_MTU: u16 = 1280;
+
 /// Extension headers that are walked at most; a longer chain is refused.
 pub const MAX_EXTENSIONS: usize = 8;
 

@@ -234,13 +234,27 @@ fn checks(
     if !keep_ttl && packet.ttl <= 1 {
         return parse::punt(packet, Why::TtlExpired);
     }
-    if packet.ip_len <= hop.mtu {
+    if packet.ip_len <= largest(hop, frame, packet) {
         return Continue(false);
     }
     if packet.dont_fragment && !frame.reassembled {
         return parse::punt(packet, Why::TooBig { mtu: hop.mtu });
     }
     Continue(true)
+}
+
+/// The largest packet that may be sent to a next hop, in bytes. A sender that cuts IPv6 by itself may
+/// know of a smaller MTU far away, and learns nothing from being told of it once more: what is cut
+/// again on its way out of the cluster is cut to what passes everywhere (RFC 8200 §5).
+#[inline(always)]
+fn largest(hop: &Adjacency, frame: &Frame<'_>, packet: &Packet) -> u16 {
+    if frame.reassembled
+        && !packet.tuple.is_v4()
+        && matches!(hop.key, HopKey::Neighbour(..) | HopKey::Link(_))
+    {
+        return hop.mtu.min(ipv6::LEAST_MTU);
+    }
+    hop.mtu
 }
 
 /// Notes the packet in its flow, whose word goes on from what was `known`.
@@ -317,6 +331,7 @@ fn write(
 /// Finished, but too big: the slow path cuts the inner packet and repeats what is around it.
 fn fragment(hop: &Adjacency, frame: &Frame<'_>, packet: &Packet) -> Fate {
     let ip = frame.len.saturating_sub(usize::from(packet.ip_len));
-    let why = Why::Fragment { egress: hop.port, mtu: hop.mtu, ip: ip as u16 };
+    let mtu = largest(hop, frame, packet);
+    let why = Why::Fragment { egress: hop.port, mtu, ip: ip as u16 };
     Fate::Punt(Punt { port: packet.port, tunneled: packet.tunneled, why })
 }

@@ -144,6 +144,28 @@ fn a_reassembled_datagram_goes_on_and_is_cut_again() {
 }
 
 #[test]
+fn what_came_in_pieces_leaves_the_cluster_in_pieces_that_pass_everywhere() {
+    let mut node = Node::default();
+    // Its sender cut it small, for a link far away that carries no more.
+    for size in [1400, 3000] {
+        let packet = udp("[fd00:65::2]:1", "[2001:4860::8888]:2").sized(size);
+        let out = node.again(ingress(A), frame_from(A, &packet), true);
+        assert_eq!(out.punted(), Why::Fragment { egress: WIRE, mtu: 1280, ip: 14 });
+    }
+    let packet = udp("[fd00:65::2]:1", "[2001:4860::8888]:2").sized(1000);
+    let out = node.again(ingress(A), frame_from(A, &packet), true);
+    assert!(matches!(out.fate, Fate::Forward(WIRE)));
+    // Routers cut IPv4 themselves, and to a pod nothing smaller is on the way.
+    let packet = udp("10.65.0.2:1", "8.8.8.8:2").sized(1400);
+    assert!(matches!(
+        node.again(ingress(A), frame_from(A, &packet), true).fate,
+        Fate::Forward(WIRE)
+    ));
+    let packet = udp("[fd00:65::2]:1", "[fd00:65::3]:2").sized(1400);
+    assert!(matches!(node.again(ingress(A), frame_from(A, &packet), true).fate, Fate::Forward(B)));
+}
+
+#[test]
 fn an_atomic_fragment_is_whole() {
     let mut node = Node::default();
     let whole = udp("[fd00:65::2]:1", "[fd00:65::3]:2").bytes();

@@ -83,13 +83,13 @@ pub(in crate::dataplane) async fn run(options: &Options, args: &Args) -> Result<
 impl<W: Write> Capture<W> {
     fn push(
         &mut self,
-        mut sighting: proto::Sighting,
+        sighting: proto::Sighting,
         at: At,
     ) -> Result<Result<(), PcapError>, Failure> {
         let time = Duration::from_nanos(sighting.time_ns);
-        let (from, before) = (sighting.from.clone(), std::mem::take(&mut sighting.before));
+        let (from, before) = (sighting.from.clone(), sighting.before.clone());
         let (to, after) = match &sighting.fate {
-            Some(Fate::Forwarded(to)) => (Some(to.clone()), std::mem::take(&mut sighting.after)),
+            Some(Fate::Forwarded(to)) => (Some(to.clone()), sighting.after.clone()),
             _ => (None, Vec::new()),
         };
         let comment = Way::new(sighting)?.comment();
