@@ -15,28 +15,56 @@ use support::*;
 /// Length of a chunk of packet memory: room before, and a frame.
 const CHUNK: usize = 512;
 
-/// Frames that a pod sends to one destination: one for each of `flows` connections, in an order
-/// that no cache line helps.
-fn traffic(flows: u32, dst: &str) -> Vec<Vec<u8>> {
-    let frame = |n: u32| {
-        let port = (n % flows).wrapping_mul(40_503) as u16;
-        frame_from(A, &tcp(&at("10.65.0.2", port), dst, ACK).body_of(b"......".to_vec()))
-    };
-    (0..flows).map(frame).collect()
+/// Bytes that each segment carries.
+const PAYLOAD: usize = 6;
+
+/// Offset of the sequence number in a frame.
+const SEQUENCE: usize = 14 + 20 + 4;
+
+/// What a pod sends to one destination: a segment of each connection, then the next of each.
+struct Traffic {
+    /// The frames, in an order that no cache line helps.
+    frames: Vec<Vec<u8>>,
+    sent: usize,
+}
+
+impl Traffic {
+    fn new(flows: u32, dst: &str) -> Self {
+        let frame = |n: u32| {
+            let port = (n % flows).wrapping_mul(40_503) as u16;
+            let body = vec![b'.'; PAYLOAD];
+            frame_from(A, &tcp(&at("10.65.0.2", port), dst, ACK).body_of(body))
+        };
+        Self { frames: (0..flows).map(frame).collect(), sent: 0 }
+    }
+
+    /// Batches that every connection has one segment in.
+    fn batches(&self) -> u64 {
+        (self.frames.len() / BATCH) as u64
+    }
+
+    /// Writes the next frame into a chunk; its length.
+    fn next_into(&mut self, chunk: &mut [u8; CHUNK]) -> usize {
+        let (turn, at) = (self.sent / self.frames.len(), self.sent % self.frames.len());
+        self.sent += 1;
+        let frame = &self.frames[at];
+        chunk[HEADROOM..][..frame.len()].copy_from_slice(frame);
+        let seq = (turn * PAYLOAD) as u32;
+        chunk[HEADROOM + SEQUENCE..][..4].copy_from_slice(&seq.to_be_bytes());
+        frame.len()
+    }
 }
 
 /// Runs batches through a node, of which only the engine's time counts: that of the median batch,
 /// since on a busy machine some are interrupted.
-fn time(node: &mut Node, traffic: &[Vec<u8>], batches: u64) -> Duration {
+fn time(node: &mut Node, traffic: &mut Traffic, batches: u64) -> Duration {
     let mut memory = vec![[0u8; CHUNK]; BATCH];
-    let mut frames = traffic.iter().cycle();
     let mut spent = Vec::with_capacity(batches as usize);
     for _ in 0..batches {
         let mut batch = Batch::default();
-        for (chunk, frame) in memory.iter_mut().zip(&mut frames) {
-            let (start, len, ingress) = (HEADROOM, frame.len(), ingress(A));
-            chunk[start..start + len].copy_from_slice(frame);
-            batch.frames.push(Frame::new(chunk, start, len, ingress));
+        for chunk in &mut memory {
+            let len = traffic.next_into(chunk);
+            batch.frames.push(Frame::new(chunk, HEADROOM, len, ingress(A)));
         }
         let begin = Instant::now();
         node.engine.run(&node.snapshot, node.now, &mut batch);
@@ -70,11 +98,12 @@ fn hits(c: &mut Criterion) {
     ];
     for (name, dst) in cases {
         for flows in [64, 65_536] {
-            let (mut node, traffic) = (node(flows), traffic(flows, dst));
-            time(&mut node, &traffic, (traffic.len() / BATCH) as u64);
+            let (mut node, mut traffic) = (node(flows), Traffic::new(flows, dst));
+            let batches = traffic.batches();
+            time(&mut node, &mut traffic, batches);
             let missed = node.counters.misses.get();
             let id = BenchmarkId::new(name, flows);
-            group.bench_function(id, |b| b.iter_custom(|n| time(&mut node, &traffic, n)));
+            group.bench_function(id, |b| b.iter_custom(|n| time(&mut node, &mut traffic, n)));
             assert_eq!(node.counters.misses.get(), missed, "every packet was a hit");
         }
     }
@@ -87,8 +116,8 @@ fn misses(c: &mut Criterion) {
     group.throughput(Throughput::Elements(BATCH as u64));
     let flows = 65_536;
     for (name, dst) in [("forward", "10.65.0.3:80"), ("service", "10.96.0.10:80")] {
-        let traffic = traffic(flows, dst);
-        let batches = u64::from(flows) / BATCH as u64;
+        let mut traffic = Traffic::new(flows, dst);
+        let batches = traffic.batches();
         let mut node = node(flows);
         group.bench_function(name, |b| {
             b.iter_custom(|n| {
@@ -100,7 +129,7 @@ fn misses(c: &mut Criterion) {
                         node.engine.forget(ip(pod).into());
                     }
                     let round = left.min(batches);
-                    spent += time(&mut node, &traffic, round);
+                    spent += time(&mut node, &mut traffic, round);
                     left -= round;
                 }
                 spent

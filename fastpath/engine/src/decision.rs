@@ -72,6 +72,15 @@ impl Decision {
         bits & (FORWARD | DROP) == DROP && (bits >> EPOCH_SHIFT) as u16 != epoch
     }
 
+    /// The next hop of a side's packets, and whether the TTL stays, if the bits say to forward them at
+    /// once.
+    #[inline]
+    pub fn onward(bits: u32, side: Side) -> Option<(AdjacencyId, bool)> {
+        let wanted = FORWARD | (side as u32) << SIDE_SHIFT;
+        let onward = bits & !(KEEP_TTL | NUMBER) == wanted;
+        onward.then_some((AdjacencyId(bits & NUMBER), bits & KEEP_TTL != 0))
+    }
+
     /// The side that the bits say, whatever else they say.
     #[inline]
     pub fn side(bits: u32) -> Option<Side> {
@@ -112,11 +121,16 @@ mod tests {
                 let decision = Decision { side, verdict };
                 assert_eq!(Decision::unpack(decision.pack()), Some(decision));
                 assert!(!Decision::may_be_pardoned(decision.pack(), 7));
+                let onward = Decision::onward(decision.pack(), side);
+                assert_eq!(onward, (!read_along).then_some((hop, keep_ttl)));
+                let other = if side == Side::Pod { Side::Host } else { Side::Pod };
+                assert_eq!(Decision::onward(decision.pack(), other), None);
             }
             for (reason, epoch) in DropReason::ALL.iter().flat_map(|r| [(*r, 0), (*r, u16::MAX)]) {
                 let decision = Decision { side, verdict: Verdict::Drop { reason, epoch } };
                 let bits = decision.pack();
                 assert_eq!(Decision::unpack(bits), Some(decision));
+                assert_eq!(Decision::onward(bits, side), None);
                 assert!(!Decision::may_be_pardoned(bits, epoch));
                 assert!(Decision::may_be_pardoned(bits, epoch.wrapping_add(1)));
             }

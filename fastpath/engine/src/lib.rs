@@ -46,10 +46,11 @@ use batch::Packet;
 use margay_model::node::Timeouts;
 use margay_tables::addr::Tuple;
 use margay_tables::flow::{
-    Affinities, Dir, FlowId, FlowRef, FlowTable, FlowWorker, Insert, Journal, NewFlow, Share,
-    Tally, Worth,
+    Affinities, Dir, FlowId, FlowRef, FlowTable, FlowWorker, Insert, Journal, KeyV4, NewFlow,
+    Share, Tally, Worth,
 };
 use meter::{Stage, Stopwatch, Ticks};
+use path::Read;
 use tally::Tallies;
 
 /// Records that one step of housekeeping looks at.
@@ -79,7 +80,7 @@ pub struct Engine<'t> {
     tallies: Tallies,
     /// What the stages of one batch tell each other. Kept, since making it anew costs a small
     /// batch more than its packets do.
-    parsed: Box<[(Packet, Option<Fate>)]>,
+    read: Box<[Read]>,
 }
 
 // === impl Engine ===
@@ -87,7 +88,7 @@ pub struct Engine<'t> {
 impl<'t> Engine<'t> {
     /// An engine on a table; `None` when the table has no seat left.
     pub fn new(table: &'t Arc<FlowTable>, counters: Arc<Counters>) -> Option<Self> {
-        let parsed = vec![Default::default(); BATCH].into();
+        let read = vec![Read::default(); BATCH].into();
         let flows = FlowWorker::new(table.clone())?;
         Some(Self {
             table,
@@ -99,7 +100,7 @@ impl<'t> Engine<'t> {
             came: [0; 2],
             mentions: ArrayVec::new(),
             tallies: Tallies::default(),
-            parsed,
+            read,
         })
     }
 
@@ -251,8 +252,8 @@ impl<'t> Engine<'t> {
     }
 
     #[inline]
-    fn prefetch_record(&self, hash: u64) {
-        self.table.prefetch_record(hash);
+    fn prefetch_record(&self, hash: u64) -> Option<FlowId> {
+        self.table.prefetch_record(hash)
     }
 
     #[inline]
@@ -268,6 +269,12 @@ impl<'t> Engine<'t> {
     /// The flow with this id, if it still is the connection whose first tuple has this hash.
     fn still(&self, id: FlowId, hash: u64) -> Option<FlowRef<'t>> {
         self.table.still(id, hash)
+    }
+
+    /// The flow with this id, if it still is the connection whose packets have this key.
+    #[inline]
+    fn expected(&self, id: FlowId, key: KeyV4) -> Option<FlowRef<'t>> {
+        self.table.flow_of(id, key)
     }
 
     fn affinities(&self) -> Affinities<'t> {

@@ -53,7 +53,9 @@ fn hit_batch(table: &FlowTable, tuples: &[Tuple], now: u32) -> u32 {
         *hash = table.hash(tuple);
         table.prefetch(*hash);
     }
-    hashes.iter().for_each(|hash| table.prefetch_record(*hash));
+    hashes.iter().for_each(|hash| {
+        table.prefetch_record(*hash);
+    });
     let mut found = 0;
     for (hash, tuple) in hashes.iter().zip(tuples) {
         if let Some(flow) = table.lookup(tuple, *hash) {

@@ -64,9 +64,17 @@ pub struct Delta(u64);
 impl Delta {
     /// Notes that a 16-bit field changes.
     #[must_use]
+    #[inline]
     pub fn replace16(mut self, old: u16, new: u16) -> Self {
         self.0 += u64::from(!old) + u64::from(new);
         self
+    }
+
+    /// Notes that a 32-bit field changes.
+    #[must_use]
+    #[inline]
+    pub fn replace32(self, old: u32, new: u32) -> Self {
+        self.replace16((old >> 16) as u16, (new >> 16) as u16).replace16(old as u16, new as u16)
     }
 
     /// Notes that a field of an even number of bytes, at an even offset, changes.
@@ -79,6 +87,7 @@ impl Delta {
     }
 
     /// The checksum after the change.
+    #[inline]
     pub fn apply(self, checksum: u16) -> u16 {
         // Some fields of 16 bits: below 2³².
         let sum = self.0 + u64::from(!checksum);
@@ -88,6 +97,7 @@ impl Delta {
 
     /// The checksum of a UDP datagram after the change: an absent one (zero) stays absent, and a
     /// sum of zero is written as 0xffff (RFC 768).
+    #[inline]
     pub fn apply_udp(self, checksum: u16) -> u16 {
         match checksum {
             0 => 0,

@@ -5,6 +5,7 @@
 //! Drops: malformed (cannot happen behind parse; it is the closed end of every length check).
 
 use margay_tables::addr::{Addr, Tuple};
+use margay_tables::flow::KeyV4;
 use margay_wire::checksum::Delta;
 use margay_wire::ipv4::{self, Ipv4};
 use margay_wire::ipv6::{self, Ipv6};
@@ -26,6 +27,23 @@ pub(crate) fn translate(ip: &mut [u8], transport: usize, old: &Tuple, new: &Tupl
     let addresses = set_addresses(ip, new.src, new.dst)?;
     let body = ip.get_mut(transport..)?;
     translate_body(body, old, new, addresses)
+}
+
+/// The same of a TCP segment or UDP datagram behind an IPv4 header without options.
+#[inline(always)]
+pub(crate) fn translate_v4(ip: &mut [u8], old: KeyV4, new: KeyV4) -> Option<()> {
+    let ((src, dst), (new_src, new_dst)) = (old.addresses(), new.addresses());
+    let addresses = Delta::default().replace32(src, new_src).replace32(dst, new_dst);
+    let change = addresses.replace32(old.ports(), new.ports());
+    let (header, body) = ip.split_first_chunk_mut::<{ ipv4::LEN }>()?;
+    let sum = at_mut::<2>(body, transport::checksum_offset(old.protocol())?)?;
+    let was = u16::from_be_bytes(*sum);
+    let is =
+        if old.protocol() == protocol::UDP { change.apply_udp(was) } else { change.apply(was) };
+    *sum = is.to_be_bytes();
+    *body.first_chunk_mut()? = new.ports().to_be_bytes();
+    Ipv4(header).set_addresses(new_src.to_be_bytes(), new_dst.to_be_bytes());
+    Some(())
 }
 
 /// Sets both addresses of an IP header; returns what that makes of a checksum over a

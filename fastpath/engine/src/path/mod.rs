@@ -1,5 +1,7 @@
 //! The way of a packet, stage by stage; the modules stand in the packet's order.
 
+mod express;
+
 pub(crate) mod parse;
 mod decap;
 mod offload;
@@ -25,6 +27,7 @@ use margay_tables::flow::FlowRef;
 use margay_wire::transport::{TCP_LEN, tcp_flags};
 use margay_wire::{ethernet, ipv4, ipv6};
 
+use self::express::Express;
 use crate::Engine;
 use crate::batch::{Batch, Fate, Frame, Ingress, Packet, Punt, Why};
 use crate::conntrack::{self, tcp};
@@ -34,34 +37,52 @@ use crate::shortcut;
 use crate::snapshot::{Adjacency, AdjacencyId, HopKey, HopState, Outer, PortId, Snapshot};
 use crate::trace::Seen;
 
+/// What one frame's way through its batch has in memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Read {
+    /// It may travel express.
+    express: Option<Express>,
+    /// What parse learned of it otherwise, and how it ended there, if it did.
+    packet: Packet,
+    ended: Option<Fate>,
+}
+
 /// Runs a batch: afterwards every frame has a fate.
 ///
 /// All frames pass one stage before the first passes the next, as far as memory is concerned: the
 /// index lines of the last packet's flow are on their way while the first is being decided.
 pub(crate) fn run(engine: &mut Engine<'_>, snapshot: &Snapshot, batch: &mut Batch<'_>) {
-    let mut parsed = std::mem::take(&mut engine.parsed);
+    let mut all = std::mem::take(&mut engine.read);
     batch.fates.clear();
     // What is it, and may it come from there? Which flow is it? Ask memory for all of them at once.
-    for (frame, (packet, ended)) in batch.frames.iter_mut().zip(&mut parsed) {
+    for (frame, read) in batch.frames.iter_mut().zip(&mut all) {
         let port = parse::port_of(snapshot, frame);
-        engine.counters.received(port.continue_value().unwrap_or(PortId::HOST), frame.len);
-        *packet = Packet::BLANK;
-        *ended = None;
-        if let Break(fate) = parse::parse(snapshot, frame, port, packet) {
-            *ended = Some(fate);
-        }
-        packet.hash = engine.hash(&packet.tuple);
-        engine.prefetch(packet.hash);
+        let known = port.continue_value();
+        engine.counters.received(known.unwrap_or(PortId::HOST), frame.len);
+        // Where a host endpoint looks at every single packet, none travels express.
+        read.express = match known.filter(|_| !snapshot.untracked) {
+            Some(port) => express::read(engine, snapshot, frame, port),
+            None => None,
+        };
+        let hash = match &read.express {
+            Some(express) => express.hash,
+            None => read.parse(engine, snapshot, frame, port),
+        };
+        engine.prefetch(hash);
     }
-    for (packet, _) in parsed.iter().take(batch.frames.len()) {
-        engine.prefetch_record(packet.hash);
+    for read in all.iter_mut().take(batch.frames.len()) {
+        match &mut read.express {
+            Some(express) => express.expected = engine.prefetch_record(express.hash),
+            None => drop(engine.prefetch_record(read.packet.hash)),
+        }
     }
     engine.lap(Stage::Parse, batch.frames.len());
     // Decide, rewrite, wrap.
-    for (frame, (packet, ended)) in batch.frames.iter_mut().zip(&parsed) {
-        let fate = match ended {
-            None => one(engine, snapshot, frame, packet),
-            Some(fate) => settled(engine, snapshot, frame, packet, *fate),
+    for (frame, read) in batch.frames.iter_mut().zip(&mut all) {
+        let express = read.express.as_ref();
+        let fate = match express.and_then(|e| express::forward(engine, snapshot, frame, e)) {
+            Some(fate) => fate,
+            None => read.go_on(engine, snapshot, frame),
         };
         // A fate is wide, a port is not: the common case is written as it is.
         match fate {
@@ -69,8 +90,43 @@ pub(crate) fn run(engine: &mut Engine<'_>, snapshot: &Snapshot, batch: &mut Batc
             Break(fate) => batch.fates.push(fate),
         }
     }
-    engine.parsed = parsed;
+    engine.read = all;
     engine.lap(Stage::Decide, batch.frames.len());
+}
+
+impl Read {
+    /// Parses the frame; the hash of its tuple, if it has one.
+    #[inline]
+    fn parse(
+        &mut self,
+        engine: &Engine<'_>,
+        snapshot: &Snapshot,
+        frame: &mut Frame<'_>,
+        port: ControlFlow<Fate, PortId>,
+    ) -> u64 {
+        self.packet = Packet::BLANK;
+        self.ended = parse::parse(snapshot, frame, port, &mut self.packet).break_value();
+        self.packet.hash = engine.hash(&self.packet.tuple);
+        self.packet.hash
+    }
+
+    /// The fate of a frame that does not travel express, or not any more.
+    #[inline(never)]
+    fn go_on(
+        &mut self,
+        engine: &mut Engine<'_>,
+        snapshot: &Snapshot,
+        frame: &mut Frame<'_>,
+    ) -> ControlFlow<Fate, PortId> {
+        if self.express.is_some() {
+            let port = parse::port_of(snapshot, frame);
+            self.parse(engine, snapshot, frame, port);
+        }
+        match self.ended {
+            None => one(engine, snapshot, frame, &self.packet),
+            Some(fate) => settled(engine, snapshot, frame, &self.packet, fate),
+        }
+    }
 }
 
 /// Runs one frame of the slow path's: it was counted when it came.
@@ -180,7 +236,14 @@ fn tracked(
     if snapshot.settings.clamp_mss {
         clamp(hop, frame, packet);
     }
-    write(flow, hop, frame, packet, keep_ttl)?;
+    let last = Last { v4: packet.tuple.is_v4(), keep_ttl, hash: packet.hash };
+    write(frame, hop, &last, |ip| {
+        let new = flow::rewritten(flow, &packet.tuple);
+        if new == packet.tuple || hop.is_direct() {
+            return Some(());
+        }
+        apply::translate(ip, packet.transport.into(), &packet.tuple, &new)
+    })?;
     if too_big { Break(fragment(hop, frame, packet)) } else { limit::when(hop.port, delay) }
 }
 
@@ -302,27 +365,32 @@ fn clamp(hop: &Adjacency, frame: &mut Frame<'_>, packet: &Packet) {
     }
 }
 
+/// What else is done to a packet that leaves.
+struct Last {
+    /// Whether it is of IPv4.
+    v4: bool,
+    /// Whether its TTL stays.
+    keep_ttl: bool,
+    /// The hash of what it came with.
+    hash: u64,
+}
+
 /// Translates the packet and puts on it what its next hop wants.
 #[inline(always)]
 fn write(
-    flow: FlowRef<'_>,
-    hop: &Adjacency,
     frame: &mut Frame<'_>,
-    packet: &Packet,
-    keep_ttl: bool,
+    hop: &Adjacency,
+    last: &Last,
+    translate: impl FnOnce(&mut [u8]) -> Option<()>,
 ) -> ControlFlow<Fate> {
-    let v4 = packet.tuple.is_v4();
-    let new = flow::rewritten(flow, &packet.tuple);
     let written = frame.bytes_mut().get_mut(ethernet::LEN..).and_then(|ip| {
-        if new != packet.tuple && !hop.is_direct() {
-            apply::translate(ip, usize::from(packet.transport), &packet.tuple, &new)?;
-        }
-        if keep_ttl { Some(()) } else { apply::lower_ttl(ip, v4) }
+        translate(ip)?;
+        if last.keep_ttl { Some(()) } else { apply::lower_ttl(ip, last.v4) }
     });
     if written.is_none() {
         return parse::dropped(DropReason::Malformed);
     }
-    match finish::finish(frame, hop, v4, packet.hash) {
+    match finish::finish(frame, hop, last.v4, last.hash) {
         Some(()) => Continue(()),
         None => parse::dropped(DropReason::NoHeadroom),
     }

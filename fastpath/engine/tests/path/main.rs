@@ -4,6 +4,7 @@
 mod support;
 
 mod same_node;
+mod express;
 mod connections;
 mod window;
 mod shortcut;

@@ -328,7 +328,7 @@ fn edit_something(node: &mut Node, which: i32) {
 }
 
 /// The request as it left: with other ends.
-fn reread(frame: &[u8], request: &Ip) -> Option<Ip> {
+pub(crate) fn reread(frame: &[u8], request: &Ip) -> Option<Ip> {
     let whole = request.bytes().len();
     let ip = &frame[frame.len().checked_sub(whole)?..];
     let mut seen = request.clone();

@@ -64,23 +64,23 @@ impl<'t> Index<'t> {
     }
 
     /// Brings the record behind the first entry of the key's first bucket whose tag fits into the
-    /// cache, or else the second bucket.
+    /// cache, or else the second bucket; the record's id.
     #[inline]
-    pub(super) fn prefetch_record(&self, hash: u64) {
+    pub(super) fn prefetch_record(&self, hash: u64) -> Option<FlowId> {
         let tag = tag(hash);
         for slot in slots(self.bucket(self.first(hash))) {
             let entry = slot.load(Relaxed);
             if entry >> (TAG_SHIFT - 1) == tag {
-                if let Some(flow) = self.flow(entry) {
-                    prefetch(flow.own_line());
-                    if flow.id().is_v6() {
-                        prefetch(flow.address_line());
-                    }
+                let flow = self.flow(entry)?;
+                prefetch(flow.own_line());
+                if flow.id().is_v6() {
+                    prefetch(flow.address_line());
                 }
-                return;
+                return Some(flow.id());
             }
         }
         prefetch(self.bucket(self.second(hash)));
+        None
     }
 
     /// The live record with the key.

@@ -48,7 +48,7 @@ mod tests;
 pub use affinity::{Affinities, AffinityKey, BackendId};
 pub use journal::{Entry, FlowCopy, Journal, Logged, Tally};
 pub use layout::{FlowConfig, LayoutError};
-pub use record::{Dir, FlowId, FlowRef, MARKS, NewFlow, Rewrite, Stamped};
+pub use record::{Dir, FlowId, FlowRef, KeyV4, MARKS, NewFlow, Rewrite, Stamped};
 pub use region::{Line, Region};
 pub use sweep::{Cursor, Evicted, Share, Worth};
 pub use table::{FlowCounts, FlowTable};

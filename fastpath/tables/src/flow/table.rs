@@ -6,7 +6,7 @@ use super::index::Index;
 use super::journal::Journal;
 use super::layout::{FlowConfig, Layout, LayoutError, W_GENERATION, W_SEED};
 use super::pool::Pool;
-use super::record::{Dir, FlowId, FlowRef, Key, State};
+use super::record::{Dir, FlowId, FlowRef, Key, KeyV4, State};
 use super::region::{Line, Region};
 use crate::addr::Tuple;
 use crate::sync::AtomicU64;
@@ -141,10 +141,17 @@ impl FlowTable {
         self.index().prefetch(hash);
     }
 
-    /// Second step of a batch: brings the record into the cache.
+    /// Second step of a batch: brings the record into the cache. It is probably this one: see
+    /// [`Self::flow_of`].
     #[inline]
-    pub fn prefetch_record(&self, hash: u64) {
-        self.index().prefetch_record(hash);
+    pub fn prefetch_record(&self, hash: u64) -> Option<FlowId> {
+        self.index().prefetch_record(hash)
+    }
+
+    /// The flow with this id, if it is the live one that packets with this key belong to.
+    #[inline]
+    pub fn flow_of(&self, id: FlowId, key: KeyV4) -> Option<FlowRef<'_>> {
+        self.flow(id).filter(|flow| flow.matches_v4(key))
     }
 
     /// The connection, and which of its directions, that a packet with this tuple belongs to.

@@ -1,0 +1,189 @@
+//! Arrives: a frame as the wire or a pod sent it. Leaves: the same on its way to the next hop, if
+//! nothing about it needs more than one look; anything else as it came, for the stages that follow.
+//!
+//! What travels express is IPv4 without options or tunnel around it, whole, TCP or UDP, and belongs to
+//! a connection that goes on: its decision is in force, its sequence number is the next one, its next
+//! hop is known, it fits. Nine of ten packets are like that, and two words name their connection. All
+//! that is asked here is asked by the other stages too, in the same words; they would do with such a
+//! packet exactly the same, and decide alone what becomes of all others.
+//!
+//! Drops: no_headroom.
+
+use std::ops::ControlFlow;
+
+use margay_tables::addr::Addr;
+use margay_tables::flow::{FlowId, FlowRef, KeyV4, Stamped};
+use margay_wire::checksum::pseudo_header;
+use margay_wire::ethernet::{self, Ethernet, ethertype};
+use margay_wire::ipv4::{self, Ipv4};
+use margay_wire::transport::{self, TCP_LEN, TcpFacts, tcp_flags};
+use margay_wire::{at, protocol};
+
+use super::parse::is_martian_v4;
+use super::{Last, apply, write};
+use crate::Engine;
+use crate::batch::{Fate, Frame, Ingress, Side};
+use crate::conntrack::{self, tcp};
+use crate::decision::Decision;
+use crate::shortcut;
+use crate::snapshot::{Adjacency, HopState, Outer, Port, PortId, PortKind, Snapshot, trunk_index};
+
+/// Flags that more has to be done about than to count.
+const FLAGS: u8 = tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST;
+
+/// Offset of the transport header in a frame that travels express.
+const TRANSPORT: usize = ethernet::LEN + ipv4::LEN;
+
+/// What was read of a packet that may travel express.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Express {
+    key: KeyV4,
+    /// The hash of its tuple.
+    pub(super) hash: u64,
+    /// The record that the index names for the hash.
+    pub(super) expected: Option<FlowId>,
+    /// The port it came from.
+    port: PortId,
+    side: Side,
+    /// Length of the IP packet in bytes.
+    ip_len: u16,
+    ttl: u8,
+}
+
+/// Reads a frame that came from a port; `None` where it has to go through the other stages. Nothing of
+/// it is changed.
+#[inline(always)]
+pub(super) fn read(
+    engine: &Engine<'_>,
+    snapshot: &Snapshot,
+    frame: &Frame<'_>,
+    port: PortId,
+) -> Option<Express> {
+    let from = snapshot.port(port)?;
+    let bytes = frame.bytes();
+    let side = side_of(frame.ingress, from, Ethernet(at(bytes, 0)?))?;
+    let header = at::<{ ipv4::LEN }>(bytes, ethernet::LEN)?;
+    let ip = Ipv4(header);
+    let body = bytes.get(TRANSPORT..ethernet::LEN + usize::from(ip.total_len()))?;
+    let plain = header[0] == 0x45 && !ip.is_fragment() && ipv4::checksum_ok(header);
+    let ports = match ip.protocol() {
+        protocol::TCP if plain => tcp_ports(body)?,
+        protocol::UDP if plain => udp_ports(body)?,
+        _ => return None,
+    };
+    let (src, dst) = (u32::from_be_bytes(ip.src()), u32::from_be_bytes(ip.dst()));
+    let odd = is_martian_v4(src)
+        || is_martian_v4(dst)
+        || (ip.protocol() == protocol::UDP && ports.1 == snapshot.settings.vxlan_port)
+        || (side == Side::Pod && !from.sources.contains(&Addr::from_v4_bits(src)))
+        || (side == Side::Pod && frame.ingress != Ingress::Trunk && is_partial(&ip, body));
+    if odd {
+        return None;
+    }
+    let key = KeyV4::new((src, dst), ports, ip.protocol());
+    let (ip_len, ttl, hash) = (ip.total_len(), ip.ttl(), engine.hash(&key.tuple()));
+    Some(Express { key, hash, expected: None, port, side, ip_len, ttl })
+}
+
+/// The side that a frame of IPv4 came from, where its Ethernet header says no more than that.
+#[inline(always)]
+fn side_of(ingress: Ingress, from: &Port, header: Ethernet<&[u8; ethernet::LEN]>) -> Option<Side> {
+    if header.ethertype() != ethertype::IPV4
+        || !matches!(ingress, Ingress::Trunk | Ingress::Port(_))
+    {
+        return None;
+    }
+    match from.kind {
+        PortKind::Pod(_) => Some(Side::Pod),
+        PortKind::Uplink if header.dst() == from.mac && from.guard.is_none() => Some(Side::Wire),
+        PortKind::Host if trunk_index(&header.dst()) == Some(0) => Some(Side::Host),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn tcp_ports(body: &[u8]) -> Option<(u16, u16)> {
+    let tcp = at::<TCP_LEN>(body, 0)?;
+    let facts = TcpFacts::parse(tcp);
+    let goes_on = facts.flags & (FLAGS | tcp_flags::ACK) == tcp_flags::ACK;
+    let whole = (TCP_LEN..=body.len()).contains(&facts.header_len);
+    (goes_on && whole).then(|| transport::ports(&[tcp[0], tcp[1], tcp[2], tcp[3]]))
+}
+
+#[inline(always)]
+fn udp_ports(body: &[u8]) -> Option<(u16, u16)> {
+    let &[a, b, c, d, hi, lo, _, _] = at::<8>(body, 0)?;
+    let whole = (8..=body.len()).contains(&usize::from(u16::from_be_bytes([hi, lo])));
+    whole.then(|| transport::ports(&[a, b, c, d]))
+}
+
+/// Whether the transport checksum may have been left to the pod's interface.
+#[inline(always)]
+fn is_partial(ip: &Ipv4<&[u8; ipv4::LEN]>, body: &[u8]) -> bool {
+    let sum = pseudo_header(&ip.src(), &ip.dst(), ip.protocol(), body.len() as u32).fold();
+    let field = transport::checksum_offset(ip.protocol()).and_then(|offset| at::<2>(body, offset));
+    field == Some(&sum.to_be_bytes())
+}
+
+/// Sends the packet on; `None` where that takes more than the flow's own line says. It is as it came
+/// then.
+#[inline(always)]
+pub(super) fn forward(
+    engine: &Engine<'_>,
+    snapshot: &Snapshot,
+    frame: &mut Frame<'_>,
+    packet: &Express,
+) -> Option<ControlFlow<Fate, PortId>> {
+    let flow = engine.expected(packet.expected?, packet.key)?;
+    let Stamped { generation, action } = flow.decision();
+    let (hop, keep_ttl) = Decision::onward(action, packet.side)?;
+    let hop = snapshot.adjacency(hop)?;
+    let goes_on = generation == snapshot.generation
+        && is_open(hop)
+        && (keep_ttl || packet.ttl > 1)
+        && packet.ip_len <= hop.mtu
+        // Now and then somebody may be told that the connection is a busy one.
+        && !(flow.packets() + 1).is_multiple_of(shortcut::EVERY)
+        && !(snapshot.limited() && is_limited(snapshot, packet.port, hop.port));
+    if !goes_on {
+        return None;
+    }
+    let next = next(flow, frame, packet)?;
+    frame.len = ethernet::LEN + usize::from(packet.ip_len);
+    flow.touch(engine.now, packet.ip_len.into());
+    if next != flow.conntrack() {
+        flow.set_conntrack(next);
+    }
+    let new = flow.rewrite_v4(packet.key);
+    let last = Last { v4: true, keep_ttl, hash: packet.hash };
+    let written = write(frame, hop, &last, |ip| {
+        if new == packet.key {
+            return Some(());
+        }
+        apply::translate_v4(ip, packet.key, new)
+    });
+    Some(written.map_continue(|()| hop.port))
+}
+
+/// Whether a next hop takes every packet that is sent to it, and always the same way.
+#[inline(always)]
+fn is_open(hop: &Adjacency) -> bool {
+    let same_way = !matches!(hop.outer, Outer::Arrival | Outer::Departure);
+    hop.state == HopState::Reachable && same_way && !hop.is_direct()
+}
+
+fn is_limited(snapshot: &Snapshot, from: PortId, to: PortId) -> bool {
+    snapshot.limits_of(from).is_some() || snapshot.limits_of(to).is_some()
+}
+
+/// The conntrack word after the packet, if it is the next one that was to come.
+#[inline(always)]
+fn next(flow: FlowRef<'_>, frame: &Frame<'_>, packet: &Express) -> Option<u64> {
+    if packet.key.protocol() != protocol::TCP {
+        return Some(conntrack::SEEN);
+    }
+    let facts = TcpFacts::parse(at(frame.bytes(), TRANSPORT)?);
+    let payload = usize::from(packet.ip_len).checked_sub(ipv4::LEN + facts.header_len)?;
+    let word = flow.conntrack();
+    tcp::is_next(word, &facts).then(|| tcp::advance(word, &facts, payload))
+}
