@@ -257,14 +257,24 @@ fn read(object: &Object) -> Result<Resource, Unusable> {
     Ok(Resource::from_value(&object.value)?)
 }
 
-/// Says what is wrong with the limits that a pod of the node asks for; it has its network anyway.
+/// Says what is wrong with the limits that a pod of the node asks for, or with the marks of the node's
+/// own packets; both have their network anyway.
 fn tell_of_limits(node: &str, resource: &Resource) {
-    let Resource::Pod(pod) = resource else { return };
-    let here = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node);
-    let Some(annotations) = pod.metadata.annotations.as_ref().filter(|_| here) else { return };
-    for problem in qos::read(annotations, &QosControls::default()).1 {
+    let (kind, problems) = match resource {
+        Resource::Pod(pod)
+            if pod.spec.as_ref().is_some_and(|s| s.node_name.as_deref() == Some(node)) =>
+        {
+            let Some(annotations) = &pod.metadata.annotations else { return };
+            (Kind::Pod, qos::read(annotations, &QosControls::default()).1)
+        }
+        Resource::HostEndpoint(host) if host.spec.node == node => {
+            (Kind::HostEndpoint, qos::dscp(host.metadata.annotations.as_ref()).1)
+        }
+        _ => return,
+    };
+    for problem in problems {
         let (namespace, name) = (resource.namespace(), resource.name());
-        warn!(object = %Kind::Pod.key(namespace, name), error = %problem, "a limit is not as it was asked for");
+        warn!(object = %kind.key(namespace, name), error = %problem, "a limit is not as it was asked for");
     }
 }
 

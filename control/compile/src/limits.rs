@@ -18,8 +18,13 @@ pub(crate) fn limits(controls: &QosControls, mtu: u16) -> Limits {
     Limits {
         ingress: usage(controls.ingress()),
         egress: usage(controls.egress()),
-        dscp: controls.dscp.as_ref().and_then(v3::Dscp::number).and_then(Dscp::new),
+        dscp: dscp(controls.dscp.as_ref()),
     }
+}
+
+/// A code point, if it is one.
+pub(crate) fn dscp(said: Option<&v3::Dscp>) -> Option<Dscp> {
+    said.and_then(v3::Dscp::number).and_then(Dscp::new)
 }
 
 fn bandwidth((rate, burst): (u64, u64), (peakrate, minburst): (u64, u64)) -> Option<Bandwidth> {

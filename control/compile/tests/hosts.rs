@@ -66,6 +66,14 @@ fn states() -> Vec<(&'static str, Objects)> {
             ]),
         ),
         (
+            "marked",
+            state(vec![vec![{
+                let mut host = host("eth0", "n1", json!({"interfaceName": "eth0"}));
+                host["metadata"]["annotations"] = json!({"qos.projectcalico.org/dscp": "EF"});
+                host
+            }]]),
+        ),
+        (
             "by address, in a tier that passes",
             state(vec![vec![
                 host("by-ip", "n1", json!({"expectedIPs": ["192.0.2.1", "2001:db8::1"]})),
@@ -165,6 +173,12 @@ fn interfaces_are_named_all_or_found_by_address() {
     let state = state_of("by address, in a tier that passes");
     let with = ["192.0.2.1", "2001:db8::1"].map(|ip| ip.parse().unwrap()).to_vec();
     assert_eq!(only_host(&state).interface, HostInterface::With(with));
+}
+
+#[test]
+fn a_code_point_is_an_annotation_of_the_host_endpoint() {
+    let dscp = |name| only_host(&state_of(name)).dscp.map(margay_model::Dscp::get);
+    assert_eq!([dscp("marked"), dscp("every kind of policy")], [Some(46), None]);
 }
 
 #[test]

@@ -127,6 +127,14 @@ pub fn read(
     (controls, reader.errors)
 }
 
+/// What a HostEndpoint's annotations say of its node's packets, and what is wrong with them: nothing but
+/// a code point counts there.
+pub fn dscp(annotations: Option<&BTreeMap<String, String>>) -> (Option<Dscp>, Vec<QosError>) {
+    let Some(annotations) = annotations else { return (None, Vec::new()) };
+    let mut reader = Reader { annotations, errors: Vec::new() };
+    (reader.dscp(&QosControls::default()), reader.errors)
+}
+
 // === impl Reader ===
 
 impl Reader<'_> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::limit::Dscp;
 use crate::policy::{PolicyKey, TierPolicies};
 
 /// Name of a HostEndpoint object.
@@ -30,6 +31,8 @@ pub struct HostEndpoint {
     pub tiers: Arc<[TierPolicies]>,
     /// Profiles in order, behind `tiers`; the first that decides wins, none deciding means drop.
     pub profiles: Arc<[PolicyKey]>,
+    /// What packets are marked with that the node itself sends out of the cluster by these interfaces.
+    pub dscp: Option<Dscp>,
 }
 
 /// The interfaces that a host endpoint stands for. Of several host endpoints that fit an interface

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use margay_model::{DomainPattern, HostEndpoint, HostInterface, Mac};
-use margay_resources::v3;
+use margay_model::{DomainPattern, Dscp, HostEndpoint, HostInterface, Mac};
+use margay_resources::{qos, v3};
 
+use crate::limits;
 use crate::name::ObjectName;
 use crate::policy::HostEndpointFacts;
 use crate::profiles::LabelMap;
@@ -42,6 +43,8 @@ pub(crate) struct HostFacts {
     pub(crate) profiles: Vec<Arc<str>>,
     pub(crate) ports: Vec<NamedPort>,
     pub(crate) labels: LabelMap,
+    /// What the node's own packets out of the cluster are marked with.
+    pub(crate) dscp: Option<Dscp>,
 }
 
 /// A network set.
@@ -97,6 +100,7 @@ impl From<&v3::HostEndpoint> for HostFacts {
             profiles: spec.profiles.iter().map(|p| p.as_str().into()).collect(),
             ports: ports.collect(),
             labels: object.metadata.labels.clone().unwrap_or_default(),
+            dscp: limits::dscp(qos::dscp(object.metadata.annotations.as_ref()).0.as_ref()),
         }
     }
 }
@@ -136,6 +140,7 @@ impl HostFacts {
             forward: none(),
             tiers: none(),
             profiles: Arc::new([]),
+            dscp: self.dscp,
         };
         HostEndpointFacts { host, profiles: self.profiles.clone() }
     }

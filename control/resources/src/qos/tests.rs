@@ -147,6 +147,12 @@ fn code_points_have_names_and_numbers() {
     for text in ["64", "-1", "CS7", "fast", ""] {
         assert_eq!(number(text), None, "{text}");
     }
+    for (text, expected) in [("EF", Some(46)), ("64", None)] {
+        let of_host = annotations(&[("qos.projectcalico.org/dscp", text)]);
+        let (found, errors) = dscp(Some(&of_host));
+        assert_eq!(found.and_then(|dscp| dscp.number()), expected);
+        assert_eq!(errors.len(), usize::from(expected.is_none()));
+    }
     let read = |json| serde_json::from_value::<Dscp>(json).unwrap();
     assert_eq!(read(serde_json::json!(12)).number(), Some(12));
     assert_eq!(read(serde_json::json!("AF12")).number(), Some(12));

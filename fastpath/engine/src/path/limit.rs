@@ -11,13 +11,12 @@ use std::ops::ControlFlow::{self, Continue};
 
 use margay_model::DropReason;
 use margay_tables::addr::Addr;
-use margay_tables::flow::FlowRef;
 use margay_wire::ipv4::Ipv4;
 use margay_wire::ipv6::Ipv6;
 use margay_wire::{at_mut, ethernet};
 
 use super::parse::dropped;
-use crate::batch::{Fate, Frame, Packet};
+use crate::batch::{Fate, Frame, Packet, Side};
 use crate::bucket::Bucket;
 use crate::snapshot::{Adjacency, Buckets, PortId, Snapshot};
 
@@ -76,11 +75,23 @@ fn asked<'m>(all: &[[Asked<'m>; 2]; 3]) -> impl Iterator<Item = (&'m Bucket, u64
     all.filter_map(|(bucket, amount, reason)| Some(((*bucket)?, *amount, *reason)))
 }
 
-/// Marks a packet that a pod sends out of the cluster: not to a pool's addresses, nor to a node's. What
-/// is put around the packet afterwards takes the mark over (RFC 2983 §3.1, uniform model).
-pub(super) fn mark(snapshot: &Snapshot, frame: &mut Frame<'_>, packet: &Packet, flow: FlowRef<'_>) {
-    if let Some(dscp) = snapshot.limits_of(packet.port).and_then(|limits| limits.dscp)
-        && is_outside(snapshot, flow.rewrite().dst)
+/// Marks a packet that a pod, or the node itself by an uplink with a host endpoint, sends out of the
+/// cluster: not to a pool's addresses, nor to a node's. What is put around the packet afterwards takes
+/// the mark over (RFC 2983 §3.1, uniform model). `src` and `dst` are what it leaves with.
+pub(super) fn mark(
+    snapshot: &Snapshot,
+    frame: &mut Frame<'_>,
+    packet: &Packet,
+    (src, dst): (Addr, Addr),
+    hop: &Adjacency,
+) {
+    let dscp = match packet.side {
+        Side::Host if snapshot.is_own(src) => snapshot.dscp_of_host(hop.port),
+        Side::Host => None,
+        _ => snapshot.limits_of(packet.port).and_then(|limits| limits.dscp),
+    };
+    if let Some(dscp) = dscp
+        && is_outside(snapshot, dst)
     {
         set_dscp(frame, packet.tuple.is_v4(), dscp.get());
     }

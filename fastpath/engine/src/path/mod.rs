@@ -230,7 +230,8 @@ fn tracked(
     if snapshot.limited() {
         // What is refused has not been here, as far as the connection knows.
         delay = limit::limit(snapshot, engine.fine, packet, hop)?;
-        limit::mark(snapshot, frame, packet, flow);
+        let new = flow.rewrite();
+        limit::mark(snapshot, frame, packet, (new.src, new.dst), hop);
     }
     advance(engine, flow, hop, packet, known);
     if snapshot.settings.clamp_mss {

@@ -16,7 +16,7 @@ use margay_tables::flow::Tally;
 
 use super::miss::{self, Met, Refusal, Way};
 use super::parse::dropped;
-use super::{finish, flow, fragment, tracked};
+use super::{finish, flow, fragment, limit, tracked};
 use crate::Engine;
 use crate::batch::{Fate, Frame, Packet};
 use crate::snapshot::{AdjacencyId, PortId, Snapshot};
@@ -86,7 +86,7 @@ fn kernels_way(engine: &Engine<'_>, snapshot: &Snapshot, packet: &Packet) -> Opt
     }
 }
 
-/// Sends the packet on as it is.
+/// Sends the packet on as it is, but for a mark.
 fn direct(
     snapshot: &Snapshot,
     frame: &mut Frame<'_>,
@@ -94,6 +94,9 @@ fn direct(
     hop: AdjacencyId,
 ) -> ControlFlow<Fate, PortId> {
     let hop = super::hop_for(snapshot, hop, packet)?;
+    if snapshot.limited() {
+        limit::mark(snapshot, frame, packet, (packet.tuple.src, packet.tuple.dst), hop);
+    }
     if finish::finish(frame, hop, packet.tuple.is_v4(), packet.hash).is_none() {
         return dropped(DropReason::NoHeadroom);
     }

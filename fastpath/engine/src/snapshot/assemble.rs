@@ -117,6 +117,7 @@ impl Assembler {
             endpoints: workloads.into(),
             everywhere: guard_index(&guards, everywhere(state)),
             untracked: guards.iter().any(Guard::is_untracked),
+            limited: !limits.is_empty() || guards.iter().any(|guard| guard.endpoint.dscp.is_some()),
             limits,
             guards: guards.into(),
             classifier: self.policies.classifier(),

@@ -34,7 +34,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use margay_model::{Endpoint, Settings, TrafficPolicy};
+use margay_model::{Dscp, Endpoint, Settings, TrafficPolicy};
 use margay_tables::addr::{Addr, Tuple};
 use margay_tables::classifier::{Classifier, EndpointPolicy};
 use margay_tables::lpm::Lpm;
@@ -125,6 +125,8 @@ pub struct Snapshot {
     pub untracked: bool,
     /// What the limits of pods are kept by.
     limits: limit::ByPort,
+    /// Whether anything is limited or marked.
+    limited: bool,
     /// Policies.
     pub classifier: Classifier,
     /// Services.
@@ -213,10 +215,15 @@ impl Snapshot {
         if peer.is_v4() { self.node_v4 } else { self.node_v6 }
     }
 
-    /// Whether some pod has limits.
+    /// Whether some pod has limits, or packets of somebody are marked.
     #[inline]
     pub(crate) fn limited(&self) -> bool {
-        !self.limits.is_empty()
+        self.limited
+    }
+
+    /// What the node's own packets out of the cluster are marked with where they leave by a port.
+    pub(crate) fn dscp_of_host(&self, port: PortId) -> Option<Dscp> {
+        self.guard(self.port(port)?.guard?)?.endpoint.dscp
     }
 
     /// The limits of a pod's port.

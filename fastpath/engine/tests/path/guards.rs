@@ -6,8 +6,8 @@ use std::sync::Arc;
 use margay_engine::snapshot::{arrival_mac, trunk_mac};
 use margay_engine::{Fate, Ingress};
 use margay_model::{
-    Action, DefaultAction, DropReason, Failsafe, HostEndpoint, HostInterface, Rule, Service, State,
-    TierPolicies, Update,
+    Action, DefaultAction, DropReason, Dscp, Failsafe, HostEndpoint, HostInterface, Rule, Service,
+    State, TierPolicies, Update,
 };
 use margay_tables::addr::Tuple;
 use margay_tables::flow::{Entry, FlowCopy, FlowWorker};
@@ -29,6 +29,7 @@ fn eth0() -> HostEndpoint {
         forward: Arc::new([]),
         tiers: Arc::new([]),
         profiles: Arc::new([]),
+        dscp: None,
     }
 }
 
@@ -148,6 +149,46 @@ fn what_is_allowed_goes_between_kernel_and_wire_untouched_and_answers_follow() {
         node.send(WIRE, &tcp(&at(far, 6), &at(own, 81), SYN)).dropped(DropReason::Policy);
         departs(&mut node, CLIENT_MAC, &tcp(&at(own, 6), &at(far, 81), SYN))
             .dropped(DropReason::Policy);
+    }
+}
+
+#[test]
+fn what_the_node_sends_out_of_the_cluster_is_marked_as_its_host_endpoint_says() {
+    for (v4, tracked) in [(true, true), (false, true), (true, false)] {
+        let mut node = Node::default();
+        let dscp = Dscp::new(46);
+        guard(&mut node, |state, host| {
+            let rules = || Some(vec![allow()]);
+            host.tiers = list(state, "all", END, rules(), rules());
+            if !tracked {
+                host.untracked = list(state, "each", OPEN, rules(), rules());
+            }
+            host.dscp = dscp;
+        });
+        let marked = |packet: &Ip| packet.clone().class(46 << 2 | 1);
+        let (own, far) = if v4 { (NODE, CLIENT) } else { ("2001:db8:1::1", "2001:db8:9::9") };
+        let ask = udp(&at(own, 5), &at(far, 53)).class(1);
+        let out = departs(&mut node, CLIENT_MAC, &ask).by(WIRE);
+        assert_eq!(out, to_wire(CLIENT_MAC, &marked(&ask)));
+        // Answers that the node gives too; what comes to it stays as it is.
+        let asked = udp(&at(far, 7), &at(own, 80)).class(1);
+        assert_eq!(node.send(WIRE, &asked).by(HOST), arrived(&asked));
+        let answer = asked.answer().class(1);
+        let out = departs(&mut node, CLIENT_MAC, &answer).by(WIRE);
+        assert_eq!(out, to_wire(CLIENT_MAC, &marked(&answer)));
+        // Not to nodes and pools, not what the kernel forwards for others, nor what pods send.
+        let [near, pod] =
+            if v4 { ["192.0.2.2", "10.65.1.5"] } else { ["2001:db8:1::2", "fd00:65:0:1::5"] };
+        for (src, dst) in [(own, near), (own, pod), ("198.51.100.7", CLIENT)] {
+            if src.contains(':') == dst.contains(':') {
+                let packet = udp(&at(src, 5), &at(dst, 53)).class(1);
+                let out = departs(&mut node, NEAR_MAC, &packet).by(WIRE);
+                assert_eq!(out, to_wire(NEAR_MAC, &packet), "{src} {dst}");
+            }
+        }
+        let of_pod = udp(&at(pods(v4)[0], 5), &at(far, 53)).class(1);
+        let out = node.send(A, &of_pod).by(WIRE);
+        assert_eq!(if v4 { out[15] } else { out[14] << 4 | out[15] >> 4 }, 1);
     }
 }
 

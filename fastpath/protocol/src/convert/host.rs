@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use margay_model::{Failsafe, HostEndpoint, HostInterface, PolicyKey, TierPolicies};
 
+use super::limit::dscp;
 use crate::bytes::{addresses, each, from_addresses, messages, names, needed, small, strings};
 use crate::error::{At, FieldError};
 use crate::proto;
@@ -19,6 +20,7 @@ impl From<&HostEndpoint> for proto::HostEndpoint {
             forward: messages(host.forward.iter()),
             tiers: messages(host.tiers.iter()),
             profiles: strings(host.profiles.iter()),
+            dscp: host.dscp.map(|dscp| dscp.get().into()),
         }
     }
 }
@@ -36,6 +38,7 @@ impl TryFrom<proto::HostEndpoint> for HostEndpoint {
             forward: tiers(host.forward, "forward")?,
             tiers: tiers(host.tiers, "tiers")?,
             profiles: names::<PolicyKey>(host.profiles).into(),
+            dscp: host.dscp.map(dscp).transpose().at("dscp")?,
         })
     }
 }

@@ -28,7 +28,7 @@ impl TryFrom<proto::Limits> for Limits {
     }
 }
 
-fn dscp(number: u32) -> Result<Dscp, Problem> {
+pub(super) fn dscp(number: u32) -> Result<Dscp, Problem> {
     let too_large = Problem::TooLarge { value: number.into(), max: Dscp::MAX.into() };
     u8::try_from(number).ok().and_then(Dscp::new).ok_or(too_large)
 }

@@ -118,9 +118,12 @@ pub(crate) fn endpoint() -> impl Strategy<Value = Endpoint> {
         })
 }
 
+fn dscp() -> impl Strategy<Value = Option<Dscp>> {
+    option::of((0..=Dscp::MAX).prop_map(|n| Dscp::new(n).expect("in range")))
+}
+
 fn limits() -> impl Strategy<Value = Limits> {
-    let dscp = option::of((0..=Dscp::MAX).prop_map(|n| Dscp::new(n).expect("in range")));
-    (usage(), usage(), dscp).prop_map(|(ingress, egress, dscp)| Limits { ingress, egress, dscp })
+    (usage(), usage(), dscp()).prop_map(|(ingress, egress, dscp)| Limits { ingress, egress, dscp })
 }
 
 fn usage() -> impl Strategy<Value = Usage> {
@@ -139,8 +142,8 @@ pub(crate) fn host() -> impl Strategy<Value = HostEndpoint> {
         vec(any::<IpAddr>(), 0..3).prop_map(HostInterface::With),
     ];
     let tiers = || vec(tier(), 0..2);
-    (name(), interface, (tiers(), tiers(), tiers(), tiers()), names()).prop_map(
-        |(key, interface, (untracked, pre_dnat, forward, tiers), profiles)| HostEndpoint {
+    (name(), interface, (tiers(), tiers(), tiers(), tiers()), names(), dscp()).prop_map(
+        |(key, interface, (untracked, pre_dnat, forward, tiers), profiles, dscp)| HostEndpoint {
             key,
             interface,
             untracked: untracked.into(),
@@ -148,6 +151,7 @@ pub(crate) fn host() -> impl Strategy<Value = HostEndpoint> {
             forward: forward.into(),
             tiers: tiers.into(),
             profiles: profiles.into(),
+            dscp,
         },
     )
 }
