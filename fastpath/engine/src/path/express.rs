@@ -172,8 +172,10 @@ fn is_open(hop: &Adjacency) -> bool {
     hop.state == HopState::Reachable && same_way && !hop.is_direct()
 }
 
+/// Whether somebody has a word in what passes between two ports.
 fn is_limited(snapshot: &Snapshot, from: PortId, to: PortId) -> bool {
-    snapshot.limits_of(from).is_some() || snapshot.limits_of(to).is_some()
+    let limits = |port| snapshot.limits_of(port).is_some();
+    limits(from) || limits(to) || snapshot.dscp_of_host(to).is_some()
 }
 
 /// The conntrack word after the packet, if it is the next one that was to come.
