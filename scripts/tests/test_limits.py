@@ -6,7 +6,7 @@ import re
 
 import pytest
 from rig import wait_until
-from services import OUT
+from services import NODE, OUT
 
 MODE = "vxlan"
 CALICO, KUBERNETES = "qos.projectcalico.org/", "kubernetes.io/"
@@ -202,13 +202,41 @@ def test_what_leaves_the_cluster_is_marked_as_the_annotation_says(rig, pods, v6)
         rig.store.write("pod-b", document("n1", "b"))
 
 
-def class_of(rig, place, address, filters):
-    """The traffic class of a ping of pod b as it arrives at a place."""
+@pytest.mark.parametrize("v6", (False, True), ids=("IPv4", "IPv6"))
+def test_what_a_node_sends_out_of_the_cluster_is_marked_as_its_host_endpoint_says(rig, pods, v6):
+    labels, everything = {"role": "host"}, [{"action": "Allow"}]
+    endpoint = {
+        "apiVersion": "projectcalico.org/v3",
+        "kind": "HostEndpoint",
+        "metadata": {"name": "n1", "labels": labels, "annotations": {CALICO + "dscp": "AF41"}},
+        "spec": {"node": "n1", "interfaceName": "eth0"},
+    }
+    spec = {"selector": "role == 'host'", "ingress": everything, "egress": everything}
+    policy = {
+        "apiVersion": "projectcalico.org/v3",
+        "kind": "GlobalNetworkPolicy",
+        "metadata": {"name": "everything"},
+        "spec": spec | {"types": ["Ingress", "Egress"]},
+    }
+    filters = ("icmp6[0] == 128" if v6 else "icmp[0] == 8",)
+    rig.store.write("host", [endpoint, policy])
+    try:
+        marked = lambda: class_of(rig, "out", OUT[v6], filters, "n1") == 34 << 2
+        wait_until(marked, "AF41 at the host outside")
+        assert class_of(rig, "out", OUT[v6], filters) == 0, "of a pod"
+        assert class_of(rig, "n2", NODE["n2"][v6], filters, "n1") == 0, "within the cluster"
+    finally:
+        rig.store.remove("host")
+    wait_until(lambda: not marked(), "without the host endpoint")
+
+
+def class_of(rig, place, address, filters, source="b"):
+    """The traffic class of a ping of pod b, or of somebody else, as it arrives at a place."""
     words = ("tcpdump", "-n", "-v", "-l", "-c", "1", "-i", "eth0", *filters)
     listener = rig.spawn(place, *words, stdout=-1, stderr=-1)
     try:
         assert "listening" in listener.stderr.readline()
-        rig.ping("b", address, 2)
+        rig.ping(source, address, 2)
         said, _ = listener.communicate(timeout=5)
     finally:
         rig.end(listener)

@@ -4,10 +4,10 @@
 //! What travels express is IPv4 without options or tunnel around it, whole, TCP or UDP, and belongs to
 //! a connection that goes on: its decision is in force, its sequence number is the next one, its next
 //! hop is known, it fits. Nine of ten packets are like that, and two words name their connection. All
-//! that is asked here is asked by the other stages too, in the same words; they would do with such a
-//! packet exactly the same, and decide alone what becomes of all others.
+//! that is asked here is asked by the other stages too. They would do exactly the same with such a
+//! packet, to which `tests/path/express.rs` holds both, and they alone decide what becomes of others.
 //!
-//! Drops: no_headroom.
+//! Drops: malformed and no_headroom, as [`write`] does.
 
 use std::ops::ControlFlow;
 
