@@ -506,7 +506,7 @@ def test_a_strict_node_picks_no_connection_up(rig, who):
 def test_source_ports_are_kept_where_the_agent_is_told_to(rig, who):
     ask = lambda pod, port: who.ask(pod, OUT[V4], 7, source_port=port).port  # noqa: E731
     with told(rig, "--keep-source-ports"):
-        ports = iter(range(62_000, 62_100))
+        ports = iter(range(63_000, 63_100))
         wait_until(lambda: (port := next(ports)) == ask("a", port), "a port is kept", within=10)
         # A port may be another connection's, of a test before.
         kept = [port for port in (next(ports) for _ in range(20)) if ask("a", port) == port]
