@@ -286,6 +286,18 @@ def test_what_leaves_the_pools_carries_the_node_and_a_port_of_the_range(rig, who
 
 
 def test_source_ports_are_of_the_range_that_felix_is_given_and_never_two_of_one(rig, who):
+    held = []
+
+    def connect():
+        with rig.inside("a"):
+            held.append(socket.create_connection((OUT[V4], 7), timeout=2))
+        return held[-1]
+
+    def source_port(talk):
+        talk.send(b"?")
+        return int(talk.recv(100).split()[2])
+
+    before = connect()
     rig.store.write("felix", {
         "apiVersion": "projectcalico.org/v3",
         "kind": "FelixConfiguration",
@@ -293,16 +305,10 @@ def test_source_ports_are_of_the_range_that_felix_is_given_and_never_two_of_one(
         "spec": {"natPortRange": "62000:62019"},
     })  # fmt: skip
     few = range(62000, 62020)
-    held, seen = [], []
     try:
-        # A connection that begins while the range changes may have a port of neither.
-        given = lambda: getattr(who.ask("a", OUT[V4], 7), "port", None)  # noqa: E731
-        wait_until(lambda: given() in few, "the range is in force")
-        for _ in range(15):
-            with rig.inside("a"):
-                held.append(socket.create_connection((OUT[V4], 7), timeout=2))
-            held[-1].send(b"?")
-            seen.append(int(held[-1].recv(100).split()[2]))
+        wait_until(lambda: who.ask("a", OUT[V4], 7).port in few, "the range is in force")
+        assert source_port(before) not in few, "it goes on with what it has"
+        seen = [source_port(connect()) for _ in range(15)]
         assert len(set(seen)) == len(seen) and set(seen) <= set(few)
     finally:
         for one in held:

@@ -38,6 +38,9 @@ struct config {
 	__be16 vxlan_port;
 	__u16 snat_first; /* host byte order; first > last: none */
 	__u16 snat_last;
+	/* The range before that one: connections of then have ports of it. */
+	__u16 former_first;
+	__u16 former_last;
 	/* Source of frames that have been let in: what generic XDP sees again. */
 	__u8 arrival[ETH_ALEN];
 };
@@ -116,8 +119,9 @@ static __always_inline bool is_in_snat_range(const struct config *config,
 {
 	__u16 port = bpf_ntohs(packet->destination_port);
 
-	/* Only protocols with ports have one that is not 0, and the range never holds 0. */
-	return port >= config->snat_first && port <= config->snat_last;
+	/* Only protocols with ports have one that is not 0, and no range holds 0. */
+	return (port >= config->snat_first && port <= config->snat_last) ||
+	       (port >= config->former_first && port <= config->former_last);
 }
 
 static __always_inline bool is_tunnel(const struct config *config, const struct packet *packet)

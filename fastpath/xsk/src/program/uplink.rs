@@ -55,6 +55,8 @@ pub struct Uplink {
     loaded: Loaded,
     classes: BTreeMap<IpNet, AddressClass>,
     ports: BTreeSet<(u8, u16)>,
+    /// The ranges of ports that translated connections leave with: of now, and of before.
+    snat_ports: [Option<RangeInclusive<u16>>; 2],
     failsafes: BTreeSet<[u8; 24]>,
 }
 
@@ -81,23 +83,25 @@ impl BitOr for AddressClass {
 
 impl UplinkConfig {
     /// `struct config` of the program.
-    fn to_bytes(&self) -> [u8; 16] {
+    fn to_bytes(&self, former: Option<&RangeInclusive<u16>>) -> [u8; 20] {
         const VXLAN: u32 = 1;
         const IPIP: u32 = 2;
         const GUARD: u32 = 4;
         let enabled = self.vxlan_port.map_or(0, |_| VXLAN)
             | if self.ipip { IPIP } else { 0 }
             | self.guard.map_or(0, |_| GUARD);
-        let (first, last) = match &self.snat_ports {
-            Some(ports) => (*ports.start(), *ports.end()),
-            None => (1, 0),
+        let ends = |ports: Option<&RangeInclusive<u16>>| match ports {
+            Some(ports) => [*ports.start(), *ports.end()],
+            None => [1, 0],
         };
-        let mut bytes = [0; 16];
+        let ranges = [ends(self.snat_ports.as_ref()), ends(former)];
+        let mut bytes = [0; 20];
         bytes[..4].copy_from_slice(&enabled.to_ne_bytes());
         bytes[4..6].copy_from_slice(&self.vxlan_port.unwrap_or(0).to_be_bytes());
-        bytes[6..8].copy_from_slice(&first.to_ne_bytes());
-        bytes[8..10].copy_from_slice(&last.to_ne_bytes());
-        bytes[10..].copy_from_slice(&self.guard.unwrap_or_default());
+        for (field, end) in bytes[6..14].chunks_mut(2).zip(ranges.as_flattened()) {
+            field.copy_from_slice(&end.to_ne_bytes());
+        }
+        bytes[14..].copy_from_slice(&self.guard.unwrap_or_default());
         bytes
     }
 }
@@ -120,7 +124,8 @@ impl Uplink {
         let constants: [(&str, &[u8]); 1] = [(inward::MAC, inward.mac())];
         let loaded = Loaded::load_with("uplink", object, &constants, &shared)?;
         let (classes, ports) = (BTreeMap::new(), BTreeSet::new());
-        let uplink = Self { loaded, classes, ports, failsafes: BTreeSet::new() };
+        let snat_ports = [None, None];
+        let mut uplink = Self { loaded, classes, ports, snat_ports, failsafes: BTreeSet::new() };
         uplink.set_config(&UplinkConfig::default())?;
         Ok(uplink)
     }
@@ -179,14 +184,19 @@ impl Uplink {
         set_failsafes(&self.loaded, &mut self.failsafes, wanted)
     }
 
-    /// Replaces the configuration.
+    /// Replaces the configuration. Connections with ports of the range before go on.
     ///
     /// # Errors
     /// [`ProgramError::Map`].
-    pub fn set_config(&self, config: &UplinkConfig) -> Result<(), ProgramError> {
+    pub fn set_config(&mut self, config: &UplinkConfig) -> Result<(), ProgramError> {
+        if self.snat_ports[0] != config.snat_ports {
+            self.snat_ports.swap(0, 1);
+            self.snat_ports[0].clone_from(&config.snat_ports);
+        }
+        let bytes = config.to_bytes(self.snat_ports[1].as_ref());
         self.loaded
             .map(CONFIG)?
-            .update(&0u32.to_ne_bytes(), &config.to_bytes(), MapFlags::ANY)
+            .update(&0u32.to_ne_bytes(), &bytes, MapFlags::ANY)
             .map_err(|source| ProgramError::Map { program: "uplink", map: CONFIG, source })
     }
 
