@@ -11,17 +11,19 @@
 //! 4. the uplinks' classes: what is redirected finds a worker that knows it;
 //! 5. the word to the agent.
 //!
-//! [`kernel`] is step 1, [`names`] what name servers said.
+//! [`kernel`] is step 1, [`neighbours`] the next hops that must be known, [`names`] what name servers
+//! said.
 
 mod kernel;
 mod names;
+mod neighbours;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use margay_engine::snapshot::{HopKey, host_endpoint};
+use margay_engine::snapshot::host_endpoint;
 use margay_engine::{Assembler, PortId, Snapshot, Underlay, conntrack};
 use margay_model::{EndpointKey, LocalNode, State, Update};
 use margay_protocol::message::{DaemonMessage, EndpointStatus};
@@ -36,7 +38,7 @@ use crate::classes::Classes;
 use crate::connections;
 use crate::devices::{DeviceError, Devices};
 use crate::difference::{Difference, ports_gone};
-use crate::kernel::{Desired, HostPort, Keeper, KernelView, NeighbourState};
+use crate::kernel::{Desired, HostPort, Keeper, KernelView};
 use crate::names::Learned;
 use crate::path_mtu::PathMtus;
 use crate::ports::{Ports, addresses_of};
@@ -443,29 +445,6 @@ impl Control {
         devices.pods() != before
     }
 
-    /// Tells the slow path of neighbours that it waits for.
-    fn resolve(&mut self) {
-        let (view, ports) = (&self.view, &self.underlay.ports);
-        let in_force = &self.underlay.neighbours;
-        let tell = &self.parts.tell;
-        self.wanted.retain(|(port, addr), since| {
-            let index = ports.iter().find(|info| info.id == *port).map(|info| info.ifindex);
-            let state = index.and_then(|index| view.neighbours.get(&(index, *addr)));
-            match state {
-                Some(NeighbourState::Failed) => {
-                    let _ = tell.send(Tell::Unresolvable(*port, *addr));
-                    false
-                }
-                // In force, not only known: what waits would come back at once.
-                _ if in_force.contains_key(&(*port, *addr)) => {
-                    let _ = tell.send(Tell::Resolved(*port, *addr));
-                    false
-                }
-                _ => since.elapsed() < Duration::from_secs(5),
-            }
-        });
-    }
-
     async fn asked(&mut self, ask: Ask) {
         match ask {
             Ask::Neighbour { port, addr } => self.want(port, addr).await,
@@ -477,42 +456,6 @@ impl Control {
                 }
             }
         }
-    }
-
-    async fn want(&mut self, port: PortId, addr: IpAddr) {
-        let index = self.underlay.ports.iter().find(|p| p.id == port).map(|p| p.ifindex);
-        let Some(index) = index else { return };
-        self.wanted.insert((port, addr), Instant::now());
-        if let Err(error) = self.parts.keeper.ask((index, addr)).await {
-            warn!(%addr, %error, "cannot ask for a neighbour");
-        }
-        // It may be known, and not in force yet.
-        self.look_again(When::Soon).await;
-    }
-
-    /// Keeps the next hops known that tunnels and routes lead to.
-    async fn keep(&mut self) {
-        let index = |port: PortId| {
-            self.underlay.ports.iter().find(|info| info.id == port).map(|info| info.ifindex)
-        };
-        let remotes: BTreeSet<IpAddr> = (self.state.remotes.values())
-            .flat_map(|r| [r.v4.map(IpAddr::from), r.v6.map(IpAddr::from)])
-            .flatten()
-            .collect();
-        let gateways: BTreeSet<IpAddr> = (self.underlay.routes.iter())
-            .flat_map(|route| route.hops.iter().filter_map(|hop| hop.gateway))
-            .collect();
-        let hops = (self.snapshot.adjacencies.iter())
-            .filter_map(|hop| {
-                let addr = IpAddr::from(hop.neighbour?);
-                let tunnel =
-                    matches!(hop.key, HopKey::Ipip(_) | HopKey::Vxlan(..) | HopKey::Direct(..));
-                let ours = tunnel || remotes.contains(&addr) || gateways.contains(&addr);
-                Some((index(hop.port).filter(|_| ours)?, addr))
-            })
-            .collect();
-        self.parts.keeper.keep(Instant::now(), &hops, &self.view).await;
-        self.resolve();
     }
 
     /// Drops what workers have given back.

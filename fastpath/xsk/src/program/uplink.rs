@@ -110,8 +110,8 @@ impl UplinkConfig {
 
 impl Uplink {
     /// Loads the program with empty maps: everything is passed. It shares the connections of safe
-    /// ports, and what pods have by protocols without ports, with the program of the other way, and the passages of the shortcut with that which takes
-    /// what it admits.
+    /// ports, and what pods have by protocols without ports, with the program of the other way, and
+    /// the passages of the shortcut with that which takes what it admits.
     ///
     /// # Errors
     /// [`ProgramError::Load`].
