@@ -13,7 +13,7 @@ mod support;
 use std::sync::Arc;
 
 use gungraun::prelude::*;
-use margay_engine::{BATCH, Batch, Fate, Frame};
+use margay_engine::{BATCH, Batch, Fate, Frame, PortId};
 use margay_model::{AddressSet, Member, Update};
 use support::*;
 
@@ -25,6 +25,7 @@ struct Work {
     node: Node,
     memory: Vec<[u8; CHUNK]>,
     len: usize,
+    from: PortId,
 }
 
 // === impl Work ===
@@ -39,7 +40,7 @@ impl Work {
             let unused = (0..rules).map(|n| allow_ports(6, 20_000 + n, 20_000 + n));
             isolate(state, "b", Some(unused.chain([allow()]).collect()), None);
         });
-        let mut work = Self { node, memory: vec![[0; CHUNK]; BATCH], len: 0 };
+        let mut work = Self { node, memory: vec![[0; CHUNK]; BATCH], len: 0, from: A };
         work.fill(dst, 1_000);
         work
     }
@@ -64,7 +65,7 @@ impl Work {
     fn run(&mut self) {
         let mut batch = Batch::default();
         for chunk in &mut self.memory {
-            batch.frames.push(Frame::new(chunk, HEADROOM, self.len, ingress(A)));
+            batch.frames.push(Frame::new(chunk, HEADROOM, self.len, ingress(self.from)));
         }
         self.node.engine.run(&self.node.snapshot, self.node.now, &mut batch);
         assert!(matches!(batch.fates[0], Fate::Forward(_)), "{:?}", batch.fates[0]);
@@ -102,6 +103,33 @@ fn in_sets(rules: u16) -> Work {
     work
 }
 
+/// The frames of 64 connections of a pod elsewhere, out of its tunnel to a pod, once they are known.
+fn arriving(how: u8) -> Work {
+    let mut work = Work::new("10.65.0.3:80", 10);
+    work.from = WIRE;
+    for seq in [1_000, 1_006] {
+        for (n, chunk) in work.memory.iter_mut().enumerate() {
+            let packet = tcp(&at("10.65.3.5", 1_000 + n as u16), "10.65.0.3:80", ACK);
+            let inner = packet.numbered(seq, 0).body_of(b"......".to_vec());
+            let frame = frame_from(WIRE, &tunneled(&inner, how, 0));
+            work.len = frame.len();
+            chunk[HEADROOM..HEADROOM + work.len].copy_from_slice(&frame);
+        }
+        if seq == 1_000 {
+            work.run();
+        }
+    }
+    work
+}
+
+#[library_benchmark]
+#[bench::ipip(arriving(0))]
+#[bench::vxlan(arriving(1))]
+fn arrival(mut work: Work) -> Work {
+    work.run();
+    work
+}
+
 #[library_benchmark]
 #[bench::rules_10(Work::new("10.65.0.3:80", 10))]
 #[bench::rules_100(Work::new("10.65.0.3:80", 100))]
@@ -115,5 +143,5 @@ fn miss(mut work: Work) -> Work {
     work
 }
 
-library_benchmark_group!(name = path, benchmarks = [hit, miss]);
+library_benchmark_group!(name = path, benchmarks = [hit, arrival, miss]);
 main!(library_benchmark_groups = [path]);

@@ -6,20 +6,31 @@
 use std::ops::ControlFlow::{self, Continue};
 
 use margay_model::DropReason;
+use margay_tables::addr::Addr;
 use margay_wire::ethernet::{self, Ethernet, ethertype};
 use margay_wire::ipv4::{self, Ipv4};
 use margay_wire::ipv6::{self, Ipv6};
 use margay_wire::{at, at_mut, protocol, vxlan};
 
 use super::parse::dropped;
-use crate::batch::{Fate, Frame, Kind, Packet, set_handed_on};
-use crate::snapshot::{DIRECT_VNI, Snapshot};
+use crate::batch::{Fate, Frame, Ingress, Kind, Packet, set_handed_on};
+use crate::snapshot::{DIRECT_VNI, PortId, Snapshot};
 
 /// A kind of tunnel that can end here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tunnel {
     Ipip,
     Vxlan,
+}
+
+impl Tunnel {
+    /// Length of what stands between the outer IP header and the inner one.
+    const fn headers(self) -> usize {
+        match self {
+            Self::Ipip => 0,
+            Self::Vxlan => vxlan::UDP_LEN + vxlan::LEN + ethernet::LEN,
+        }
+    }
 }
 
 /// Whether the packet is a tunnel's that ends at this node.
@@ -76,6 +87,46 @@ pub(crate) fn decap(
         }
     }
     merge_ecn(frame, ecn)
+}
+
+/// The same of a packet that came by a port from outside, whose IPv4 header has no options. Whatever
+/// may be wrong with it is left to be found by who knows what to say: it is as it came then.
+pub(super) fn open(
+    snapshot: &Snapshot,
+    frame: &mut Frame<'_>,
+    port: PortId,
+    tunnel: Tunnel,
+) -> Option<()> {
+    let header = Ipv4(at::<{ ipv4::LEN }>(frame.bytes(), ethernet::LEN)?);
+    let len = ethernet::LEN + usize::from(header.total_len());
+    let bytes = frame.bytes().get(..len)?;
+    let (src, dst) = (Addr::from(header.src()), Addr::from(header.dst()));
+    let inner = ethernet::LEN + ipv4::LEN + tunnel.headers();
+    let class = Ipv4(at::<{ ipv4::LEN }>(bytes, inner)?).traffic_class();
+    let expected = match tunnel {
+        Tunnel::Ipip => true,
+        Tunnel::Vxlan => {
+            let vni = vxlan::vni(at(bytes, ethernet::LEN + ipv4::LEN + vxlan::UDP_LEN)?);
+            let kind = Ethernet(at(bytes, inner - ethernet::LEN)?).ethertype();
+            vni == Some(snapshot.settings.vxlan_vni) && kind == ethertype::IPV4
+        }
+    };
+    // Marks that are to be merged are seldom.
+    let marked = header.traffic_class() & 3 != class & 3;
+    if !expected || marked || !snapshot.tunnel_ends.contains(&dst) {
+        return None;
+    }
+    snapshot.tunnel_peers.get(&src)?;
+    frame.start += inner - ethernet::LEN;
+    frame.len = len - (inner - ethernet::LEN);
+    frame.ingress = Ingress::Tunnel(port);
+    match tunnel {
+        Tunnel::Ipip => {
+            Ethernet(at_mut(frame.bytes_mut(), 0)?).emit([0; 6], [0; 6], ethertype::IPV4)
+        }
+        Tunnel::Vxlan => set_handed_on(frame.bytes_mut(), false)?,
+    }
+    Some(())
 }
 
 fn outer_class(frame: &Frame<'_>, packet: &Packet) -> u8 {

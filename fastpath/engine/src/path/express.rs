@@ -1,8 +1,8 @@
 //! Arrives: a frame as the wire or a pod sent it. Leaves: the same on its way to the next hop, if
 //! nothing about it needs more than one look; anything else as it came, for the stages that follow.
 //!
-//! What travels express is IPv4 without options or tunnel around it, whole, TCP or UDP, and belongs to
-//! a connection that goes on: its decision is in force, its sequence number is the next one, its next
+//! What travels express is IPv4 without options, whole, TCP or UDP, and belongs to a connection that
+//! goes on: its decision is in force, its sequence number is the next one, its next
 //! hop is known, it fits. Nine of ten packets are like that, and two words name their connection. All
 //! that is asked here is asked by the other stages too. They would do exactly the same with such a
 //! packet, to which `tests/path/express.rs` holds both, and they alone decide what becomes of others.
@@ -19,6 +19,7 @@ use margay_wire::ipv4::{self, Ipv4};
 use margay_wire::transport::{self, TCP_LEN, TcpFacts, tcp_flags};
 use margay_wire::{at, protocol};
 
+use super::decap::{self, Tunnel};
 use super::parse::is_martian_v4;
 use super::{Last, apply, write};
 use crate::Engine;
@@ -50,31 +51,54 @@ pub(crate) struct Express {
     ttl: u8,
 }
 
-/// Reads a frame that came from a port; `None` where it has to go through the other stages. Nothing of
-/// it is changed.
+/// Reads a frame; `None` where it has to go through the other stages, for which it is as it came, or out
+/// of its tunnel.
 #[inline(always)]
 pub(super) fn read(
     engine: &Engine<'_>,
     snapshot: &Snapshot,
-    frame: &Frame<'_>,
-    port: PortId,
+    frame: &mut Frame<'_>,
+    port: ControlFlow<Fate, PortId>,
 ) -> Option<Express> {
-    let from = snapshot.port(port)?;
+    let port = port.continue_value()?;
+    // Where a host endpoint looks at every single packet, none travels express.
+    let from = snapshot.port(port).filter(|_| !snapshot.untracked)?;
+    loop {
+        match look(engine, snapshot, frame, from)? {
+            Seen::Plain(express) => return Some(express),
+            Seen::Enclosed(tunnel) => decap::open(snapshot, frame, port, tunnel)?,
+        }
+    }
+}
+
+/// What a frame is.
+enum Seen {
+    Plain(Express),
+    Enclosed(Tunnel),
+}
+
+#[inline(always)]
+fn look(engine: &Engine<'_>, snapshot: &Snapshot, frame: &Frame<'_>, from: &Port) -> Option<Seen> {
     let bytes = frame.bytes();
     let side = side_of(frame.ingress, from, Ethernet(at(bytes, 0)?))?;
     let header = at::<{ ipv4::LEN }>(bytes, ethernet::LEN)?;
     let ip = Ipv4(header);
     let body = bytes.get(TRANSPORT..ethernet::LEN + usize::from(ip.total_len()))?;
-    let plain = header[0] == 0x45 && !ip.is_fragment() && ipv4::checksum_ok(header);
+    if header[0] != 0x45 || ip.is_fragment() || !ipv4::checksum_ok(header) {
+        return None;
+    }
     let ports = match ip.protocol() {
-        protocol::TCP if plain => tcp_ports(body)?,
-        protocol::UDP if plain => udp_ports(body)?,
+        protocol::TCP => tcp_ports(body)?,
+        protocol::UDP => udp_ports(body)?,
+        protocol::IPIP => return enclosed(frame, side, Tunnel::Ipip),
         _ => return None,
     };
+    if ip.protocol() == protocol::UDP && ports.1 == snapshot.settings.vxlan_port {
+        return enclosed(frame, side, Tunnel::Vxlan);
+    }
     let (src, dst) = (u32::from_be_bytes(ip.src()), u32::from_be_bytes(ip.dst()));
     let odd = is_martian_v4(src)
         || is_martian_v4(dst)
-        || (ip.protocol() == protocol::UDP && ports.1 == snapshot.settings.vxlan_port)
         || (side == Side::Pod && !from.sources.contains(&Addr::from_v4_bits(src)))
         || (side == Side::Pod && frame.ingress != Ingress::Trunk && is_partial(&ip, body));
     if odd {
@@ -82,21 +106,31 @@ pub(super) fn read(
     }
     let key = KeyV4::new((src, dst), ports, ip.protocol());
     let (ip_len, ttl, hash) = (ip.total_len(), ip.ttl(), engine.hash(&key.tuple()));
-    Some(Express { key, hash, expected: None, port, side, ip_len, ttl })
+    let expected = None;
+    Some(Seen::Plain(Express { key, hash, expected, port: from.id, side, ip_len, ttl }))
+}
+
+/// A tunnel's packet, if it comes from where tunnels come from, in no other one.
+fn enclosed(frame: &Frame<'_>, side: Side, tunnel: Tunnel) -> Option<Seen> {
+    let outermost = side == Side::Wire && matches!(frame.ingress, Ingress::Port(_));
+    outermost.then_some(Seen::Enclosed(tunnel))
 }
 
 /// The side that a frame of IPv4 came from, where its Ethernet header says no more than that.
 #[inline(always)]
 fn side_of(ingress: Ingress, from: &Port, header: Ethernet<&[u8; ethernet::LEN]>) -> Option<Side> {
-    if header.ethertype() != ethertype::IPV4
-        || !matches!(ingress, Ingress::Trunk | Ingress::Port(_))
-    {
+    if header.ethertype() != ethertype::IPV4 {
         return None;
     }
-    match from.kind {
-        PortKind::Pod(_) => Some(Side::Pod),
-        PortKind::Uplink if header.dst() == from.mac && from.guard.is_none() => Some(Side::Wire),
-        PortKind::Host if trunk_index(&header.dst()) == Some(0) => Some(Side::Host),
+    match (from.kind, ingress) {
+        (PortKind::Pod(_), Ingress::Trunk | Ingress::Port(_)) => Some(Side::Pod),
+        (PortKind::Uplink, Ingress::Port(_)) if header.dst() != from.mac => None,
+        (PortKind::Uplink, Ingress::Port(_) | Ingress::Tunnel(_)) if from.guard.is_none() => {
+            Some(Side::Wire)
+        }
+        (PortKind::Host, Ingress::Trunk) if trunk_index(&header.dst()) == Some(0) => {
+            Some(Side::Host)
+        }
         _ => None,
     }
 }
@@ -105,9 +139,14 @@ fn side_of(ingress: Ingress, from: &Port, header: Ethernet<&[u8; ethernet::LEN]>
 fn tcp_ports(body: &[u8]) -> Option<(u16, u16)> {
     let tcp = at::<TCP_LEN>(body, 0)?;
     let facts = TcpFacts::parse(tcp);
-    let goes_on = facts.flags & (FLAGS | tcp_flags::ACK) == tcp_flags::ACK;
     let whole = (TCP_LEN..=body.len()).contains(&facts.header_len);
-    (goes_on && whole).then(|| transport::ports(&[tcp[0], tcp[1], tcp[2], tcp[3]]))
+    (goes_on(&facts) && whole).then(|| transport::ports(&[tcp[0], tcp[1], tcp[2], tcp[3]]))
+}
+
+/// Whether a segment neither begins nor ends a connection.
+#[inline(always)]
+fn goes_on(facts: &TcpFacts) -> bool {
+    facts.flags & (FLAGS | tcp_flags::ACK) == tcp_flags::ACK
 }
 
 #[inline(always)]

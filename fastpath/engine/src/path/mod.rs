@@ -57,23 +57,17 @@ pub(crate) fn run(engine: &mut Engine<'_>, snapshot: &Snapshot, batch: &mut Batc
     // What is it, and may it come from there? Which flow is it? Ask memory for all of them at once.
     for (frame, read) in batch.frames.iter_mut().zip(&mut all) {
         let port = parse::port_of(snapshot, frame);
-        let known = port.continue_value();
-        engine.counters.received(known.unwrap_or(PortId::HOST), frame.len);
-        // Where a host endpoint looks at every single packet, none travels express.
-        read.express = match known.filter(|_| !snapshot.untracked) {
-            Some(port) => express::read(engine, snapshot, frame, port),
-            None => None,
-        };
-        let hash = match &read.express {
-            Some(express) => express.hash,
+        engine.counters.received(port.continue_value().unwrap_or(PortId::HOST), frame.len);
+        match express::read(engine, snapshot, frame, port) {
+            Some(express) => read.express = Some(express),
             None => read.parse(engine, snapshot, frame, port),
-        };
-        engine.prefetch(hash);
+        }
+        engine.prefetch(read.hash());
     }
     for read in all.iter_mut().take(batch.frames.len()) {
-        match &mut read.express {
-            Some(express) => express.expected = engine.prefetch_record(express.hash),
-            None => drop(engine.prefetch_record(read.packet.hash)),
+        let expected = engine.prefetch_record(read.hash());
+        if let Some(express) = &mut read.express {
+            express.expected = expected;
         }
     }
     engine.lap(Stage::Parse, batch.frames.len());
@@ -95,7 +89,15 @@ pub(crate) fn run(engine: &mut Engine<'_>, snapshot: &Snapshot, batch: &mut Batc
 }
 
 impl Read {
-    /// Parses the frame; the hash of its tuple, if it has one.
+    /// The hash of the packet's tuple.
+    #[inline(always)]
+    fn hash(&self) -> u64 {
+        match &self.express {
+            Some(express) => express.hash,
+            None => self.packet.hash,
+        }
+    }
+
     #[inline]
     fn parse(
         &mut self,
@@ -103,11 +105,11 @@ impl Read {
         snapshot: &Snapshot,
         frame: &mut Frame<'_>,
         port: ControlFlow<Fate, PortId>,
-    ) -> u64 {
+    ) {
+        self.express = None;
         self.packet = Packet::BLANK;
         self.ended = parse::parse(snapshot, frame, port, &mut self.packet).break_value();
         self.packet.hash = engine.hash(&self.packet.tuple);
-        self.packet.hash
     }
 
     /// The fate of a frame that does not travel express, or not any more.

@@ -26,6 +26,9 @@ fn connections() -> Vec<(PortId, Ip)> {
         (HOST, tcp("192.0.2.1:1009", "10.65.0.3:80", SYN)),
         (WIRE, tcp("192.0.2.2:1010", "192.0.2.1:30080", SYN)),
         (WIRE, udp("10.65.1.5:1011", "10.65.0.3:53")),
+        (WIRE, tcp("10.65.2.5:1014", "10.65.0.3:80", SYN)),
+        (WIRE, udp("10.65.3.5:1015", "10.65.0.3:53")),
+        (WIRE, tcp("10.65.3.6:1016", "10.96.0.10:80", SYN)),
         (A, tcp("[fd00:65::2]:1012", "[fd00:65::3]:80", SYN)),
     ]
 }
@@ -39,6 +42,8 @@ struct Step {
     /// How far its sequence number lies from the next one.
     off: i32,
     ttl: u8,
+    /// The traffic class of its tunnel's packet.
+    class: u8,
     len: usize,
     harms: Vec<Harm>,
     /// Whether the IP header's checksum is right again after the harm.
@@ -53,12 +58,13 @@ prop_compose! {
         flags in select(&[ACK, ACK, ACK, ACK, ACK | 8, ACK | 32, SYN | ACK, FIN | ACK, RST, 0, 0x3f]),
         off in select(&[0, 0, 0, 0, -1, -20, 1, 100_000]),
         ttl in select(&[64, 64, 64, 2, 1, 0]),
+        class in select(&[0, 0, 0, 1, 2, 3]),
         len in select(&[0, 1, 20, 20, 20, 1400, 1460, 1473]),
         harms in prop::collection::vec(harm(), 0..2),
         (harmed, mended) in (0..4, any::<bool>()),
     ) -> Step {
         let harms = if harmed == 0 { harms } else { vec![] };
-        Step { connection, answer, flags, off, ttl, len, harms, mended }
+        Step { connection, answer, flags, off, ttl, class, len, harms, mended }
     }
 }
 
@@ -75,10 +81,11 @@ impl Talk {
     /// Begins a connection on both nodes, which agree about it.
     fn begin(nodes: &mut [Node; 2], (from, first): (PortId, Ip)) -> Option<Self> {
         let first = first.numbered(100, 0);
-        let out = both(nodes, vec![(ingress(from), frame_from(from, &first))]).remove(0);
+        let frame = frame_from(from, &enclosed(from, &first, 0));
+        let out = both(nodes, vec![(ingress(from), frame)]).remove(0);
         let to = out.fate.egress()?;
         let answer = reread(&out.frame, &first)?.answer().numbered(500, 101);
-        both(nodes, vec![(ingress(to), frame_from(to, &answer))]);
+        both(nodes, vec![(ingress(to), frame_from(to, &enclosed(to, &answer, 0)))]);
         Some(Self { ends: [(from, first), (to, answer)], next: [101, 501] })
     }
 
@@ -90,9 +97,12 @@ impl Talk {
             self.next[from] = seq.wrapping_add(step.len as u32);
         }
         let packet = packet.numbered(seq, self.next[1 - from]).ttl(step.ttl).sized(step.len);
-        let mut frame = frame_from(port, &packet);
-        if packet.protocol() == 6 && packet.src.is_ipv4() {
-            frame[14 + 20 + 13] = step.flags;
+        let tcp = matches!(packet.body, Body::Tcp { .. }) && packet.src.is_ipv4();
+        let mut frame = frame_from(port, &enclosed(port, &packet, step.class));
+        if tcp {
+            // The last header of it, whatever stands before.
+            let at = frame.len() - step.len - 20 + 13;
+            frame[at] = step.flags;
         }
         step.harms.iter().for_each(|harm| hurt(&mut frame, harm));
         if step.mended {
@@ -100,6 +110,19 @@ impl Talk {
         }
         (ingress(port), frame)
     }
+}
+
+/// The packet in the tunnel that it comes by, if it comes by one.
+fn enclosed(from: PortId, packet: &Ip, class: u8) -> Ip {
+    let far = |net: &str| from == WIRE && packet.src.to_string().starts_with(net);
+    let how = if far("10.65.2.") {
+        0
+    } else if far("10.65.3.") {
+        1
+    } else {
+        9
+    };
+    tunneled(packet, how, class)
 }
 
 /// Has frames go through the first node as a worker's batch and through the second one by one, as the
@@ -138,7 +161,7 @@ proptest! {
         let mut nodes = [busy_node(), busy_node()];
         let mut talks: Vec<_> =
             connections().into_iter().filter_map(|first| Talk::begin(&mut nodes, first)).collect();
-        prop_assert!(talks.len() > 8);
+        prop_assert!(talks.len() > 12, "{}", talks.len());
         for (steps, edit) in batches {
             let at = |step: &Step| step.connection % talks.len();
             let frames = steps.iter().map(|step| (at(step), step)).collect::<Vec<_>>();

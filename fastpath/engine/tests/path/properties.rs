@@ -113,22 +113,6 @@ prop_compose! {
     }
 }
 
-/// The packet as it is, or in a tunnel to the node.
-fn tunneled(inner: &Ip, how: u8, class: u8) -> Ip {
-    let four = (ip("198.51.100.2"), ip("192.0.2.1"));
-    let six = (ip("2001:db8:2::2"), ip("2001:db8:1::1"));
-    let payload =
-        || [&[8, 0, 0, 0, 0, 0x10, 0, 0][..], &inner.frame(VTEP_MAC, FAR_VTEP_MAC)].concat();
-    let vxlan = |checksum| Body::Udp { ports: (50_000, 4789), payload: payload(), checksum };
-    let outer = match how {
-        0 if inner.src.is_ipv4() => packet(four.0, four.1, Body::Raw(4, inner.bytes())),
-        1 => packet(four.0, four.1, vxlan(false)),
-        2 => packet(six.0, six.1, vxlan(true)),
-        _ => return inner.clone(),
-    };
-    outer.class(class)
-}
-
 /// One thing done to the frame of a good packet.
 #[derive(Clone, Debug)]
 pub(crate) enum Harm {

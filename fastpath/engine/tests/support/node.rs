@@ -27,7 +27,7 @@ use margay_tables::addr::Tuple;
 use margay_tables::classifier::Standing;
 use margay_tables::flow::{FlowConfig, FlowTable, FlowWorker, Journal, Region};
 
-use super::packet::{Ip, ip};
+use super::packet::{Body, Ip, ip, packet};
 use super::rules::{PROFILE, allow};
 use super::verify::sums_are_right;
 
@@ -325,6 +325,22 @@ fn count_earlier(snapshot: &Snapshot, table: &Arc<FlowTable>) {
     if census::is_due(snapshot) {
         census::take(snapshot, &mut FlowWorker::new(table.clone()).unwrap());
     }
+}
+
+/// The packet as it is, or in a tunnel to the node.
+pub fn tunneled(inner: &Ip, how: u8, class: u8) -> Ip {
+    let four = (ip("198.51.100.2"), ip("192.0.2.1"));
+    let six = (ip("2001:db8:2::2"), ip("2001:db8:1::1"));
+    let payload =
+        || [&[8, 0, 0, 0, 0, 0x10, 0, 0][..], &inner.frame(VTEP_MAC, FAR_VTEP_MAC)].concat();
+    let vxlan = |checksum| Body::Udp { ports: (50_000, 4789), payload: payload(), checksum };
+    let outer = match how {
+        0 if inner.src.is_ipv4() => packet(four.0, four.1, Body::Raw(4, inner.bytes())),
+        1 => packet(four.0, four.1, vxlan(false)),
+        2 => packet(six.0, six.1, vxlan(true)),
+        _ => return inner.clone(),
+    };
+    outer.class(class)
 }
 
 /// How frames of a port reach the worker.
