@@ -48,6 +48,15 @@ def both(namespaces, some):
     return {"namespaceSelector": selector(namespaces), "podSelector": selector(some)}
 
 
+# The ranges that services have their cluster addresses out of.
+SERVICE_RANGES = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "ServiceCIDR",
+    "metadata": {"name": "kubernetes"},
+    "spec": {"cidrs": ["10.96.0.0/16", "fd96::/64"]},
+}
+
+
 # === Calico's kinds ===
 
 

@@ -105,6 +105,16 @@ def encapsulate(rig, mode):
     time.sleep(0.3)
 
 
+def frames(rig, node, interface, way):
+    """Frames that an interface's port received (`rx`) or sent (`tx`), past the workers or not."""
+    return rig.metrics(node).total(f"margay_{way}_packets_total", port=interface)
+
+
+def by_workers(rig, node="n1"):
+    """Frames that a node's workers received."""
+    return rig.metrics(node).total("margay_worker_rx_packets_total")
+
+
 def moved(one):
     """A bulk connection that has moved much within the last moment."""
     return one.goes_on(amount=256 * 65536)

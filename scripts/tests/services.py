@@ -5,6 +5,7 @@ external addresses, port 80 → 8080, node port 30000 + n.
 """
 
 import pytest
+from documents import SERVICE_RANGES
 from rig import wait_until
 from whoami import SILENT
 
@@ -26,12 +27,7 @@ def prepare(rig):
     for place in ("a", "x", "y", "n1"):
         # Many refusals within a second are wanted of the kernels too.
         rig.exec(place, "sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
-    rig.store.write("cidr", {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "ServiceCIDR",
-        "metadata": {"name": "kubernetes"},
-        "spec": {"cidrs": ["10.96.0.0/16", "fd96::/64"]},
-    })  # fmt: skip
+    rig.store.write("cidr", SERVICE_RANGES)
 
 
 def cluster_ip(n):

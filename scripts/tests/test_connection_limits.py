@@ -8,6 +8,7 @@ import socket
 import time
 
 import pytest
+from documents import SERVICE_RANGES
 from rig import wait_until
 from services import cluster_ip, endpoint, endpoint_slice, service
 from traffic import FAMILY, Attempt, Field
@@ -56,12 +57,7 @@ def field(rig):
     """Pods a and b of n1, c of n2; servers in b and c."""
     for node, name in (("n1", "a"), ("n1", "b"), ("n2", "c")):
         rig.pod(node, "default", name)
-    rig.store.write("cidr", {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "ServiceCIDR",
-        "metadata": {"name": "kubernetes"},
-        "spec": {"cidrs": ["10.96.0.0/16", "fd96::/64"]},
-    })  # fmt: skip
+    rig.store.write("cidr", SERVICE_RANGES)
     with contextlib.closing(Field(rig, ports=(80, 8080))) as field:
         field.join("b")
         field.join("c")

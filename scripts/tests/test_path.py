@@ -9,6 +9,7 @@ import struct
 import time
 
 import pytest
+from documents import calico
 from rig import NODES, wait_until
 from scapy.all import ARP, IP, TCP, ICMPv6ND_NS, ICMPv6ND_RS, ICMPv6NDOptSrcLLAddr, Ether, IPv6
 from whoami import REFUSED, SILENT, Whoami, family
@@ -298,12 +299,7 @@ def test_source_ports_are_of_the_range_that_felix_is_given_and_never_two_of_one(
         return int(talk.recv(100).split()[2])
 
     before = connect()
-    rig.store.write("felix", {
-        "apiVersion": "projectcalico.org/v3",
-        "kind": "FelixConfiguration",
-        "metadata": {"name": "default"},
-        "spec": {"natPortRange": "62000:62019"},
-    })  # fmt: skip
+    rig.store.write("felix", calico("FelixConfiguration", "default", natPortRange="62000:62019"))
     few = range(62000, 62020)
     try:
         wait_until(lambda: who.ask("a", OUT[V4], 7).port in few, "the range is in force")

@@ -75,6 +75,17 @@ def talks(near, far, words=b"margay" * 4):
     assert near.hears() == words[::-1], "answered"
 
 
+def is_refused(rig, pod, near, far):
+    """Asserts that a pod cannot say what `near` has begun to, which goes on, and that it is counted."""
+    before = rig.metrics("n1").drops("snat_exhausted")
+    talks(near, far)
+    pod.say(b"me too")
+    assert far.silent()
+    talks(near, far)
+    assert pod.silent()
+    assert rig.metrics("n1").drops("snat_exhausted") - before == 1
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("protocol", (47, 50, 253))
 def test_an_answer_comes_back_to_the_pod(pods, raw, protocol, family):
@@ -86,15 +97,8 @@ def test_an_answer_comes_back_to_the_pod(pods, raw, protocol, family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_second_pod_is_refused_where_nothing_tells_the_two_apart(rig, pods, raw, family):
-    before = rig.metrics("n1").drops("snat_exhausted")
     near, far = both(raw, "a", 97, family)
-    talks(near, far)
-    other = raw("b", 97, family, OUTSIDE[family])
-    other.say(b"me too")
-    assert far.silent()
-    talks(near, far)
-    assert other.silent()
-    assert rig.metrics("n1").drops("snat_exhausted") - before == 1
+    is_refused(rig, raw("b", 97, family, OUTSIDE[family]), near, far)
     # Elsewhere it may.
     elsewhere, second = raw("b", 97, family, SECOND[family]), raw("n2", 97, family, NODE[family])
     talks(elsewhere, second)
@@ -103,14 +107,7 @@ def test_a_second_pod_is_refused_where_nothing_tells_the_two_apart(rig, pods, ra
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_nodes_own_exchanges_stay_its_own(rig, pods, raw, family):
     own, far = both(raw, "n1", 89, family)
-    talks(own, far)
-    before = rig.metrics("n1").drops("snat_exhausted")
-    pod = raw("a", 89, family, OUTSIDE[family])
-    pod.say(b"in the node's name")
-    assert far.silent()
-    talks(own, far)
-    assert pod.silent()
-    assert rig.metrics("n1").drops("snat_exhausted") - before == 1
+    is_refused(rig, raw("a", 89, family, OUTSIDE[family]), own, far)
     # With another end, whatever a pod speaks with this one.
     talks(*both(raw, "a", 98, family))
     talks(raw("n1", 98, family, SECOND[family]), raw("n2", 98, family, NODE[family]))

@@ -8,7 +8,7 @@ import select
 import subprocess
 
 import pytest
-from documents import policy, port
+from documents import SERVICE_RANGES, policy, port
 from name_server import serve
 from rig import wait_until
 
@@ -23,12 +23,7 @@ def places(rig):
     """Client a and server b on n1, server c on n2; services for shells and for names."""
     for node, name, app in (("n1", "a", "client"), ("n1", "b", "server"), ("n2", "c", "server")):
         rig.pod(node, "default", name, app=app)
-    rig.store.write("cidr", {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "ServiceCIDR",
-        "metadata": {"name": "kubernetes"},
-        "spec": {"cidrs": ["10.96.0.0/16", "fd96::/64"]},
-    })  # fmt: skip
+    rig.store.write("cidr", SERVICE_RANGES)
     rig.store.write("shell", service("shell", SHELL, [("ssh", "TCP", 22)]))
     rig.store.write("names", service("names", NAMES, [("dns", "UDP", 53), ("dns-tcp", "TCP", 53)]))
     serves(rig, "shell", "b", ("ssh", "TCP", 22))

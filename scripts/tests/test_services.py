@@ -5,6 +5,7 @@ import socket
 import time
 
 import pytest
+from documents import calico
 from rig import wait_until
 from services import (
     ALL,
@@ -184,12 +185,8 @@ def test_an_address_of_the_range_that_no_service_has_is_silent(rig, who, v):
 
 
 def test_felix_may_have_unallocated_addresses_refused(rig, who):
-    rig.store.write("felix", {
-        "apiVersion": "projectcalico.org/v3",
-        "kind": "FelixConfiguration",
-        "metadata": {"name": "default"},
-        "spec": {"serviceLoopPrevention": "Reject"},
-    })  # fmt: skip
+    rejects = calico("FelixConfiguration", "default", serviceLoopPrevention="Reject")
+    rig.store.write("felix", rejects)
     try:
         for free in cluster_ip(200):
             for protocol in ("TCP", "UDP"):

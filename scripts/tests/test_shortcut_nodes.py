@@ -20,10 +20,12 @@ from past import (
     V6,
     ask,
     bulks,
+    by_workers,
     connections,
     encapsulate,
     flow,
     follows_a_smaller_mtu,
+    frames,
     moved,
     on_both,
     opened,
@@ -59,12 +61,8 @@ def bulk(rig, pods):
         yield start
 
 
-def frames(rig, node, interface, way):
-    return rig.metrics(node).total(f"margay_{way}_packets_total", port=interface)
-
-
-def by_workers(rig):
-    return [rig.metrics(node).total("margay_worker_rx_packets_total") for node in NODES]
+def workers_of_both(rig):
+    return [by_workers(rig, node) for node in NODES]
 
 
 def counts(rig):
@@ -78,12 +76,12 @@ def test_bulk_tcp_goes_past_the_workers_of_both_nodes_and_is_counted_there(rig, 
     encapsulate(rig, mode)
     one = bulk("a", "b", v)
     wait_until(lambda: on_both(rig, one), "it takes the shortcut of both nodes")
-    before, workers, received = counts(rig), by_workers(rig), one.received
+    before, workers, received = counts(rig), workers_of_both(rig), one.received
     assert moved(one)
     assert len(super_frames(rig, "b", one.port)) == 20, "its super-frames arrive whole"
     assert on_both(rig, one)
     received = one.received - received
-    after, workers = counts(rig), [now - then for now, then in zip(by_workers(rig), workers)]
+    after, workers = counts(rig), [now - then for now, then in zip(workers_of_both(rig), workers)]
     path = [now - then for now, then in zip(after, before)]
     assert all(count > received / 1500 for count in path), path
     assert all(count < path[0] / 2 for count in workers), (path, workers)
@@ -137,12 +135,12 @@ def transfer(rig, source, target, address, port, amount):
 @pytest.mark.parametrize("mode,v", WAYS[:4])
 def test_what_arrives_is_what_was_sent(rig, pods, mode, v):
     encapsulate(rig, mode)
-    workers = by_workers(rig)
+    workers = workers_of_both(rig)
     before = counts(rig)
     sent, arrived = transfer(rig, "a", "b", rig.pods["b"][v], 5290, 32 << 20)
     assert sent == arrived
     path = counts(rig)[0] - before[0]
-    workers = [now - then for now, then in zip(by_workers(rig), workers)]
+    workers = [now - then for now, then in zip(workers_of_both(rig), workers)]
     assert workers[0] < path, "most of both ways met no worker"
 
 

@@ -14,9 +14,11 @@ from past import (
     SERVICE,
     V4,
     V6,
+    by_workers,
     connections,
     encapsulate,
     flow,
+    frames,
     on_both,
     service_of,
     takes_it,
@@ -78,14 +80,6 @@ def counts(rig, hops):
     """Frames at each (node, interface, direction), once what is shown is what there is."""
     time.sleep(0.2)
     return [frames(rig, *hop) for hop in hops]
-
-
-def frames(rig, node, interface, way):
-    return rig.metrics(node).total(f"margay_{way}_packets_total", port=interface)
-
-
-def by_workers(rig, node="n1"):
-    return rig.metrics(node).total("margay_worker_rx_packets_total")
 
 
 def is_counted(one, said, v):
