@@ -136,6 +136,8 @@ def test_an_uplink_that_vanishes_and_comes_back_is_taken_again(scene):
             ip netns exec {rig.tag}-wire ethtool -K n1 tx off tso off gso off gro on
             ip -n {rig.tag}-n1 addr add {NODE[4]}/24 dev eth0
             ip -n {rig.tag}-n1 addr add {NODE[6]}/64 dev eth0 nodad
+            # As a port takes to agree with the switch, and less.
+            sleep 0.2
             ip -n {rig.tag}-n1 link set eth0 up
         """
         subprocess.run(["sh", "-ec", make], check=True, stdout=subprocess.DEVNULL)

@@ -394,10 +394,10 @@ impl Control {
 
     /// The kernel's view has changed: what does it mean?
     async fn look_again(&mut self, when: When) {
+        let uplinks = self.follow_uplinks();
         if !self.grounds.are(&self.view) {
             self.apply_to_kernel().await;
         }
-        let uplinks = self.follow_uplinks();
         let underlay = self.look();
         let difference = match Difference::new(&self.underlay, &underlay) {
             _ if uplinks || self.follow_pods() => Difference::More,

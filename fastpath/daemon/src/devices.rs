@@ -1,9 +1,11 @@
 //! Sockets and programs: makes the trunk, the uplinks and the pods' interfaces ports, and takes
 //! them off again.
 //!
-//! Order, at start and for each interface: sockets are bound and registered, workers have them,
-//! then the program is attached: a frame that is redirected finds its socket. Pods' programs stay
-//! when their endpoint goes: what an interface without endpoint sends is dropped, not the kernel's.
+//! Order, at start and for each pod: sockets are bound and registered, workers have them, then the
+//! program is attached: a frame that is redirected finds its socket. At an uplink the program is
+//! first: until it is there the kernel refuses the segments of our connections, and that ends them.
+//! Pods' programs stay when their endpoint goes: what an interface without endpoint sends is
+//! dropped, not the kernel's.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -97,6 +99,8 @@ pub(crate) struct Devices {
     /// Ethernet source of what host endpoints let in.
     arrival: [u8; 6],
     uplinks: BTreeMap<String, UplinkPort>,
+    /// Programs of uplinks that vanished: to load one takes longer than a link to come up.
+    spare: BTreeMap<String, Uplink>,
     pods: BTreeMap<Arc<str>, PodPort>,
     next: u16,
 }
@@ -143,6 +147,7 @@ impl Devices {
             host_flows: Arc::new(HostFlowProgram::load(near)?),
             arrival,
             uplinks: BTreeMap::new(),
+            spare: BTreeMap::new(),
             pods: BTreeMap::new(),
             next: 1,
         })
@@ -166,8 +171,18 @@ impl Devices {
         classes: &Classes,
     ) -> Result<(), DeviceError> {
         let link = view.link(name).ok_or_else(|| DeviceError::Missing(name.into()))?;
-        let mut program = Uplink::load(&self.host_flows, &self.inward)?;
+        let mut program = match self.spare.remove(name) {
+            Some(program) => program,
+            None => Uplink::load(&self.host_flows, &self.inward)?,
+        };
         let device = self.number();
+        program.set_classes(&classes.addresses)?;
+        program.set_ports(&classes.ports)?;
+        self.host_flows.set_failsafes(&classes.failsafes[1])?;
+        set_guard(&mut program, &self.host_flows, (name, link.index), classes, self.arrival)?;
+        self.inward.attach(link.index)?;
+        let attached = program.attach(link.index)?;
+        self.host_flows.attach(link.index)?;
         let preference = match self.mode {
             XdpMode::Auto => Preference::Auto,
             XdpMode::Zerocopy => Preference::Only(Mode::ZeroCopy),
@@ -177,13 +192,6 @@ impl Devices {
         let sockets = self.sockets(options(&self.binder, queues.end));
         let bound =
             sockets.bind(name, device, queues, preference, |s| program.register_socket(s))?;
-        program.set_classes(&classes.addresses)?;
-        program.set_ports(&classes.ports)?;
-        self.host_flows.set_failsafes(&classes.failsafes[1])?;
-        set_guard(&mut program, &self.host_flows, (name, link.index), classes, self.arrival)?;
-        self.inward.attach(link.index)?;
-        let attached = program.attach(link.index)?;
-        self.host_flows.attach(link.index)?;
         let entry = entry(name, link.index, bound, &attached);
         info!(
             uplink = name,
@@ -202,19 +210,20 @@ impl Devices {
         let is_there = |name: &str, uplink: &UplinkPort| {
             view.link(name).is_some_and(|link| link.index == uplink.entry.ifindex)
         };
-        let gone: Vec<_> = (self.uplinks.iter())
-            .filter(|(name, uplink)| !is_there(name, uplink))
-            .map(|(name, uplink)| (name.clone(), uplink.device, uplink.entry.ifindex))
-            .collect();
-        for (name, device, ifindex) in &gone {
+        let (there, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.uplinks)
+            .into_iter()
+            .partition(|(name, uplink)| is_there(name, uplink));
+        self.uplinks = there;
+        let any = !gone.is_empty();
+        for (name, UplinkPort { program, entry, device }) in gone {
             warn!(uplink = name, "uplink vanished");
-            self.uplinks.remove(name);
-            self.let_go(*device);
-            if let Err(error) = self.host_flows.set_guarded(*ifindex, false) {
+            self.let_go(device);
+            if let Err(error) = self.host_flows.set_guarded(entry.ifindex, false) {
                 warn!(uplink = name, %error, "the index of an uplink that is gone stays guarded");
             }
+            self.spare.insert(name, program);
         }
-        !gone.is_empty()
+        any
     }
 
     /// Whether an interface is an uplink.
