@@ -6,9 +6,10 @@
 //! and acknowledge what the other end has sent. Windows are known as powers of two, so that this is at
 //! most twice too wide, never too narrow.
 //!
-//! A SYN within a connection that stands is let through beside it, and the connection stays what it
-//! is: an end that still has it answers with an acknowledgement of its own (RFC 5961 §4), upon which
-//! the asking end resets it; an end that has lost it refuses, or begins anew.
+//! A SYN within a connection that stands, or another one when the first was answered, is let through
+//! beside it, and the connection stays what it is: an end that still has it answers with an
+//! acknowledgement of its own (RFC 5961 §4), upon which the asking end resets it; an end that has lost
+//! it refuses, or begins anew.
 
 use margay_wire::transport::{TcpFacts, tcp_flags};
 
@@ -39,11 +40,14 @@ pub fn judge(own: u64, peer: u64, state: State, tcp: &TcpFacts, payload: usize) 
     let has = |flag| tcp.flags & flag != 0;
     let (syn, reset) = (has(tcp_flags::SYN), has(tcp_flags::RST));
     let stands = matches!(state, State::Established | State::FinWait);
+    let both_seen = (own & peer) & tcp::SEEN != 0;
     if syn && !reset && !has(tcp_flags::ACK) {
-        return if stands { Fit::Aside } else { Fit::Inside };
+        // With another number than the one that was answered, too.
+        let differs = both_seen && !is_in_window(own, peer, tcp, payload);
+        return if stands || differs { Fit::Aside } else { Fit::Inside };
     }
     let acknowledges = acknowledges(own, peer, tcp);
-    if (own & peer) & tcp::SEEN == 0 {
+    if !both_seen {
         return match (acknowledges, syn || reset) {
             (true, _) => Fit::Inside,
             // Perhaps of a connection that only the sender remembers: RFC 5961 §4 asks for it.

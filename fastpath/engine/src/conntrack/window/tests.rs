@@ -115,6 +115,24 @@ fn a_syn_in_a_connection_goes_aside_and_the_asking_end_may_end_it() {
 }
 
 #[test]
+fn another_syn_after_the_answer_goes_aside_and_the_first_may_be_ended() {
+    let mut observer = Observer::default();
+    observer.sees(0, &segment(f::SYN, CLIENT, 0), 0, None);
+    observer.sees(1, &segment(f::SYN | f::ACK, SERVER, C), 0, None);
+    // The same once more is no other.
+    assert_eq!(observer.clone().sees(0, &segment(f::SYN, CLIENT, 0), 0, None), Fit::Inside);
+    assert_eq!(observer.sees(0, &segment(f::SYN, 12345, 0), 0, None), Fit::Aside);
+    assert_eq!(observer.state(), State::SynSent);
+    // The server has forgotten the first one.
+    let accepted = segment(f::SYN | f::ACK, 999_999, 12346);
+    assert_eq!(observer.clone().sees(1, &accepted, 0, None), Fit::Reborn);
+    // It has not: the client refuses what it hears of it.
+    assert_eq!(observer.sees(1, &segment(f::ACK, S, C), 0, None), Fit::Inside);
+    assert_eq!(observer.sees(0, &segment(f::RST, C, 0), 0, None), Fit::Inside);
+    assert_eq!(observer.state(), State::Reset);
+}
+
+#[test]
 fn an_end_that_lost_its_connection_refuses_the_syn_or_begins_anew() {
     let mut observer = established();
     observer.sees(0, &segment(f::SYN, 12345, 0), 0, None);
