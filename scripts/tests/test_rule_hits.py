@@ -30,8 +30,8 @@ def ingress(name, *rules, **spec):
 
 def in_force(scene, *documents):
     """Puts policies in force on n1."""
-    scene.rig.store.write("policies", list(documents))
     before = scene.rig.metrics("n1").total("margay_generation")
+    scene.rig.store.write("policies", list(documents))
     wait_until(
         lambda: scene.rig.metrics("n1").total("margay_generation") > before, "a new generation"
     )
@@ -47,12 +47,12 @@ def hits(rig, *words, node="n1"):
     }
 
 
-def more(rig, key, connections, within=8.0):
-    """Waits until a rule has so many connections; its counts."""
+def more(rig, key, connections, packets=0, within=8.0):
+    """Waits until a rule has so many connections, and packets of them; its counts."""
 
     def enough():
-        found = hits(rig).get(key)
-        return found if found and found["connections"] >= connections else None
+        found = hits(rig).get(key, {"connections": 0, "packets": 0})
+        return (found["connections"] >= connections and found["packets"] >= packets) and found
 
     return wait_until(enough, f"{key}: {connections} connections", within, every=0.2)
 
@@ -72,10 +72,9 @@ def test_a_rule_counts_its_connections_packets_and_bytes(scene):
     assert allowed not in hits(rig)
     for number in range(5):
         assert scene.field.reach([Attempt("client", "near")])
-    found = more(rig, allowed, 5)
-    assert found["connections"] == 5
     # A handshake, a request, an answer and two ends are some 8 packets of 40 bytes and more.
-    assert 5 * 6 <= found["packets"] <= 5 * 14
+    found = more(rig, allowed, 5, packets=5 * 6)
+    assert found["connections"] == 5 and found["packets"] <= 5 * 14
     assert found["packets"] * 40 <= found["bytes"] <= found["packets"] * 100
     denied = ("NetworkPolicy/x/front", 0, "ingress", "deny")
     assert not scene.field.reach([Attempt("client", "near", "TCP", 81)])
