@@ -4,8 +4,7 @@
 
 use std::sync::Arc;
 
-use margay_engine::Counters;
-use margay_engine::census;
+use margay_engine::{Counters, census};
 use margay_health::{Health, MetricFamily, counter, counters, gauge, gauges};
 use margay_model::{DropReason, PuntReason};
 use margay_protocol::proto;

@@ -245,9 +245,7 @@ impl Slow {
         }
         self.counters().injected(reason);
         self.counters().consumed(reason);
-        let (port, tunneled) = (punt.port, punt.tunneled);
-        let from = if tunneled { From::Tunnel(port) } else { From::Port(port) };
-        self.run_again(from, bytes, kind, false, round);
+        self.run_again(came_from(&punt), bytes, kind, false, round);
     }
 
     /// Leaves to the kernel what is of connections without ports that have ended.
@@ -463,9 +461,13 @@ fn is_about_a_client(why: Why) -> bool {
 /// Has the engine look at a copy of a punted frame.
 fn in_frame<T>(punt: &Punt, bytes: &[u8], look: impl FnOnce(&mut Frame<'_>) -> T) -> T {
     let mut chunk = bytes.to_vec();
-    let ingress = if punt.tunneled { From::Tunnel(punt.port) } else { From::Port(punt.port) };
     let (start, len) = (0, chunk.len());
-    look(&mut Frame::new(&mut chunk, start, len, ingress))
+    look(&mut Frame::new(&mut chunk, start, len, came_from(punt)))
+}
+
+/// Where the engine had a punted frame from.
+fn came_from(punt: &Punt) -> From {
+    if punt.tunneled { From::Tunnel(punt.port) } else { From::Port(punt.port) }
 }
 
 // === impl Readings ===

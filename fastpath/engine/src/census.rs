@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use margay_tables::flow::{Cursor, FlowRef, FlowTable, FlowWorker};
 
-use crate::path::miss::{is_limited, rosters};
+use crate::path::miss::{is_limited, is_there, rosters};
 use crate::path::owner;
-use crate::roster::Member;
 use crate::snapshot::{Connections, Snapshot};
 
 /// Records that are looked at between two quiescent points.
@@ -87,8 +86,4 @@ fn enrol(snapshot: &Snapshot, table: &FlowTable, flow: FlowRef<'_>) {
             limit.roster.occupy(flow.id(), table.hash(&asked));
         }
     }
-}
-
-fn is_there(table: &FlowTable, member: &Member) -> bool {
-    table.still(member.flow, member.hash).is_some_and(is_limited)
 }

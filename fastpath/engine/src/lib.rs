@@ -266,11 +266,6 @@ impl<'t> Engine<'t> {
         self.table.flow(id)
     }
 
-    /// The flow with this id, if it still is the connection whose first tuple has this hash.
-    fn still(&self, id: FlowId, hash: u64) -> Option<FlowRef<'t>> {
-        self.table.still(id, hash)
-    }
-
     /// The flow with this id, if it still is the connection whose packets have this key.
     #[inline]
     fn expected(&self, id: FlowId, key: KeyV4) -> Option<FlowRef<'t>> {

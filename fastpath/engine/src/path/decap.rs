@@ -59,32 +59,16 @@ pub(crate) fn decap(
     }
     let outer = ethernet::LEN + usize::from(packet.transport);
     let ecn = outer_class(frame, packet) & 3;
-    match tunnel {
-        Tunnel::Ipip => {
-            let inner_len = frame.len - outer;
-            frame.start += outer - ethernet::LEN;
-            frame.len = inner_len + ethernet::LEN;
-            let Some(header) = at_mut(frame.bytes_mut(), 0) else {
-                return dropped(DropReason::TunnelMalformed);
-            };
-            Ethernet(header).emit([0; 6], [0; 6], ethertype::IPV4);
-        }
-        Tunnel::Vxlan => {
-            let Some(header) = at(frame.bytes(), outer + vxlan::UDP_LEN) else {
-                return dropped(DropReason::TunnelMalformed);
-            };
-            let handed_on = match vxlan::vni(header) {
-                Some(vni) if vni == snapshot.settings.vxlan_vni => false,
-                Some(DIRECT_VNI) => true,
-                _ => return dropped(DropReason::TunnelMalformed),
-            };
-            let skip = outer + vxlan::UDP_LEN + vxlan::LEN;
-            frame.start += skip;
-            frame.len -= skip;
-            if set_handed_on(frame.bytes_mut(), handed_on).is_none() {
-                return dropped(DropReason::TunnelMalformed);
-            }
-        }
+    let handed_on = match tunnel {
+        Tunnel::Ipip => false,
+        Tunnel::Vxlan => match at(frame.bytes(), outer + vxlan::UDP_LEN).and_then(vxlan::vni) {
+            Some(vni) if vni == snapshot.settings.vxlan_vni => false,
+            Some(DIRECT_VNI) => true,
+            _ => return dropped(DropReason::TunnelMalformed),
+        },
+    };
+    if uncover(frame, tunnel, outer + tunnel.headers(), handed_on).is_none() {
+        return dropped(DropReason::TunnelMalformed);
     }
     merge_ecn(frame, ecn)
 }
@@ -117,16 +101,24 @@ pub(super) fn open(
         return None;
     }
     snapshot.tunnel_peers.get(&src)?;
-    frame.start += inner - ethernet::LEN;
-    frame.len = len - (inner - ethernet::LEN);
-    frame.ingress = Ingress::Tunnel(port);
+    (frame.len, frame.ingress) = (len, Ingress::Tunnel(port));
+    uncover(frame, tunnel, inner, false)
+}
+
+/// Has a frame begin with the Ethernet header before the inner IP header, which is at `inner`, and say
+/// whether another node handed it on. `None` where there is no such header.
+#[inline(always)]
+fn uncover(frame: &mut Frame<'_>, tunnel: Tunnel, inner: usize, handed_on: bool) -> Option<()> {
+    let skip = inner - ethernet::LEN;
+    frame.start += skip;
+    frame.len = frame.len.checked_sub(skip)?;
     match tunnel {
         Tunnel::Ipip => {
-            Ethernet(at_mut(frame.bytes_mut(), 0)?).emit([0; 6], [0; 6], ethertype::IPV4)
+            Ethernet(at_mut(frame.bytes_mut(), 0)?).emit([0; 6], [0; 6], ethertype::IPV4);
+            Some(())
         }
-        Tunnel::Vxlan => set_handed_on(frame.bytes_mut(), false)?,
+        Tunnel::Vxlan => set_handed_on(frame.bytes_mut(), handed_on),
     }
-    Some(())
 }
 
 fn outer_class(frame: &Frame<'_>, packet: &Packet) -> u8 {

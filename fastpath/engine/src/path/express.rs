@@ -2,10 +2,10 @@
 //! nothing about it needs more than one look; anything else as it came, for the stages that follow.
 //!
 //! What travels express is IPv4 without options, whole, TCP or UDP, and belongs to a connection that
-//! goes on: its decision is in force, its sequence number is the next one, its next
-//! hop is known, it fits. Nine of ten packets are like that, and two words name their connection. All
-//! that is asked here is asked by the other stages too. They would do exactly the same with such a
-//! packet, to which `tests/path/express.rs` holds both, and they alone decide what becomes of others.
+//! goes on: its decision is in force, its sequence number is the next one, its next hop is known, it
+//! fits. Nine of ten packets are like that, and two words name their connection. All that is asked here
+//! is asked by the other stages too. They would do exactly the same with such a packet, to which
+//! `tests/path/express.rs` holds both, and they alone decide what becomes of others.
 //!
 //! Drops: malformed and no_headroom, as [`write`] does.
 
@@ -21,7 +21,7 @@ use margay_wire::{at, protocol};
 
 use super::decap::{self, Tunnel};
 use super::parse::is_martian_v4;
-use super::{Last, apply, write};
+use super::{Last, apply, window, write};
 use crate::Engine;
 use crate::batch::{Fate, Frame, Ingress, Side};
 use crate::conntrack::{self, tcp};
@@ -224,7 +224,7 @@ fn next(flow: FlowRef<'_>, frame: &Frame<'_>, packet: &Express) -> Option<u64> {
         return Some(conntrack::SEEN);
     }
     let facts = TcpFacts::parse(at(frame.bytes(), TRANSPORT)?);
-    let payload = usize::from(packet.ip_len).checked_sub(ipv4::LEN + facts.header_len)?;
+    let payload = window::payload(packet.ip_len, ipv4::LEN as u16, &facts);
     let word = flow.conntrack();
     tcp::is_next(word, &facts).then(|| tcp::advance(word, &facts, payload))
 }

@@ -338,7 +338,10 @@ fn advance(
         mention(engine, flow, hop, packet);
     }
     let new = match &packet.tcp {
-        Some(facts) => tcp::advance(known, facts, window::payload(packet, facts)),
+        Some(facts) => {
+            let payload = window::payload(packet.ip_len, packet.transport, facts);
+            tcp::advance(known, facts, payload)
+        }
         None => conntrack::SEEN,
     };
     if new != flow.conntrack() {

@@ -12,7 +12,7 @@ use std::ops::ControlFlow::{self, Continue};
 use margay_model::DropReason;
 use margay_tables::flow::FlowRef;
 use margay_wire::ethernet;
-use margay_wire::transport::{self, TCP_LEN, TcpFacts, tcp_flags};
+use margay_wire::transport::{self, TcpFacts, tcp_flags};
 
 use super::parse::dropped;
 use super::{flow, state};
@@ -34,11 +34,12 @@ pub(super) fn known(
     }
 }
 
-/// Bytes that a segment carries.
+/// Bytes that a segment carries, by the length of its packet and of the IP header. Parse has checked the
+/// length of its own.
 #[inline(always)]
-pub(super) fn payload(packet: &Packet, facts: &TcpFacts) -> usize {
-    let headers = usize::from(packet.transport) + facts.header_len.max(TCP_LEN);
-    usize::from(packet.ip_len).saturating_sub(headers)
+pub(super) fn payload(ip_len: u16, transport: u16, facts: &TcpFacts) -> usize {
+    let headers = usize::from(transport) + facts.header_len;
+    usize::from(ip_len).saturating_sub(headers)
 }
 
 #[cold]
@@ -54,7 +55,7 @@ fn compared(
         return Continue(Some(own));
     }
     let (peer, state) = (flow.peer().conntrack(), state(flow));
-    let payload = payload(packet, facts);
+    let payload = payload(packet.ip_len, packet.transport, facts);
     match window::judge(own, peer, state, facts, payload) {
         Fit::Inside if facts.flags & tcp_flags::SYN != 0 => {
             let scale = header(frame, packet, facts).and_then(transport::window_scale);

@@ -18,8 +18,9 @@
 //!    and the record is not used again before every reader has passed a quiescent point; so the
 //!    value cleared is never somebody else's.
 
+use super::key::Key;
 use super::layout::{BUCKETS_AT, Layout};
-use super::record::{FlowId, FlowRef, Key, State};
+use super::record::{FlowId, FlowRef, State};
 use super::region::{Line, prefetch};
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::{AtomicU64, spin_loop};

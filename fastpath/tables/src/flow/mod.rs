@@ -20,8 +20,8 @@
 //! bytes, IPv6 3 × 64 + 29.3 + 1 = 222.3 bytes. The last byte is for [`Affinities`]: which backend
 //! a client of a service was sent to outlives the connection, and a restart too.
 //!
-//! In the order of use: [`region`] and [`layout`] (memory), [`record`] (what a connection is),
-//! [`index`] (how it is found), [`epoch`], [`pool`] and [`hold`] (when it may be used again),
+//! In the order of use: [`region`] and [`layout`] (memory), [`key`] and [`record`] (what a connection
+//! is), [`index`] (how it is found), [`epoch`], [`pool`] and [`hold`] (when it may be used again),
 //! [`journal`] (what became of connections), [`table`], [`worker`] (insert, remove), [`sweep`] (ageing,
 //! eviction, listing), [`recover`] (taking over); [`affinity`] beside them.
 //!
@@ -30,6 +30,7 @@
 
 mod region;
 mod layout;
+mod key;
 mod record;
 mod index;
 mod epoch;
@@ -47,8 +48,9 @@ mod tests;
 
 pub use affinity::{Affinities, AffinityKey, BackendId};
 pub use journal::{Entry, FlowCopy, Journal, Logged, Tally};
+pub use key::KeyV4;
 pub use layout::{FlowConfig, LayoutError};
-pub use record::{Dir, FlowId, FlowRef, KeyV4, MARKS, NewFlow, Rewrite, Stamped};
+pub use record::{Dir, FlowId, FlowRef, MARKS, NewFlow, Rewrite, Stamped};
 pub use region::{Line, Region};
 pub use sweep::{Cursor, Evicted, Share, Worth};
 pub use table::{FlowCounts, FlowTable};

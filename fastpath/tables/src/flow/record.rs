@@ -24,6 +24,7 @@
 //! by whoever carries a packet of that direction, with plain loads and stores: two workers that
 //! carry packets of one direction at the same instant may lose one of two counts, nothing else.
 
+use super::key::{Key, KeyV4, pack_v4, unpack_v4};
 use super::layout::{LINES_V4, LINES_V6};
 use super::region::Line;
 use crate::addr::{Addr, Tuple};
@@ -552,84 +553,4 @@ impl NewFlow {
     pub(super) fn is_v6(&self) -> bool {
         !(self.orig.is_v4() && self.reply.is_none_or(|reply| reply.is_v4()))
     }
-}
-
-/// A tuple of IPv4 in two words as records hold it: quicker made, kept and compared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KeyV4 {
-    addresses: u64,
-    meta: u64,
-}
-
-impl KeyV4 {
-    /// The key of the node's own zone with these addresses and ports, in host byte order.
-    #[inline]
-    pub fn new((src, dst): (u32, u32), (src_port, dst_port): (u16, u16), protocol: u8) -> Self {
-        let ports = u64::from(src_port) << 48 | u64::from(dst_port) << 32;
-        let addresses = u64::from(src) << 32 | u64::from(dst);
-        Self { addresses, meta: ports | u64::from(protocol) << 8 }
-    }
-
-    /// Source and destination address.
-    #[inline]
-    pub fn addresses(self) -> (u32, u32) {
-        ((self.addresses >> 32) as u32, self.addresses as u32)
-    }
-
-    /// Source port in the upper half, destination port in the lower.
-    #[inline]
-    pub fn ports(self) -> u32 {
-        (self.meta >> 32) as u32
-    }
-
-    /// The IP protocol number.
-    #[inline]
-    pub fn protocol(self) -> u8 {
-        (self.meta >> 8) as u8
-    }
-
-    /// The tuple that it stands for.
-    #[inline]
-    pub fn tuple(self) -> Tuple {
-        let (src, dst) = unpack_v4(self.addresses);
-        Tuple {
-            src,
-            dst,
-            src_port: (self.meta >> 48) as u16,
-            dst_port: (self.meta >> 32) as u16,
-            protocol: self.protocol(),
-            zone: (self.meta >> 16) as u16,
-        }
-    }
-}
-
-/// A tuple in the form in which records hold it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Key {
-    meta: u64,
-    v4: bool,
-    words_v4: u64,
-    words: [u64; 4],
-}
-
-impl Key {
-    #[inline]
-    pub(super) fn new(tuple: &Tuple) -> Self {
-        let ports = u64::from(tuple.src_port) << 48 | u64::from(tuple.dst_port) << 32;
-        let (src, dst) = (tuple.src.halves(), tuple.dst.halves());
-        Self {
-            meta: ports | u64::from(tuple.zone) << 16 | u64::from(tuple.protocol) << 8,
-            v4: tuple.is_v4(),
-            words_v4: pack_v4(tuple.src, tuple.dst),
-            words: [src.0, src.1, dst.0, dst.1],
-        }
-    }
-}
-
-fn pack_v4(src: Addr, dst: Addr) -> u64 {
-    u64::from(src.low_bits()) << 32 | u64::from(dst.low_bits())
-}
-
-fn unpack_v4(word: u64) -> (Addr, Addr) {
-    (Addr::from_v4_bits((word >> 32) as u32), Addr::from_v4_bits(word as u32))
 }

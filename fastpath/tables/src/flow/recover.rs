@@ -6,7 +6,8 @@
 //! connections is back in a fraction of a second.
 
 use super::index::Linked;
-use super::record::{FlowRef, Key, State};
+use super::key::Key;
+use super::record::{FlowRef, State};
 use super::table::FlowTable;
 
 /// What is left.

@@ -30,10 +30,10 @@ pub struct HostFlow {
 }
 
 /// The tc program at an uplink's egress: sends packets of registered flows into the trunk, and
-/// leaves all others alone. It knows with whom the kernel speaks by protocols without ports. The kernel keeps the flows that were used last, 65,536 of them. Of an
-/// uplink that is guarded it sends everything there but safe ports and what the link itself needs: the
-/// Ethernet destination then holds the uplink's index, the source the neighbour that the kernel had
-/// chosen.
+/// leaves all others alone. It knows with whom the kernel speaks by protocols without ports. The
+/// kernel keeps the flows that were used last, 65,536 of them. Of an uplink that is guarded it sends
+/// everything there but safe ports and what the link itself needs: the Ethernet destination then holds
+/// the uplink's index, the source the neighbour that the kernel had chosen.
 #[derive(Debug)]
 pub struct HostFlowProgram {
     loaded: Loaded,

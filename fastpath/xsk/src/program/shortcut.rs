@@ -15,8 +15,8 @@ const PORT_COUNTS: &str = "port_counts";
 const GENERATION: &str = "generation";
 const LOST: &str = "lost";
 
-/// One direction of a connection of TCP or UDP, as its packets come out of a pod or in by an uplink. Both
-/// addresses are of one family.
+/// One direction of a connection of TCP or UDP, as its packets come out of a pod or in by an uplink.
+/// Both addresses are of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Passage {
     /// Where its packets come from.

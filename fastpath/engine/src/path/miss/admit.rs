@@ -10,7 +10,7 @@
 use std::ops::ControlFlow::{self, Continue};
 
 use margay_tables::addr::Addr;
-use margay_tables::flow::{FlowId, FlowRef};
+use margay_tables::flow::{FlowId, FlowRef, FlowTable};
 use margay_wire::protocol;
 use margay_wire::transport::tcp_flags;
 
@@ -40,10 +40,7 @@ pub(super) fn admit<'s>(
     let limits = rosters(snapshot, packet.tuple.src, way.src_pod, way.dst_pod);
     for (place, limit) in places.0.iter_mut().zip(limits) {
         let Some(Connections { limit, roster }) = limit else { continue };
-        let is_there = |member: &Member| {
-            let flow = engine.still(member.flow, member.hash);
-            flow.is_some_and(is_limited)
-        };
+        let is_there = |member: &Member| is_there(engine.table, member);
         if !begins {
             roster.reserve_anyway(is_there);
         } else if !roster.reserve(*limit, engine.fine, is_there) {
@@ -71,6 +68,11 @@ pub(crate) fn rosters(
 /// `nf_conncount`).
 pub(crate) fn is_limited(flow: FlowRef<'_>) -> bool {
     flow.tuple().protocol == protocol::TCP && !matches!(state(flow), State::Closing | State::Reset)
+}
+
+/// Whether a member of a roster is the connection that it was, and still counts.
+pub(crate) fn is_there(table: &FlowTable, member: &Member) -> bool {
+    table.still(member.flow, member.hash).is_some_and(is_limited)
 }
 
 // === impl Places ===

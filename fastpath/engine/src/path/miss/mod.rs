@@ -22,7 +22,7 @@ use crate::path::parse::{dropped, is_hairpin, punt};
 use crate::path::rewritten;
 use crate::snapshot::{AdjacencyId, Snapshot};
 
-pub(crate) use admit::{is_limited, rosters};
+pub(crate) use admit::{is_limited, is_there, rosters};
 pub(crate) use compile::compile_denial;
 pub(crate) use dnat::is_service;
 pub(crate) use host::{Refusal, arrival, departure, is_nodes, judge_pre_dnat, passed, untracked};

@@ -4,7 +4,8 @@ use std::ptr::NonNull;
 
 use super::*;
 use crate::flow::index::Linked;
-use crate::flow::record::{Key, State};
+use crate::flow::key::Key;
+use crate::flow::record::State;
 
 const CONFIG: FlowConfig = FlowConfig { v4: 64, v6: 64, participants: 2, denial_share: 2 };
 
