@@ -359,6 +359,21 @@ class Rig:
         assert status == 200, body
         return Metrics(body)
 
+    @contextlib.contextmanager
+    def changing(self, *nodes):
+        """Within: a change of documents. It is in force on the nodes when this is left.
+
+        They have then another state than before, and stay with it: what the kernel learns of
+        neighbours makes new ones too.
+        """
+        states = lambda: [self.metrics(node).total("margay_generation") for node in nodes]  # noqa: E731
+        before = states()
+        yield
+        wait_until(lambda: all(new > old for new, old in zip(states(), before)), "a new state")
+        while (now := states()) != before:
+            before = now
+            time.sleep(0.3)
+
     def ready(self, node, port=9101):
         """Whether /readiness is good."""
         try:

@@ -94,9 +94,8 @@ def client(rig):
 
 
 def put_in_force(rig, document):
-    before = rig.metrics("n1").total("margay_generation")
-    rig.store.write("names", document)
-    wait_until(lambda: rig.metrics("n1").total("margay_generation") > before, "the policy")
+    with rig.changing("n1"):
+        rig.store.write("names", document)
 
 
 def punts(rig, node="n1"):
@@ -290,9 +289,8 @@ def test_without_a_policy_that_names_domains_answers_take_the_fast_path(rig, cli
     assert client.dig("www.example.com")
     seen = rig.metrics("n1").by("margay_dns_messages_total", "result")
     assert seen["question"] and seen["answer"] and "late" not in seen and "unheld" not in seen, seen
-    before = rig.metrics("n1").total("margay_generation")
-    rig.store.remove("names", "partner")
-    wait_until(lambda: rig.metrics("n1").total("margay_generation") > before, "no policy")
+    with rig.changing("n1"):
+        rig.store.remove("names", "partner")
     before = punts(rig)
     assert client.dig("www.example.com") and client.dig("www.example.com", "AAAA", "+tcp")
     assert punts(rig) == before

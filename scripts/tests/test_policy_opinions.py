@@ -7,14 +7,13 @@ destination, a protocol and a port; live, it is allowed if and only if one packe
 
 import json
 import random
-import time
 
 import pytest
 from documents import both, calico, policy, rule
 from generated import OUTSIDE, PORTS, Maker, cast
 from opinions import Opinion
 from probes import Probe, Probes
-from rig import NODES, wait_until
+from rig import NODES
 
 SEEDS = range(1, 11)
 CAST = cast()
@@ -33,7 +32,6 @@ TUPLES = [
     for protocol, ports in PORTS.items()
     for port in ports
 ]
-SETTLED = 0.15  # seconds without a new generation after which there will be none
 
 
 class Trial:
@@ -65,19 +63,8 @@ class Trial:
 
     def put(self, documents, nodes=NODES):
         """Makes these the policies in force, which changes what these nodes know."""
-        before = self._generations(nodes)
-        self.rig.store.write("policies", documents)
-        changed = lambda: all(map(int.__lt__, before, self._generations(nodes)))
-        wait_until(changed, f"in force on {nodes}")
-        last, since = self._generations(nodes), time.monotonic()
-        while time.monotonic() < since + SETTLED:
-            time.sleep(0.03)
-            now = self._generations(nodes)
-            if now != last:
-                last, since = now, time.monotonic()
-
-    def _generations(self, nodes):
-        return [int(self.rig.metrics(node).total("margay_generation")) for node in nodes]
+        with self.rig.changing(*nodes):
+            self.rig.store.write("policies", documents)
 
     def live(self, probes, expected, source_port):
         """The probes that arrive. What was expected and did not come is sent again: it may be lost."""

@@ -30,11 +30,8 @@ def ingress(name, *rules, **spec):
 
 def in_force(scene, *documents):
     """Puts policies in force on n1."""
-    before = scene.rig.metrics("n1").total("margay_generation")
-    scene.rig.store.write("policies", list(documents))
-    wait_until(
-        lambda: scene.rig.metrics("n1").total("margay_generation") > before, "a new generation"
-    )
+    with scene.rig.changing("n1"):
+        scene.rig.store.write("policies", list(documents))
 
 
 def hits(rig, *words, node="n1"):
