@@ -11,7 +11,18 @@ import time
 import pytest
 from documents import calico
 from rig import NODES, wait_until
-from scapy.all import ARP, IP, TCP, ICMPv6ND_NS, ICMPv6ND_RS, ICMPv6NDOptSrcLLAddr, Ether, IPv6
+from scapy.all import (
+    ARP,
+    IP,
+    TCP,
+    Ether,
+    ICMPv6ND_NS,
+    ICMPv6ND_RS,
+    ICMPv6NDOptSrcLLAddr,
+    ICMPv6ParamProblem,
+    IPv6,
+    IPv6ExtHdrFragment,
+)
 from whoami import REFUSED, SILENT, Whoami, family
 
 MODE = "vxlan"
@@ -426,6 +437,18 @@ def test_a_pod_that_asks_for_any_address_is_told_its_host(rig, who):
             frame = Ether(src=mac, dst="33:33:ff:00:00:01") / ask / ICMPv6NDOptSrcLLAddr(lladdr=mac)
             got = answer_to(raw, frame, lambda got: b"\x02\x01" + bytes([0xEE] * 6) in bytes(got))
             assert got is not None, wanted
+
+
+def test_who_sends_an_ipv6_piece_of_odd_length_is_told_so(rig, who):
+    mac, gateway = rig.mac("a"), "ee:ee:ee:ee:ee:ee"
+    piece = IPv6(src=address(rig, "a", V6), dst=address(rig, "c", V6))
+    piece = piece / IPv6ExtHdrFragment(nh=17, id=7, m=1) / bytes(13)
+    is_told = lambda got: ICMPv6ParamProblem in got  # noqa: E731
+    with packet_socket(rig, "a") as raw:
+        got = answer_to(raw, Ether(src=mac, dst=gateway) / piece, is_told)
+    assert got[IPv6].src == NODE["n1"][V6]
+    said = got[ICMPv6ParamProblem]
+    assert (said.code, said.ptr) == (0, 4) and bytes(said.payload) == bytes(piece)
 
 
 def test_what_a_pods_stack_says_by_itself_is_no_spoofing(rig, who):

@@ -1,8 +1,8 @@
 //! ICMP and ICMPv6 errors: what to tell a sender, and when to be silent.
 //!
-//! Arrives: [`Request::TtlExpired`](crate::Request::TtlExpired), `TooBig`, `Unreachable`. Leaves: an
-//! error of the node's own, or a drop where none may be sent (RFC 1812, section 4.3.2; RFC 4443,
-//! section 2.4).
+//! Arrives: [`Request::TtlExpired`](crate::Request::TtlExpired), `TooBig`, `Unreachable`, and IPv6's
+//! `Reassemble` that comes to nothing. Leaves: an error of the node's own, or a drop where none may
+//! be sent (RFC 1812, section 4.3.2; RFC 4443, section 2.4).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,7 +10,8 @@ use margay_model::node::LocalNode;
 use margay_model::reason::DropReason;
 use smoltcp::wire::{Icmpv4DstUnreachable, Icmpv4Message, Icmpv4Packet, Icmpv4TimeExceeded};
 use smoltcp::wire::{
-    Icmpv6DstUnreachable, Icmpv6Message, Icmpv6Packet, Icmpv6TimeExceeded, Ipv4Packet,
+    Icmpv6DstUnreachable, Icmpv6Message, Icmpv6Packet, Icmpv6ParamProblem, Icmpv6TimeExceeded,
+    Ipv4Packet,
 };
 
 use crate::packet::{self, ICMP, ICMPV6, IPV6_LEN, IpView};
@@ -38,6 +39,13 @@ pub enum Problem {
     TooBig(u16),
     /// There is no way.
     Unreachable(Unreachable),
+    /// The other pieces of its datagram did not come in time.
+    Incomplete,
+    /// A field of its headers cannot be.
+    Malformed {
+        /// Offset of the field in the packet.
+        pointer: u32,
+    },
 }
 
 // === impl Problem ===
@@ -52,6 +60,7 @@ impl Problem {
             Self::Unreachable(Unreachable::Host) => DropReason::NoEndpoint,
             Self::Unreachable(Unreachable::Port) => DropReason::PuntRefused,
             Self::Unreachable(Unreachable::Prohibited) => DropReason::Policy,
+            Self::Incomplete | Self::Malformed { .. } => DropReason::Fragment,
         }
     }
 
@@ -75,6 +84,10 @@ impl Problem {
             Self::Unreachable(Unreachable::Prohibited) => {
                 unreachable(Icmpv4DstUnreachable::CommProhibited)
             }
+            Self::Incomplete => {
+                (Icmpv4Message::TimeExceeded, Icmpv4TimeExceeded::FragExpired.into())
+            }
+            Self::Malformed { .. } => (Icmpv4Message::ParamProblem, 0),
         }
     }
 
@@ -96,6 +109,12 @@ impl Problem {
             Self::Unreachable(Unreachable::Prohibited) => {
                 unreachable(Icmpv6DstUnreachable::AdminProhibit)
             }
+            Self::Incomplete => {
+                (Icmpv6Message::TimeExceeded, Icmpv6TimeExceeded::FragReassemExceeded.into())
+            }
+            Self::Malformed { .. } => {
+                (Icmpv6Message::ParamProblem, Icmpv6ParamProblem::ErroneousHdrField.into())
+            }
         }
     }
 }
@@ -106,19 +125,19 @@ pub fn sent_to_many(frame: &[u8]) -> bool {
 }
 
 /// Whether an error about this packet may be sent: never about an error or a redirect, a later
-/// fragment, a packet to many, or from what is not one host. Only "packet too big" of IPv6 answers
+/// fragment of IPv4, a packet to many, or from what is not one host. Only "packet too big" of IPv6 answers
 /// multicast, since path MTU discovery lives by it (RFC 4443, section 2.4 (e.3)).
 pub fn may_answer(view: &IpView<'_>, problem: Problem) -> bool {
     let too_big_v6 = view.src.is_ipv6() && matches!(problem, Problem::TooBig(_));
     packet::is_one_host(view.src)
         && (too_big_v6 || !packet::is_many(view.dst))
-        && !view.is_later_fragment()
+        && !(view.src.is_ipv4() && view.is_later_fragment())
         && !is_error(view)
 }
 
 /// Whether the packet is itself an ICMP error, or one that cannot be told from it.
 pub fn is_error(view: &IpView<'_>) -> bool {
-    let kind = view.payload().first();
+    let kind = view.payload().first().filter(|_| !view.is_later_fragment());
     match view.protocol {
         ICMP => kind.is_none_or(|k| {
             use Icmpv4Message as M;
@@ -176,6 +195,10 @@ fn build_v4(problem: Problem, source: Ipv4Addr, to: Ipv4Addr, about: &[u8]) -> O
             // Next-hop MTU (RFC 1191, section 4), which smoltcp has no name for.
             header[6..8].copy_from_slice(&mtu.max(MIN_MTU_V4).to_be_bytes());
         }
+        if let Problem::Malformed { pointer } = problem {
+            // RFC 792, which smoltcp has no name for either.
+            header[4] = pointer as u8;
+        }
         let mut icmp = Icmpv4Packet::new_unchecked(payload);
         icmp.set_msg_type(kind);
         icmp.set_msg_code(code);
@@ -199,6 +222,9 @@ fn build_v6(problem: Problem, source: Ipv6Addr, to: Ipv6Addr, about: &[u8]) -> O
         icmp.set_msg_code(code);
         if let Problem::TooBig(mtu) = problem {
             icmp.set_pkt_too_big_mtu(mtu.max(MIN_MTU_V6).into());
+        }
+        if let Problem::Malformed { pointer } = problem {
+            icmp.set_param_problem_ptr(pointer);
         }
         icmp.fill_checksum(&source, &to);
     };

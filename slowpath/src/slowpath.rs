@@ -169,8 +169,7 @@ impl SlowPath {
     pub fn tick(&mut self, now_ms: u64) -> Vec<Action> {
         let held = self.neighbours.expire(now_ms);
         let mut out = self.give_up(now_ms, held);
-        let pieces = self.reassembly.expire(now_ms);
-        dropped(&mut out, PuntReason::Reassemble, DropReason::Fragment, pieces);
+        self.give_up_pieces(now_ms, &mut out);
         self.dns.expire(now_ms, &mut out);
         out
     }
@@ -201,6 +200,13 @@ impl SlowPath {
                 out.push(Action::Consumed(reason));
             }
             Err(why) => out.push(Action::Dropped(reason, why)),
+        }
+    }
+
+    /// Tells the sender of a packet that is dropped, where he may be told.
+    fn tell(&mut self, now_ms: u64, punt: &Punt, problem: Problem, out: &mut Vec<Action>) {
+        if let Ok(packet) = self.build_error(now_ms, punt, problem) {
+            out.push(Action::Inject(punt.request.reason(), Injection::Own { packet }));
         }
     }
 
@@ -264,10 +270,13 @@ impl SlowPath {
 
     fn reassemble(&mut self, now_ms: u64, punt: &Punt, out: &mut Vec<Action>) {
         let reason = PuntReason::Reassemble;
+        self.give_up_pieces(now_ms, out);
         let outcome = self.reassembly.add(now_ms, punt);
-        dropped(out, reason, DropReason::Fragment, outcome.dropped);
         match outcome.progress {
             Progress::Waiting => {}
+            Progress::Unfit { pointer } => {
+                self.tell(now_ms, punt, Problem::Malformed { pointer }, out);
+            }
             Progress::Duplicate => out.push(Action::Consumed(reason)),
             Progress::Whole { frame, pieces } => {
                 let again = Injection::Again {
@@ -280,6 +289,16 @@ impl SlowPath {
                 out.extend((0..pieces).map(|_| Action::Consumed(reason)));
             }
         }
+        dropped(out, reason, DropReason::Fragment, outcome.dropped);
+    }
+
+    /// Datagrams of which a piece has not come in time.
+    fn give_up_pieces(&mut self, now_ms: u64, out: &mut Vec<Action>) {
+        let expired = self.reassembly.expire(now_ms);
+        for first in expired.first {
+            self.tell(now_ms, &first, Problem::Incomplete, out);
+        }
+        dropped(out, PuntReason::Reassemble, DropReason::Fragment, expired.pieces);
     }
 
     fn hold(
@@ -298,14 +317,11 @@ impl SlowPath {
     }
 
     fn give_up(&mut self, now_ms: u64, held: Vec<Punt>) -> Vec<Action> {
-        let (reason, why) = (PuntReason::Neighbour, DropReason::NeighbourUnresolved);
         let problem = Problem::Unreachable(crate::Unreachable::Host);
         let mut out = Vec::new();
         for punt in held {
-            if let Ok(packet) = self.build_error(now_ms, &punt, problem) {
-                out.push(Action::Inject(reason, Injection::Own { packet }));
-            }
-            out.push(Action::Dropped(reason, why));
+            self.tell(now_ms, &punt, problem, &mut out);
+            out.push(Action::Dropped(punt.request.reason(), DropReason::NeighbourUnresolved));
         }
         out
     }

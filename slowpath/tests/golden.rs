@@ -160,8 +160,34 @@ fn is_joined(pieces: &[&str], ip_start: usize, whole: &str) {
 fn pieces_become_the_datagram_they_were_cut_from() {
     is_joined(&["big_500_0", "big_500_1", "big_500_2"], 14, "big");
     is_joined(&["wide_1280_0", "wide_1280_1"], 14, "wide");
+    is_joined(&["optional_0", "optional_1"], 14, "optional");
     is_joined(&["vxlan_1020_0", "vxlan_1020_1"], 64, "vxlan");
     is_joined(&["ipip_1020_0", "ipip_1020_1"], 34, "ipip");
+}
+
+#[test]
+fn the_sender_of_an_ipv6_datagram_that_stays_incomplete_is_told() {
+    let mut slow = slow_path();
+    let piece = |name| punt(POD, vector(name), Request::Reassemble);
+    assert_eq!(slow.handle(0, piece("wide_1280_0"), &no_flows), []);
+    assert_eq!(slow.handle(9, piece("optional_1"), &no_flows), []);
+    let lost = Action::Dropped(PuntReason::Reassemble, DropReason::Fragment);
+    let told = Injection::Own { packet: vector("wide_expired") };
+    let told = Action::Inject(PuntReason::Reassemble, told);
+    assert_eq!(slow.tick(30_000), [told, lost.clone()]);
+    assert_eq!(slow.tick(30_009), [lost], "without its first piece nobody is told");
+}
+
+#[test]
+fn the_sender_of_an_ipv6_piece_that_fits_nowhere_is_told_which_field_is_wrong() {
+    for (piece, answer) in [("uneven", "uneven_told"), ("beyond", "beyond_told")] {
+        originates(POD, piece, Request::Reassemble, answer);
+        // An ICMP error in pieces cannot be told from other messages.
+        let mut frame = vector(piece);
+        frame[14 + 40] = 58;
+        let actions = ask(POD, frame, Request::Reassemble);
+        assert_eq!(actions, [Action::Dropped(PuntReason::Reassemble, DropReason::Fragment)]);
+    }
 }
 
 #[test]

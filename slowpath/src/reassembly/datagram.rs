@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use smoltcp::wire::{Ipv4Packet, Ipv6Packet};
+use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet};
 
 use super::{Key, OVERHEAD};
 use crate::packet::{self, IPV6_LEN, IpView, Part};
@@ -12,6 +12,11 @@ use crate::punt::Punt;
 const MAX_LEN: usize = 65_535;
 /// ECN codepoint: congestion experienced.
 const CE: u8 = 3;
+/// Length of an IPv6 fragment header.
+const FRAGMENT_LEN: usize = 8;
+/// Offsets of the payload length in an IPv6 header, and of the fragment offset in a fragment header.
+const PAYLOAD_LENGTH: u32 = 4;
+const FRAGMENT_OFFSET: u32 = 2;
 
 /// A checked fragment.
 pub(super) struct Piece<'a> {
@@ -56,6 +61,15 @@ struct Head {
     outer: Vec<u8>,
     /// IP headers that the whole datagram keeps, IPv6's without the fragment header.
     inner: Vec<u8>,
+    /// IPv6's fragment header, and the offset in `inner` of the byte that named it.
+    fragment: Option<([u8; FRAGMENT_LEN], usize)>,
+}
+
+/// Why a packet is no piece that can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unfit {
+    /// The byte of the IPv6 packet that its sender is to be told of.
+    pub(super) pointer: Option<u32>,
 }
 
 /// Which ECN codepoints the pieces carry (RFC 3168, section 5.3).
@@ -68,19 +82,40 @@ struct Ecn {
 // === impl Piece ===
 
 impl<'a> Piece<'a> {
-    /// The fragment of a punt; `None` for what is none or can belong to no datagram: no data, a
-    /// length that leaves a gap no other can fill, an end beyond the largest datagram.
-    pub(super) fn parse(punt: &'a Punt) -> Option<Self> {
-        let view = IpView::parse(punt.packet())?;
-        let part = view.part?;
+    /// The fragment of a punt.
+    ///
+    /// # Errors
+    /// What is none or can belong to no datagram: no data, a length that leaves a gap no other can
+    /// fill, an end beyond the largest datagram. Of the last two an IPv6 sender is told (RFC 8200,
+    /// section 4.5).
+    pub(super) fn parse(punt: &'a Punt) -> Result<Self, Unfit> {
+        let silent = Unfit { pointer: None };
+        let view = IpView::parse(punt.packet()).ok_or(silent)?;
+        let part = view.part.ok_or(silent)?;
         let piece = Self { punt, view, part };
-        let len = view.payload().len();
-        let uneven = part.more && !len.is_multiple_of(8);
+        let len = piece.data().len();
+        if len == 0 && (part.more || part.offset != 0) {
+            return Err(silent);
+        }
+        let told = |pointer| Unfit { pointer: view.src.is_ipv6().then_some(pointer) };
+        if part.more && !len.is_multiple_of(8) {
+            return Err(told(PAYLOAD_LENGTH));
+        }
         let kept_headers = if view.src.is_ipv4() { view.payload_start } else { piece.head_len() };
-        let end = kept_headers + part.offset + len;
         let limit = if view.src.is_ipv4() { MAX_LEN } else { MAX_LEN + IPV6_LEN };
-        let empty = len == 0 && (part.more || part.offset != 0);
-        (!uneven && !empty && end <= limit).then_some(piece)
+        if kept_headers + part.offset + len > limit {
+            return Err(told(piece.head_len() as u32 + FRAGMENT_OFFSET));
+        }
+        Ok(piece)
+    }
+
+    /// The datagram's data in it. IPv6 extension headers behind the fragment header are data.
+    fn data(&self) -> &'a [u8] {
+        let start = self
+            .view
+            .fragment_header
+            .map_or(self.view.payload_start, |(start, _)| start + FRAGMENT_LEN);
+        self.view.whole.get(start..).unwrap_or_default()
     }
 
     /// The datagram it belongs to.
@@ -103,13 +138,13 @@ impl<'a> Piece<'a> {
     /// The frame of such a fragment without its fragment header.
     pub(super) fn unfragmented(&self) -> Option<Vec<u8>> {
         let head = self.head()?;
-        join(&head, [self.view.payload()], None)
+        join(&head, [self.data()], None)
     }
 
     /// What it counts against the limits.
     pub(super) fn cost(&self) -> usize {
         let head = if self.part.offset == 0 { self.head_cost() } else { 0 };
-        self.view.payload().len() + OVERHEAD + head
+        self.data().len() + OVERHEAD + head
     }
 
     fn head_cost(&self) -> usize {
@@ -124,11 +159,13 @@ impl<'a> Piece<'a> {
     fn head(&self) -> Option<Head> {
         let outer = self.punt.frame.get(..self.punt.ip_start)?.to_vec();
         let mut inner = self.view.whole.get(..self.head_len())?.to_vec();
+        let mut fragment = None;
         if let Some((start, named_at)) = self.view.fragment_header {
-            *inner.get_mut(named_at)? = *self.view.whole.get(start)?;
+            let header: [u8; FRAGMENT_LEN] = *self.view.whole.get(start..)?.first_chunk()?;
+            *inner.get_mut(named_at)? = header[0];
+            fragment = Some((header, named_at));
         }
-        // IPv6 extension headers behind the fragment header belong to the data.
-        Some(Head { outer, inner })
+        Some(Head { outer, inner, fragment })
     }
 
     fn ecn(&self) -> u8 {
@@ -174,7 +211,7 @@ impl Datagram {
 
     /// Takes a piece; of at most `limit` the datagram may be made.
     pub(super) fn insert(&mut self, piece: &Piece<'_>, limit: usize) -> Insert {
-        let data = piece.view.payload();
+        let data = piece.data();
         let (start, end) = (piece.part.offset, piece.part.offset + data.len());
         if self.spoiled {
             return Insert::Spoiled { lost: 1 };
@@ -204,6 +241,18 @@ impl Datagram {
         }
         let codepoint = self.ecn.congested.then_some(CE);
         join(&self.head?, self.pieces.values().map(Vec::as_slice), codepoint)
+    }
+
+    /// The frame that its first piece came in, of IPv6.
+    pub(super) fn first(&self) -> Option<(Vec<u8>, usize)> {
+        let head = self.head.as_ref()?;
+        let (header, named_at) = head.fragment?;
+        let data = self.pieces.get(&0)?;
+        let mut packet = [&head.inner, &header[..], data].concat();
+        *packet.get_mut(named_at)? = IpProtocol::Ipv6Frag.into();
+        let len = u16::try_from(packet.len().checked_sub(IPV6_LEN)?).ok()?;
+        Ipv6Packet::new_unchecked(&mut packet).set_payload_len(len);
+        Some((packet::wrap(&head.outer, &packet)?, head.outer.len()))
     }
 
     fn overlaps(&self, start: usize, end: usize) -> bool {

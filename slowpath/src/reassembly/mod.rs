@@ -5,8 +5,9 @@
 //! though it had been received so, behind its first fragment's outer headers; or drops.
 //!
 //! A datagram whose pieces overlap is lost with all that comes of it later (RFC 5722; for IPv4 the
-//! same, since no honest sender overlaps); an exact copy of a piece is ignored. Nobody is told of a
-//! timeout: this node is not the packet's destination.
+//! same, since no honest sender overlaps); an exact copy of a piece is ignored. IPv6 senders are told
+//! of what cannot be put together, as who puts it together does (RFC 8200, section 4.5); IPv4's are
+//! not, as this node is not the packet's destination (RFC 1812, section 5.2.7.3).
 //!
 //! This file bounds memory and time; [`datagram`] joins the pieces of one datagram.
 
@@ -15,8 +16,8 @@ mod datagram;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::punt::{Ingress, PortId, Punt};
-use datagram::{Datagram, Insert, Piece};
+use crate::punt::{Ingress, PortId, Punt, Request};
+use datagram::{Datagram, Insert, Piece, Unfit};
 
 /// What a datagram, and each of its pieces, counts against the limits besides the bytes.
 const OVERHEAD: usize = 128;
@@ -62,6 +63,11 @@ pub enum Progress {
     Waiting,
     /// It was there already.
     Duplicate,
+    /// It fits no datagram, for which this byte of it is to blame, and its sender is to be told.
+    Unfit {
+        /// Offset in the IP packet.
+        pointer: u32,
+    },
     /// It was the last that was missing.
     Whole {
         /// The frame with the whole datagram.
@@ -69,6 +75,15 @@ pub enum Progress {
         /// The pieces it was made of.
         pieces: usize,
     },
+}
+
+/// What was given up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Pieces that are lost.
+    pub pieces: usize,
+    /// First pieces of IPv6 datagrams, whose senders are to be told.
+    pub first: Vec<Punt>,
 }
 
 /// Who pays for the memory. Pieces from different ports never meet, so a pod cannot spoil what
@@ -126,31 +141,39 @@ impl Reassembly {
         self.bytes
     }
 
-    /// Takes a piece.
+    /// Takes a piece. What is too old by now must have been given up before: [`Self::expire`].
     pub fn add(&mut self, now_ms: u64, punt: &Punt) -> Outcome {
-        let expired = self.expire(now_ms);
         let (progress, dropped) = match Piece::parse(punt) {
-            Some(piece) if piece.is_alone() => match piece.unfragmented() {
+            Ok(piece) if piece.is_alone() => match piece.unfragmented() {
                 Some(frame) => (Progress::Whole { frame, pieces: 1 }, 0),
                 None => (Progress::Waiting, 1),
             },
-            Some(piece) => self.add_piece(now_ms, &piece),
-            None => (Progress::Waiting, 1),
+            Ok(piece) => self.add_piece(now_ms, &piece),
+            Err(Unfit { pointer: Some(pointer) }) => (Progress::Unfit { pointer }, 1),
+            Err(Unfit { pointer: None }) => (Progress::Waiting, 1),
         };
-        Outcome { progress, dropped: expired + dropped }
+        Outcome { progress, dropped }
     }
 
-    /// Gives up datagrams that wait too long; returns how many pieces are lost.
-    pub fn expire(&mut self, now_ms: u64) -> usize {
-        let mut lost = 0;
+    /// Gives up datagrams that wait too long.
+    pub fn expire(&mut self, now_ms: u64) -> Expired {
+        let mut expired = Expired::default();
         while let Some((_, key)) = self.by_age.first_key_value() {
             let key = *key;
             if self.datagrams.get(&key).is_some_and(|d| d.deadline > now_ms) {
                 break;
             }
-            lost += self.lose(&key);
+            let Some(datagram) = self.take(&key) else { break };
+            expired.pieces += datagram.pieces();
+            let request = Request::Reassemble;
+            expired.first.extend(datagram.first().map(|(frame, ip_start)| Punt {
+                ingress: key.source.0,
+                frame,
+                ip_start,
+                request,
+            }));
         }
-        lost
+        expired
     }
 
     /// Gives up what came from a port; returns how many pieces are lost.

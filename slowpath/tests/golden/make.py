@@ -91,8 +91,23 @@ for i, piece in enumerate(fragment(big, fragsize=480)):
     put(f"big_500_{i}", FRAME / piece)
 wide = IPv6(bytes(IPv6(src=CLIENT6, dst=FAR6) / UDP(sport=1, dport=2) / (bytes(range(256)) * 7)))
 put("wide", FRAME / wide)
-for i, piece in enumerate(fragment6(IPv6(src=CLIENT6, dst=FAR6) / IPv6ExtHdrFragment(id=1) / wide.payload, 1280)):
+to6 = IPv6(src=CLIENT6, dst=FAR6)
+wide_pieces = fragment6(to6 / IPv6ExtHdrFragment(id=1) / wide.payload, 1280)
+for i, piece in enumerate(wide_pieces):
     put(f"wide_1280_{i}", FRAME / piece)
+put("wide_expired", error6(NODE6, ICMPv6TimeExceeded(code=1), wide_pieces[0]))
+# Options for the destination are a part of what is cut.
+optional = IPv6ExtHdrDestOpt(options=[PadN(optdata=bytes(4))]) / wide.payload
+put("optional", FRAME / to6 / optional)
+cut = bytes(optional)[:1024], bytes(optional)[1024:]
+put("optional_0", FRAME / to6 / IPv6ExtHdrFragment(nh=60, id=2, m=1) / cut[0])
+put("optional_1", FRAME / to6 / IPv6ExtHdrFragment(nh=60, id=2, offset=128) / cut[1])
+uneven = to6 / IPv6ExtHdrFragment(nh=17, id=3, m=1) / bytes(13)
+put("uneven", FRAME / uneven)
+put("uneven_told", error6(NODE6, ICMPv6ParamProblem(code=0, ptr=4), uneven))
+beyond = to6 / IPv6ExtHdrFragment(nh=17, id=4, m=0, offset=8191) / bytes(100)
+put("beyond", FRAME / beyond)
+put("beyond_told", error6(NODE6, ICMPv6ParamProblem(code=0, ptr=42), beyond))
 outer = Ether(src="02:4d:00:00:00:09", dst=HOST) / IP(src=NODE, dst="192.0.2.2", id=0, flags="DF")
 vxlan = UDP(sport=50000, dport=4789, chksum=0) / VXLAN(flags=0x08, vni=4096) / Ether(src="66:00:00:00:00:01", dst="66:00:00:00:00:02")
 put("vxlan", outer / vxlan / big)
