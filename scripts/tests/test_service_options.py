@@ -297,3 +297,19 @@ def test_node_ports_answer_on_the_networks_that_the_agent_was_told(rig, who):
         rig.end(agent, signal.SIGTERM)
         rig.start("n1", "agent")
         wait_until(lambda: ask(V4) not in (REFUSED, SILENT), "on all of its addresses", within=10)
+
+
+def test_node_ports_may_answer_on_primary_addresses_alone(rig, who):
+    n, other = 33, "172.20.0.77"
+    ask = lambda to: who.ask("out", to, 30000 + n, within=0.5)
+    rig.exec("n1", "ip", "addr", "add", f"{other}/24", "dev", "eth0")
+    try:
+        with serving(rig, who, n, service(n, {"app": "web"}, "NodePort"), X, Y):
+            wait_until(lambda: ask(other) not in (REFUSED, SILENT), "on another address")
+            agent = rig.start_as_child("n1", "agent", "--nodeport-addresses", "primary")
+            wait_until(lambda: ask(other) == REFUSED, "not on another address", within=10)
+            assert ask(NODE["n1"][V4]).name in ALL and ask(NODE["n1"][V6]).name in ALL
+            rig.end(agent, signal.SIGTERM)
+            rig.start("n1", "agent")
+    finally:
+        rig.exec("n1", "ip", "addr", "del", f"{other}/24", "dev", "eth0")

@@ -111,7 +111,7 @@ async fn start(
         v4: config.addresses.v4,
         v6: config.addresses.v6,
         mtu: uplink::mtu(&config.addresses).await,
-        node_port_addresses: config.node_port_addresses.clone(),
+        node_ports: config.node_ports.clone(),
         connections: config.connections,
     };
     let mut pipeline = Pipeline::new(store.clone(), node, publisher);

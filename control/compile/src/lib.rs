@@ -41,7 +41,7 @@ pub mod network;
 pub use compiler::{CompileError, Compiler, Label, PortView, ResourceChange, Scope};
 pub use intent::Stage;
 pub use label::Unmet;
-pub use network::{Connections, NodeConfig};
+pub use network::{Connections, NodeConfig, NodePorts};
 pub use policy::view::{PolicyView, TierView};
 pub use request::{Account, HttpMatch, Identity, PathMatch, RequestMatch, Requests};
 pub use service::view::BackendView;

@@ -55,10 +55,22 @@ pub struct NodeConfig {
     pub v6: Option<(Ipv6Addr, u8)>,
     /// MTU of pods whose endpoint does not name one.
     pub mtu: u16,
-    /// Networks whose addresses of the node answer on node ports; empty for all of its addresses.
-    pub node_port_addresses: Vec<IpNet>,
+    /// Which of its addresses answer on node ports.
+    pub node_ports: NodePorts,
     /// How connections are treated.
     pub connections: Connections,
+}
+
+/// Which addresses of a node answer on node ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NodePorts {
+    /// All of them, as in kube-proxy's iptables mode.
+    #[default]
+    All,
+    /// The one of each family that its Node object names, as in kube-proxy's nftables mode.
+    Primary,
+    /// Those in one of these networks.
+    Of(Vec<IpNet>),
 }
 
 /// How a node treats connections, where it is told to depart from the defaults.
@@ -138,7 +150,6 @@ impl Network {
         let config = self.config.as_ref();
         let connections = config.map(|config| config.connections).unwrap_or_default();
         let settings = Settings {
-            node_port_addresses: config.map_or(Vec::new(), |c| c.node_port_addresses.clone()),
             cut_flows_on_policy_change: !connections.outlive_policies,
             tcp_strict: connections.tcp_strict,
             clamp_mss: connections.clamp_mss,
@@ -247,13 +258,23 @@ impl Network {
             return LocalNode { settings: self.settings.clone(), ..LocalNode::default() };
         };
         let node = self.nodes.get(&config.name).cloned().unwrap_or_default();
+        let (v4, v6) = (config.v4.or(node.v4), config.v6.or(node.v6));
+        let node_port_addresses = match &config.node_ports {
+            NodePorts::All => Vec::new(),
+            NodePorts::Of(networks) => networks.clone(),
+            NodePorts::Primary => {
+                let v4 = IpAddr::V4(v4.map_or(Ipv4Addr::UNSPECIFIED, |(addr, _)| addr));
+                let v6 = IpAddr::V6(v6.map_or(Ipv6Addr::UNSPECIFIED, |(addr, _)| addr));
+                vec![v4.into(), v6.into()]
+            }
+        };
         LocalNode {
             name: config.name.clone(),
-            v4: config.v4.or(node.v4),
-            v6: config.v6.or(node.v6),
+            v4,
+            v6,
             tunnel_addresses: node.tunnel_addresses,
             vtep_mac: node.vtep_mac,
-            settings: self.settings.clone(),
+            settings: Settings { node_port_addresses, ..self.settings.clone() },
         }
     }
 
@@ -411,6 +432,23 @@ mod tests {
 
     fn net(text: &str) -> IpNet {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn node_ports_may_be_the_primary_addresses_alone() {
+        let own =
+            |node_ports| NodeConfig { name: "n1".into(), node_ports, ..NodeConfig::default() };
+        let answers_on = |node_ports| {
+            let mut network = Network::new(Some(own(node_ports)));
+            let primary = Some((Ipv4Addr::new(192, 0, 2, 7), 24));
+            let facts = NodeFacts { v4: primary, ..NodeFacts::default() };
+            network.set_node(&"n1".into(), Some(facts));
+            network.local_node().settings.node_port_addresses
+        };
+        assert_eq!(answers_on(NodePorts::All), []);
+        // No packet is to the unspecified address: of IPv6 none answers.
+        assert_eq!(answers_on(NodePorts::Primary), [net("192.0.2.7/32"), net("::/128")]);
+        assert_eq!(answers_on(NodePorts::Of(vec![net("10.0.0.0/8")])), [net("10.0.0.0/8")]);
     }
 
     #[test]

@@ -27,9 +27,9 @@ pub struct Given {
     /// its own. None given: those of the Node object.
     #[arg(long, env = "MARGAY_NODE_IP", value_name = "A.B.C.D[/len][,IPv6[/len]]")]
     pub node_ip: Option<String>,
-    /// Networks whose addresses of the node answer on services' node ports, separated by commas
-    /// [default: all addresses of the node].
-    #[arg(long, env = "MARGAY_NODEPORT_ADDRESSES", value_name = "CIDR,...")]
+    /// Networks whose addresses of the node answer on services' node ports, separated by commas, or
+    /// `primary`: the addresses of its Node object [default: all addresses of the node].
+    #[arg(long, env = "MARGAY_NODEPORT_ADDRESSES", value_name = "CIDR,...|primary")]
     pub nodeport_addresses: Option<String>,
     /// Whether connections that are there go on although policies forbid them by now [default: false].
     #[arg(long, env = "MARGAY_CONNECTIONS_OUTLIVE_POLICIES", value_name = "BOOL", num_args = 0..=1,

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use margay_compile::Connections;
+use margay_compile::{Connections, NodePorts};
 use margay_datastore::{Url, UrlError};
 use margay_protocol::DEFAULT_SOCKET;
 use margay_protocol::socket::{UnixAddress, UnixAddressError, without_scheme};
@@ -30,6 +30,9 @@ pub const DEFAULT_CNI_SOCKET: &str = "/run/margay/agent.sock";
 const DEFAULT_METRICS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9091);
 
+/// kube-proxy's word for the node's primary addresses.
+const PRIMARY: &str = "primary";
+
 /// Everything the agent has to know to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -43,8 +46,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// The node's addresses; empty leaves them to its Node object.
     pub addresses: NodeAddresses,
-    /// Networks whose addresses of the node answer on node ports; empty for all.
-    pub node_port_addresses: Vec<IpNet>,
+    /// Which addresses of the node answer on node ports.
+    pub node_ports: NodePorts,
     /// How connections are treated.
     pub connections: Connections,
     /// Where metrics and health are served.
@@ -83,7 +86,8 @@ pub enum ConfigError {
     NodeIp(#[from] NodeIpError),
     /// The networks of node ports.
     #[error(
-        "--nodeport-addresses {0:?}: write networks separated by commas, as in 192.0.2.0/24,2001:db8::/64"
+        "--nodeport-addresses {0:?}: write {PRIMARY}, or networks separated by commas, as in \
+         192.0.2.0/24,2001:db8::/64"
     )]
     NodePortAddresses(String),
     /// The metrics' address.
@@ -119,7 +123,7 @@ impl Config {
             datastore: needed(given.datastore, "datastore", "MARGAY_DATASTORE")?.parse()?,
             dataplane: dataplane.parse()?,
             socket: given.socket.map_or_else(|| DEFAULT_CNI_SOCKET.into(), without_scheme),
-            node_port_addresses: networks(given.nodeport_addresses)?,
+            node_ports: node_ports(given.nodeport_addresses)?,
             connections: Connections {
                 outlive_policies: given.connections_outlive_policies.unwrap_or_default(),
                 tcp_strict: given.tcp_strict.unwrap_or_default(),
@@ -147,14 +151,18 @@ fn collector(text: String) -> Result<Uri, ConfigError> {
 }
 
 /// Networks, or addresses for themselves alone.
-fn networks(text: Option<String>) -> Result<Vec<IpNet>, ConfigError> {
+fn node_ports(text: Option<String>) -> Result<NodePorts, ConfigError> {
     let network = |text: &str| {
         let alone = || text.parse::<IpAddr>().map(IpNet::from);
         text.parse::<IpNet>().map(|net| net.trunc()).or_else(|_| alone()).ok()
     };
-    let Some(text) = text else { return Ok(Vec::new()) };
+    let Some(text) = text else { return Ok(NodePorts::All) };
+    if text == PRIMARY {
+        return Ok(NodePorts::Primary);
+    }
     let all = text.split(',').map(|part| network(part.trim()));
-    all.collect::<Option<_>>().ok_or(ConfigError::NodePortAddresses(text))
+    let all = all.collect::<Option<_>>().ok_or(ConfigError::NodePortAddresses(text))?;
+    Ok(NodePorts::Of(all))
 }
 
 fn needed(
@@ -220,8 +228,11 @@ mod tests {
     fn node_ports_may_be_narrowed_to_networks_and_addresses() {
         let some = Some("192.0.2.7/24, 2001:db8::1".into());
         let config = Config::resolve(Given { nodeport_addresses: some, ..given("a") }).unwrap();
-        let text: Vec<_> = config.node_port_addresses.iter().map(ToString::to_string).collect();
+        let NodePorts::Of(networks) = config.node_ports else { panic!("{:?}", config.node_ports) };
+        let text: Vec<_> = networks.iter().map(ToString::to_string).collect();
         assert_eq!(text, ["192.0.2.0/24", "2001:db8::1/128"]);
+        let primary = Given { nodeport_addresses: Some("primary".into()), ..given("a") };
+        assert_eq!(Config::resolve(primary).unwrap().node_ports, NodePorts::Primary);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use margay_authz::proto::attribute_context::{HttpRequest, Peer, Request};
 use margay_authz::proto::{Address, AttributeContext, CheckRequest, SocketAddress};
 use margay_authz::{Authorizer, Law, Ruling, Scribe};
-use margay_compile::{Compiler, Connections, NodeConfig, ResourceChange, Scope};
+use margay_compile::{Compiler, Connections, NodeConfig, NodePorts, ResourceChange, Scope};
 use margay_resources::Resource;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -41,7 +41,7 @@ impl Node {
             v4: None,
             v6: None,
             mtu: 1500,
-            node_port_addresses: Vec::new(),
+            node_ports: NodePorts::All,
             connections: Connections::default(),
         }));
         let (scribe, law) = Scribe::new();

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each bench uses a part")]
 
-use margay_compile::{Compiler, Connections, NodeConfig, ResourceChange, Scope};
+use margay_compile::{Compiler, Connections, NodeConfig, NodePorts, ResourceChange, Scope};
 use margay_model::Update;
 use margay_resources::{Kind, Resource};
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ pub(crate) fn of_a_node() -> Compiler {
         v4: Some(([192, 168, 0, 1].into(), 24)),
         v6: None,
         mtu: 1500,
-        node_port_addresses: Vec::new(),
+        node_ports: NodePorts::All,
         connections: Connections::default(),
     }))
 }
