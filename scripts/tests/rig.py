@@ -374,6 +374,18 @@ class Rig:
             before = now
             time.sleep(0.3)
 
+    @contextlib.contextmanager
+    def agent_with(self, node, *flags):
+        """Within: a node's agent has other flags, and the daemon has heard of them."""
+        agent = self.start_as_child(node, "agent", *flags)
+        wait_until(lambda: self.ready(node, port=9102), "the agent is ready", within=10)
+        try:
+            yield
+        finally:
+            self.end(agent, signal.SIGTERM)
+            self.start(node, "agent")
+            wait_until(lambda: self.ready(node, port=9102), "the agent is ready again", within=10)
+
     def ready(self, node, port=9101):
         """Whether /readiness is good."""
         try:

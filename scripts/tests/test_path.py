@@ -439,6 +439,19 @@ def test_a_pod_that_asks_for_any_address_is_told_its_host(rig, who):
             assert got is not None, wanted
 
 
+def test_ipv6_datagrams_in_pieces_leave_the_cluster_in_pieces_that_pass_everywhere(rig, who):
+    """Who has cut them may know of a narrower link: RFC 8200 §5, at most 1,280 bytes each."""
+    sizes, data = [], bytes(range(256)) * 12
+    with packet_socket(rig, "out") as raw:
+        assert who.ask("a", OUT[V6], 7, "UDP", data=data).data == data
+        with contextlib.suppress(TimeoutError):
+            while True:
+                got = Ether(raw.recv(2048))
+                if IPv6ExtHdrFragment in got and got[IPv6].src == NODE["n1"][V6]:
+                    sizes.append(len(got[IPv6]))
+    assert len(sizes) == 3 and max(sizes) <= 1280
+
+
 def test_who_sends_an_ipv6_piece_of_odd_length_is_told_so(rig, who):
     mac, gateway = rig.mac("a"), "ee:ee:ee:ee:ee:ee"
     piece = IPv6(src=address(rig, "a", V6), dst=address(rig, "c", V6))
@@ -473,17 +486,6 @@ def test_what_a_pods_stack_says_by_itself_is_no_spoofing(rig, who):
     rig.unpod("n1", "default", "fresh")
 
 
-@contextlib.contextmanager
-def told(rig, *flags):
-    """The agent of n1 with other flags, until its daemon has heard of them and back."""
-    agent = rig.start_as_child("n1", "agent", *flags)
-    wait_until(lambda: rig.ready("n1", port=9102), "the agent is ready", within=10)
-    yield
-    rig.end(agent, signal.SIGTERM)
-    rig.start("n1", "agent")
-    wait_until(lambda: rig.ready("n1", port=9102), "the agent is ready again", within=10)
-
-
 def test_segment_sizes_fit_the_tunnel_where_the_agent_is_told_to_clamp_them(rig, who):
     become(rig, who, "vxlan")
 
@@ -497,7 +499,7 @@ def test_segment_sizes_fit_the_tunnel_where_the_agent_is_told_to_clamp_them(rig,
     timestamps = 12
     for v, header in ((V4, 40), (V6, 60)):
         assert told_size(v) == 1500 - header - timestamps
-    with told(rig, "--clamp-mss"):
+    with rig.agent_with("n1", "--clamp-mss"):
         for v, header in ((V4, 40), (V6, 60)):
             fits = PATH_MTU["vxlan"][v] - header - timestamps
             wait_until(lambda v=v, fits=fits: told_size(v) == fits, f"{fits} bytes fit", within=10)
@@ -518,7 +520,7 @@ def test_a_strict_node_picks_no_connection_up(rig, who):
     ports = iter(range(20_000, 30_000))
     with packet_socket(rig, "a") as raw:
         assert answer_to(raw, amid(next(ports)), is_reset) is not None
-        with told(rig, "--tcp-strict"):
+        with rig.agent_with("n1", "--tcp-strict"):
             before = refused()
 
             def refuses():
@@ -532,7 +534,7 @@ def test_a_strict_node_picks_no_connection_up(rig, who):
 
 def test_source_ports_are_kept_where_the_agent_is_told_to(rig, who):
     ask = lambda pod, port: who.ask(pod, OUT[V4], 7, source_port=port).port  # noqa: E731
-    with told(rig, "--keep-source-ports"):
+    with rig.agent_with("n1", "--keep-source-ports"):
         ports = iter(range(63_000, 63_100))
         wait_until(lambda: (port := next(ports)) == ask("a", port), "a port is kept", within=10)
         # A port may be another connection's, of a test before.

@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import json
-import signal
 import time
 
 import pytest
@@ -291,11 +290,9 @@ def test_node_ports_answer_on_the_networks_that_the_agent_was_told(rig, who):
     ask = lambda v: who.ask("out", NODE["n1"][v], 30000 + n, within=0.5)
     with serving(rig, who, n, service(n, {"app": "web"}, "NodePort"), X, Y):
         assert ask(V4).name in ALL and ask(V6).name in ALL
-        agent = rig.start_as_child("n1", "agent", "--nodeport-addresses", "fd20::/64")
-        wait_until(lambda: ask(V4) == REFUSED, "not on its IPv4 address", within=10)
-        assert ask(V6).name in ALL
-        rig.end(agent, signal.SIGTERM)
-        rig.start("n1", "agent")
+        with rig.agent_with("n1", "--nodeport-addresses", "fd20::/64"):
+            wait_until(lambda: ask(V4) == REFUSED, "not on its IPv4 address", within=10)
+            assert ask(V6).name in ALL
         wait_until(lambda: ask(V4) not in (REFUSED, SILENT), "on all of its addresses", within=10)
 
 
@@ -306,10 +303,19 @@ def test_node_ports_may_answer_on_primary_addresses_alone(rig, who):
     try:
         with serving(rig, who, n, service(n, {"app": "web"}, "NodePort"), X, Y):
             wait_until(lambda: ask(other) not in (REFUSED, SILENT), "on another address")
-            agent = rig.start_as_child("n1", "agent", "--nodeport-addresses", "primary")
-            wait_until(lambda: ask(other) == REFUSED, "not on another address", within=10)
-            assert ask(NODE["n1"][V4]).name in ALL and ask(NODE["n1"][V6]).name in ALL
-            rig.end(agent, signal.SIGTERM)
-            rig.start("n1", "agent")
+            with rig.agent_with("n1", "--nodeport-addresses", "primary"):
+                wait_until(lambda: ask(other) == REFUSED, "not on another address", within=10)
+                assert ask(NODE["n1"][V4]).name in ALL and ask(NODE["n1"][V6]).name in ALL
     finally:
         rig.exec("n1", "ip", "addr", "del", f"{other}/24", "dev", "eth0")
+
+
+@FAMILIES
+def test_backends_hear_from_the_node_where_all_are_masqueraded(rig, who, v):
+    n = 34
+    ask = lambda: who.ask("a", cluster_ip(n)[v], 80).address  # noqa: E731
+    with serving(rig, who, n, service(n, {"app": "web"}), X, Y):
+        assert ask() == rig.pods["a"][v]
+        with rig.agent_with("n1", "--masquerade-all"):
+            hidden = lambda: {ask() for _ in range(8)}.isdisjoint(rig.pods["a"])  # noqa: E731
+            wait_until(hidden, "pod a is hidden", within=10)

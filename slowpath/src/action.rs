@@ -14,7 +14,7 @@ use margay_model::flow::FlowTuple;
 use margay_model::reason::{DnsReading, DropReason, PuntReason};
 
 use crate::dns::Fact;
-use crate::punt::{Ingress, PortId};
+use crate::punt::{Ingress, Past, PortId};
 
 /// One step of the answer to a punt. Steps are to be taken in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,10 +76,7 @@ pub enum Injection {
         ingress: Ingress,
         /// A whole Ethernet frame with its outer headers, if any.
         frame: Vec<u8>,
-        /// Whether it was put together from fragments: it may be larger than its port's MTU, and
-        /// where it is too big to leave it is to be fragmented, IPv6 too.
-        reassembled: bool,
-        /// Whether it has been read here and is not to come back for that.
-        read: bool,
+        /// What has become of it here.
+        past: Past,
     },
 }

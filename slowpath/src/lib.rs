@@ -32,5 +32,5 @@ pub mod bucket;
 pub mod packet;
 
 pub use action::{Action, Injection};
-pub use punt::{Ingress, PortId, Punt, Request, Unreachable};
+pub use punt::{Ingress, Past, PortId, Punt, Request, Unreachable};
 pub use slowpath::{Config, Limits, SlowPath};

@@ -20,11 +20,23 @@ pub enum Ingress {
     Own,
 }
 
+/// What the slow path has done to a packet before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Past {
+    /// It was put together from fragments: it may be larger than its port's MTU, and where it is too
+    /// big to leave it is to be fragmented, IPv6 too.
+    pub reassembled: bool,
+    /// It has been read and is not to come back for that.
+    pub read: bool,
+}
+
 /// A packet that the fast path cannot finish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Punt {
     /// Where it came from.
     pub ingress: Ingress,
+    /// What has become of it here before.
+    pub past: Past,
     /// The Ethernet frame: as received, but for [`Request::Fragment`] as it is to leave.
     pub frame: Vec<u8>,
     /// Offset in `frame` of the IP packet (or ARP packet) that the request is about: behind the
@@ -86,8 +98,6 @@ pub enum Request {
         conversation: FlowTuple,
         /// Whether the packet is the pod's.
         from_client: bool,
-        /// Whether it was put together from fragments.
-        reassembled: bool,
     },
 }
 

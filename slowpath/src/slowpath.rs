@@ -14,7 +14,7 @@ use crate::icmp_error::Problem;
 use crate::icmp_related::Related;
 use crate::neighbours::{Held, Neighbours};
 use crate::packet::IpView;
-use crate::punt::{Ingress, PortId, Punt, Request};
+use crate::punt::{Ingress, Past, PortId, Punt, Request};
 use crate::reassembly::{Progress, Reassembly};
 use crate::reject::Refusal;
 use crate::{
@@ -279,12 +279,8 @@ impl SlowPath {
             }
             Progress::Duplicate => out.push(Action::Consumed(reason)),
             Progress::Whole { frame, pieces } => {
-                let again = Injection::Again {
-                    ingress: punt.ingress,
-                    frame,
-                    reassembled: true,
-                    read: false,
-                };
+                let past = Past { reassembled: true, ..punt.past };
+                let again = Injection::Again { ingress: punt.ingress, frame, past };
                 out.push(Action::Inject(reason, again));
                 out.extend((0..pieces).map(|_| Action::Consumed(reason)));
             }
@@ -341,7 +337,7 @@ fn go_on(punt: Punt, out: &mut Vec<Action>) {
     let reason = punt.request.reason();
     let injection = match punt.ingress {
         Ingress::Own => Injection::Own { packet: punt.packet().to_vec() },
-        ingress => Injection::Again { ingress, frame: punt.frame, reassembled: false, read: false },
+        ingress => Injection::Again { ingress, frame: punt.frame, past: punt.past },
     };
     out.push(Action::Inject(reason, injection));
     out.push(Action::Consumed(reason));

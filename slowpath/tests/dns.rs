@@ -5,7 +5,7 @@ mod support;
 use margay_model::flow::FlowTuple;
 use margay_model::reason::{DnsReading, PuntReason};
 use margay_slowpath::dns::Fact;
-use margay_slowpath::{Action, Injection, Punt, SlowPath};
+use margay_slowpath::{Action, Injection, Past, Punt, SlowPath};
 use proptest::prelude::*;
 use support::dns::{A, AAAA, Data, Record, answer, conversation, framed, message, query, tcp, udp};
 use support::{ended, injected, no_flows, slow_path};
@@ -78,8 +78,7 @@ fn an_answer_waits_until_its_addresses_are_in_force() {
     let again = Injection::Again {
         ingress: reply.ingress,
         frame: reply.frame,
-        reassembled: false,
-        read: true,
+        past: Past { reassembled: false, read: true },
     };
     let expected = [Action::Inject(PuntReason::Dns, again), Action::Consumed(PuntReason::Dns)];
     assert_eq!(actions, expected);

@@ -3,7 +3,7 @@
 mod support;
 
 use margay_model::reason::{DropReason, PuntReason};
-use margay_slowpath::{Action, Ingress, Injection, Request, Unreachable};
+use margay_slowpath::{Action, Ingress, Injection, Past, Request, Unreachable};
 use support::{
     POD, POD_PORT, TUNNEL, ask, drop_reason, ended, injected, no_flows, punt, slow_path, vector,
 };
@@ -149,7 +149,8 @@ fn is_joined(pieces: &[&str], ip_start: usize, whole: &str) {
             all.extend(slow.handle(0, piece, &no_flows));
         }
         let frame = vector(whole);
-        let again = Injection::Again { ingress: TUNNEL, frame, reassembled: true, read: false };
+        let past = Past { reassembled: true, read: false };
+        let again = Injection::Again { ingress: TUNNEL, frame, past };
         assert_eq!(injected(&all), [again], "{order:?}");
         assert_eq!(ended(&all), order.len());
         assert_eq!(slow.waiting(), 0);

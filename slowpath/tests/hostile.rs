@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use margay_model::flow::FlowTuple;
 use margay_model::node::Encap;
 use margay_slowpath::packet::IpView;
-use margay_slowpath::{Action, Ingress, Injection, Punt, Request, Unreachable};
+use margay_slowpath::{Action, Ingress, Injection, Past, Punt, Request, Unreachable};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -120,6 +120,7 @@ fn any_punt() -> impl Strategy<Value = Punt> {
     let ip_start = prop_oneof![8 => Just(14usize), 1 => Just(34), 1 => Just(64), 1 => 0usize..2000];
     (ingress(), frame(), ip_start, request()).prop_map(|(ingress, frame, ip_start, request)| Punt {
         ingress,
+        past: Past::default(),
         frame,
         ip_start,
         request,

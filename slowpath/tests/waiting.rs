@@ -5,7 +5,7 @@ mod support;
 use std::net::IpAddr;
 
 use margay_model::reason::{DropReason, PuntReason};
-use margay_slowpath::{Action, Ingress, Injection, Limits, Punt, Request, SlowPath};
+use margay_slowpath::{Action, Ingress, Injection, Limits, Past, Punt, Request, SlowPath};
 use margay_slowpath::{neighbours, reassembly};
 use support::{POD, ended, injected, no_flows, punt, slow_path, vector, with_limits};
 
@@ -205,6 +205,17 @@ const ASK: fn() -> Action = || Action::ResolveNeighbour { egress: 3, hop: hop() 
 const UNRESOLVED: Action = Action::Dropped(PuntReason::Neighbour, DropReason::NeighbourUnresolved);
 
 #[test]
+fn what_was_put_together_is_still_that_after_it_waited_for_a_next_hop() {
+    for past in [Past { reassembled: true, read: false }, Past { reassembled: true, read: true }] {
+        let mut slow = slow_path();
+        let request = Request::Neighbour { egress: 3, hop: hop() };
+        slow.handle(0, Punt { past, ..punt(POD, vector("wide"), request) }, &no_flows);
+        let goes_on = Injection::Again { ingress: POD, frame: vector("wide"), past };
+        assert_eq!(injected(&slow.resolved(3, hop())), [goes_on]);
+    }
+}
+
+#[test]
 fn what_waits_for_a_next_hop_goes_on_in_order_when_it_is_known() {
     let mut slow = slow_path();
     assert_eq!(unresolved(&mut slow, 0, 1), [ASK()]);
@@ -214,7 +225,7 @@ fn what_waits_for_a_next_hop_goes_on_in_order_when_it_is_known() {
     assert_eq!(other, [], "the same address behind another port is another hop");
     let actions = slow.resolved(3, hop());
     let marks = injected(&actions).into_iter().map(|injection| match injection {
-        Injection::Again { ingress: POD, frame, reassembled: false, read: false } => frame[14 + 5],
+        Injection::Again { ingress: POD, frame, past } if past == Past::default() => frame[14 + 5],
         other => panic!("{other:?}"),
     });
     assert_eq!(marks.collect::<Vec<_>>(), [1, 2, 3]);

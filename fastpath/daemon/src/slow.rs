@@ -18,7 +18,7 @@ use margay_model::flow::FlowTuple;
 use margay_model::{DnsReading, DropReason, LocalNode, PuntReason};
 use margay_slowpath as slow;
 use margay_slowpath::dns::Fact;
-use margay_slowpath::{Action, Injection, SlowPath};
+use margay_slowpath::{Action, Injection, Past, SlowPath};
 use margay_tables::addr::Tuple;
 use margay_tables::flow::{Dir, FlowTable};
 use margay_worker::{Injected, Link, Punted, Punts, clock};
@@ -93,10 +93,8 @@ pub(crate) struct Slow {
 /// What a packet is to the slow path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// As it was received.
-    Received,
-    /// Put together from what was received.
-    Reassembled,
+    /// It was received, and this has become of it since.
+    Received(Past),
     /// Of the node's making.
     Own,
 }
@@ -111,6 +109,14 @@ struct Bell<'a>(&'a OwnedFd);
 impl AsRawFd for Bell<'_> {
     fn as_raw_fd(&self) -> i32 {
         self.0.as_raw_fd()
+    }
+}
+
+// === impl Kind ===
+
+impl Kind {
+    fn past(self) -> Past {
+        if let Self::Received(past) = self { past } else { Past::default() }
     }
 }
 
@@ -159,7 +165,7 @@ impl Slow {
         self.engine.wake();
         for _ in 0..BURST {
             let Some(Punted { punt, bytes }) = self.punts.pop() else { return false };
-            self.handle(punt, bytes, Kind::Received, 0);
+            self.handle(punt, bytes, Kind::Received(Past::default()), 0);
         }
         true
     }
@@ -194,7 +200,7 @@ impl Slow {
         if punt.why == Why::Portless {
             return self.handle_portless(punt, bytes, kind, round);
         }
-        let Some(request) = self.request(&punt, &bytes, kind) else {
+        let Some(request) = self.request(&punt, &bytes) else {
             return self.end(reason, Some(DropReason::PuntRefused));
         };
         let ingress = match (punt.port, punt.tunneled) {
@@ -215,7 +221,7 @@ impl Slow {
             ours.then(|| bytes.get(margay_wire::ethernet::LEN..).unwrap_or_default().to_vec());
         let table = self.table;
         let flows = |tuple: &FlowTuple| delivered(table, &(*tuple).into()).map(FlowTuple::from);
-        let punt = slow::Punt { ingress, frame: bytes, ip_start, request };
+        let punt = slow::Punt { ingress, past: kind.past(), frame: bytes, ip_start, request };
         let mut actions = self.machines.handle(now_ms(), punt, &flows);
         // An error about nothing of ours, addressed to the node, is the node's.
         if let Some(packet) = copy
@@ -245,7 +251,7 @@ impl Slow {
         }
         self.counters().injected(reason);
         self.counters().consumed(reason);
-        self.run_again(came_from(&punt), bytes, kind, false, round);
+        self.run_again(came_from(&punt), bytes, kind, round);
     }
 
     /// Leaves to the kernel what is of connections without ports that have ended.
@@ -266,7 +272,7 @@ impl Slow {
     }
 
     /// The engine's words in the slow path's.
-    fn request(&self, punt: &Punt, bytes: &[u8], kind: Kind) -> Option<slow::Request> {
+    fn request(&self, punt: &Punt, bytes: &[u8]) -> Option<slow::Request> {
         use slow::Request;
         Some(match punt.why {
             Why::Arp => Request::Arp,
@@ -300,8 +306,7 @@ impl Slow {
                 let snapshot = self.snapshots.borrow();
                 let (tuple, from_client) =
                     in_frame(punt, bytes, |frame| self.engine.conversation(&snapshot, frame))?;
-                let reassembled = kind == Kind::Reassembled;
-                Request::Dns { conversation: tuple.into(), from_client, reassembled }
+                Request::Dns { conversation: tuple.into(), from_client }
             }
         })
     }
@@ -378,9 +383,9 @@ impl Slow {
             }
             Injection::Own { packet } => {
                 self.counters().injected(reason);
-                self.run_again(From::Own, packet, Kind::Own, false, round);
+                self.run_again(From::Own, packet, Kind::Own, round);
             }
-            Injection::Again { ingress, frame, reassembled, read } => {
+            Injection::Again { ingress, frame, past } => {
                 self.counters().injected(reason);
                 let port = |port: u32| PortId(u16::try_from(port).unwrap_or(u16::MAX));
                 let from = match ingress {
@@ -388,20 +393,16 @@ impl Slow {
                     slow::Ingress::Tunnel(id, _) => From::Tunnel(port(id)),
                     slow::Ingress::Own => From::Own,
                 };
-                let kind = match from {
-                    From::Own => Kind::Own,
-                    _ if reassembled => Kind::Reassembled,
-                    _ => Kind::Received,
-                };
-                self.run_again(from, frame, kind, read, round);
+                let kind = if from == From::Own { Kind::Own } else { Kind::Received(past) };
+                self.run_again(from, frame, kind, round);
             }
         }
     }
 
     /// Runs one frame through the engine, and does what it says.
-    fn run_again(&mut self, from: From, bytes: Vec<u8>, kind: Kind, read: bool, round: u32) {
+    fn run_again(&mut self, from: From, bytes: Vec<u8>, kind: Kind, round: u32) {
         let snapshot = self.snapshots.borrow().clone();
-        let (own, reassembled) = (kind == Kind::Own, kind == Kind::Reassembled);
+        let (own, Past { reassembled, read }) = (kind == Kind::Own, kind.past());
         let room = if own { HEADROOM + margay_wire::ethernet::LEN } else { HEADROOM };
         let start = if own { room - margay_wire::ethernet::LEN } else { room };
         let mut chunk = vec![0; room];

@@ -10,7 +10,7 @@ use etherparse::PacketBuilder;
 use margay_model::LocalNode;
 use margay_model::flow::FlowTuple;
 use margay_slowpath::dns::names::{Limits, Names};
-use margay_slowpath::{Action, Config, Ingress, Injection, Punt, Request, SlowPath};
+use margay_slowpath::{Action, Config, Ingress, Injection, Past, Punt, Request, SlowPath};
 
 /// Bytes that say what one fragment is.
 pub const PIECE: usize = 8;
@@ -44,7 +44,13 @@ impl Bench {
         frame: Vec<u8>,
         flows: &dyn Fn(&FlowTuple) -> Option<FlowTuple>,
     ) -> Vec<Action> {
-        let punt = Punt { ingress: Ingress::Port(2), frame, ip_start: ETHERNET, request };
+        let punt = Punt {
+            ingress: Ingress::Port(2),
+            past: Past::default(),
+            frame,
+            ip_start: ETHERNET,
+            request,
+        };
         self.open += 1;
         let actions = self.machines.handle(self.now, punt, flows);
         self.account(&actions);
@@ -105,7 +111,11 @@ pub fn fragments(program: &[u8]) {
             actions.extend(bench.wait(u64::from(wait) * 200));
         }
         for action in actions {
-            if let Action::Inject(_, Injection::Again { frame, reassembled: true, .. }) = action {
+            if let Action::Inject(
+                _,
+                Injection::Again { frame, past: Past { reassembled: true, .. }, .. },
+            ) = action
+            {
                 whole(&frame);
             }
         }
@@ -211,7 +221,7 @@ pub fn dns(bytes: &[u8]) {
             builder.udp(ports.0, ports.1).write(&mut frame, message)
         };
         written.expect("written to memory");
-        let request = Request::Dns { conversation, from_client, reassembled: false };
+        let request = Request::Dns { conversation, from_client };
         for action in bench.punt(request, frame, &nobody) {
             let Action::Learn { ticket, facts } = action else { continue };
             names.learn(bench.now, &facts);

@@ -24,7 +24,7 @@ use margay_model::reason::{DnsReading as Reading, PuntReason};
 
 use crate::action::{Action, Injection};
 use crate::packet::{IpView, TCP, UDP};
-use crate::punt::{Punt, Request};
+use crate::punt::{Past, Punt, Request};
 use questions::Questions;
 use stream::Streams;
 
@@ -198,9 +198,8 @@ impl Dns {
 
 /// The packet goes on as it came; it is not to come back for being read.
 fn go_on(punt: Punt, out: &mut Vec<Action>) {
-    let reassembled = matches!(punt.request, Request::Dns { reassembled: true, .. });
-    let (ingress, frame) = (punt.ingress, punt.frame);
-    let again = Injection::Again { ingress, frame, reassembled, read: true };
+    let Punt { ingress, frame, past, .. } = punt;
+    let again = Injection::Again { ingress, frame, past: Past { read: true, ..past } };
     out.push(Action::Inject(PuntReason::Dns, again));
     out.push(Action::Consumed(PuntReason::Dns));
 }

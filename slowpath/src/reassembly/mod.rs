@@ -16,7 +16,7 @@ mod datagram;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::punt::{Ingress, PortId, Punt, Request};
+use crate::punt::{Ingress, Past, PortId, Punt, Request};
 use datagram::{Datagram, Insert, Piece, Unfit};
 
 /// What a datagram, and each of its pieces, counts against the limits besides the bytes.
@@ -168,6 +168,7 @@ impl Reassembly {
             let request = Request::Reassemble;
             expired.first.extend(datagram.first().map(|(frame, ip_start)| Punt {
                 ingress: key.source.0,
+                past: Past::default(),
                 frame,
                 ip_start,
                 request,

@@ -89,7 +89,7 @@ fn packet(tuple: &FlowTuple, from_client: bool, payload: Vec<u8>) -> Punt {
         frame.extend(addr.octets());
     }
     frame.extend(payload);
-    let request = Request::Dns { conversation: *tuple, from_client, reassembled: false };
+    let request = Request::Dns { conversation: *tuple, from_client };
     punt(POD, frame, request)
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 use margay_model::flow::FlowTuple;
 use margay_model::node::{Encap, LocalNode, TunnelAddress};
 use margay_model::reason::DropReason;
-use margay_slowpath::{Action, Config, Ingress, Injection, Limits, Punt, Request, SlowPath};
+use margay_slowpath::{Action, Config, Ingress, Injection, Limits, Past, Punt, Request, SlowPath};
 
 static VECTORS: LazyLock<BTreeMap<&str, Vec<u8>>> = LazyLock::new(|| {
     let lines = include_str!("../golden/vectors.txt").lines();
@@ -57,7 +57,7 @@ pub(crate) fn with_limits(limits: Limits) -> SlowPath {
 
 /// A punt of a frame whose IP packet follows the Ethernet header.
 pub(crate) fn punt(ingress: Ingress, frame: Vec<u8>, request: Request) -> Punt {
-    Punt { ingress, frame, ip_start: 14, request }
+    Punt { ingress, past: Past::default(), frame, ip_start: 14, request }
 }
 
 /// No connection at all.

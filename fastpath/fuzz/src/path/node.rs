@@ -12,7 +12,7 @@ use margay_engine::{
 use margay_model::flow::FlowTuple;
 use margay_model::{DropReason, Encap, PuntReason};
 use margay_slowpath as slow;
-use margay_slowpath::{Action, Config, Injection, SlowPath};
+use margay_slowpath::{Action, Config, Injection, Past, SlowPath};
 use margay_tables::addr::Tuple;
 use margay_tables::flow::{FlowConfig, FlowTable, Journal, Region, Share};
 
@@ -50,9 +50,16 @@ pub(super) struct Node<'t> {
 /// What a frame of the slow path's is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Received,
-    Reassembled,
+    Received(Past),
     Own,
+}
+
+// === impl Kind ===
+
+impl Kind {
+    fn past(self) -> Past {
+        if let Self::Received(past) = self { past } else { Past::default() }
+    }
 }
 
 /// Whether what happens is to be told on standard error, for who reads a crash.
@@ -210,7 +217,7 @@ impl Node<'_> {
             }
         }
         for (punt, frame) in punts {
-            self.handle(punt, frame, Kind::Received, 0);
+            self.handle(punt, frame, Kind::Received(Past::default()), 0);
         }
         self.engine.wake();
         self.housekeep();
@@ -232,9 +239,9 @@ impl Node<'_> {
             self.engine.counters().consumed(reason);
             let port = punt.port;
             let from = if punt.tunneled { Ingress::Tunnel(port) } else { Ingress::Port(port) };
-            return self.again(from, frame, kind, false, round);
+            return self.again(from, frame, kind, round);
         }
-        let request = self.request(&punt, &frame, kind).filter(|_| round <= ROUNDS);
+        let request = self.request(&punt, &frame).filter(|_| round <= ROUNDS);
         let Some(request) = request else {
             return self.refuse(reason, DropReason::PuntRefused);
         };
@@ -246,13 +253,13 @@ impl Node<'_> {
         let ip_start = if let Why::Fragment { ip, .. } = punt.why { ip.into() } else { ETHERNET };
         let table = self.table;
         let flows = |tuple: &FlowTuple| delivered(table, &(*tuple).into()).map(FlowTuple::from);
-        let punt = slow::Punt { ingress, frame, ip_start, request };
+        let punt = slow::Punt { ingress, past: kind.past(), frame, ip_start, request };
         let actions = self.machines.handle(self.watch.passed, punt, &flows);
         self.act(actions, round);
     }
 
     /// The engine's words in the slow path's.
-    fn request(&self, punt: &Punt, frame: &[u8], kind: Kind) -> Option<slow::Request> {
+    fn request(&self, punt: &Punt, frame: &[u8]) -> Option<slow::Request> {
         use slow::{Request, Unreachable};
         Some(match punt.why {
             Why::Arp => Request::Arp,
@@ -282,8 +289,7 @@ impl Node<'_> {
             Why::Dns => {
                 let look = |frame: &mut Frame<'_>| self.engine.conversation(self.snapshot(), frame);
                 let (tuple, from_client) = in_frame(punt, frame, look)?;
-                let reassembled = kind == Kind::Reassembled;
-                Request::Dns { conversation: tuple.into(), from_client, reassembled }
+                Request::Dns { conversation: tuple.into(), from_client }
             }
         })
     }
@@ -329,31 +335,27 @@ impl Node<'_> {
                 self.leave(port(number), frame, Origin::Made, self.clean);
             }
             Injection::Own { packet } => {
-                self.again(Ingress::Own, packet, Kind::Own, false, round);
+                self.again(Ingress::Own, packet, Kind::Own, round);
             }
-            Injection::Again { ingress, frame, reassembled, read } => {
+            Injection::Again { ingress, frame, past } => {
                 let from = match ingress {
                     slow::Ingress::Port(id) => Ingress::Port(port(id)),
                     slow::Ingress::Tunnel(id, _) => Ingress::Tunnel(port(id)),
                     slow::Ingress::Own => Ingress::Own,
                 };
-                let kind = match from {
-                    Ingress::Own => Kind::Own,
-                    _ if reassembled => Kind::Reassembled,
-                    _ => Kind::Received,
-                };
-                self.again(from, frame, kind, read, round);
+                let kind = if from == Ingress::Own { Kind::Own } else { Kind::Received(past) };
+                self.again(from, frame, kind, round);
             }
         }
     }
 
     /// Runs one frame through the engine, and does what it says.
-    fn again(&mut self, from: Ingress, bytes: Vec<u8>, kind: Kind, read: bool, round: u32) {
+    fn again(&mut self, from: Ingress, bytes: Vec<u8>, kind: Kind, round: u32) {
         let own = kind == Kind::Own;
         let room = if own { HEADROOM + ETHERNET } else { HEADROOM };
         let mut chunk = [vec![0; room], bytes].concat();
         let (start, len) = (HEADROOM, chunk.len() - HEADROOM);
-        let reassembled = kind == Kind::Reassembled;
+        let Past { reassembled, read } = kind.past();
         let mut frame = Frame { chunk: &mut chunk, start, len, ingress: from, reassembled, read };
         let fate = {
             let snapshot = &self.scene.snapshots[self.watch.edit];
