@@ -6,6 +6,7 @@ import json
 import time
 
 import pytest
+from documents import calico
 from rig import wait_until
 from services import (
     ALL,
@@ -177,6 +178,34 @@ def test_load_balancers_are_told_which_nodes_serve(rig, who):
         assert get(rig, "out", NODE["n1"][V4], port + 1)[0] == 503
         rig.store.write(f"s{n}", service(n, None, "LoadBalancer"))
         wait_until(lambda: get(rig, "out", NODE["n1"][V4], port + 1) is None, "nobody listens")
+
+
+def test_load_balancers_are_told_of_a_node_that_is_going(rig, who):
+    """kube-proxy's /healthz, on its port or another (KEP-3836)."""
+    ask = lambda path, port: get(rig, "out", NODE["n1"][V4], port, path) or (0, {})
+    status = lambda path="/healthz", port=10256: ask(path, port)[0]
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}}
+    taint = {"key": "ToBeDeletedByClusterAutoscaler", "value": "1", "effect": "NoSchedule"}
+    deleted = {"name": "n1", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["a.b/c"]}
+    wait_until(lambda: status() == 200, "the node serves")
+    try:
+        for leaving in (node | {"spec": {"taints": [taint]}}, node | {"metadata": deleted}):
+            rig.store.write("going", leaving)
+            wait_until(lambda: status() == 503, "it is going")
+            assert ask("/healthz", 10256)[1]["nodeEligible"] is False
+            assert status("/livez") == 200
+            rig.store.write("going", node)
+            wait_until(lambda: status() == 200, "it stays")
+        rig.kill("n1", "daemon")
+        wait_until(lambda: status() == 503 and status("/livez") == 503, "nothing is forwarded")
+        rig.start("n1", "daemon")
+        wait_until(lambda: status() == 200, "the daemon is back", within=10)
+        other = calico("FelixConfiguration", "node.n1", bpfKubeProxyHealthzPort=10257)
+        rig.store.write("going", other)
+        wait_until(lambda: status(port=10257) == 200 and not status(), "another port")
+    finally:
+        rig.store.remove("going")
+    wait_until(lambda: status() == 200, "its port as always")
 
 
 @FAMILIES

@@ -24,6 +24,7 @@ use crate::flowlog::{Feed, FlowLog};
 use crate::health_check;
 use crate::metrics::Sources;
 use crate::node::{Keeper, count_addresses};
+use crate::node_health;
 use crate::pipeline::Pipeline;
 use crate::publisher::Publisher;
 use crate::uplink;
@@ -140,6 +141,8 @@ async fn start(
     let waiter = pipeline.waiter();
     let checks = health_check::serve(pipeline.health_checks(), pipeline.view());
     tasks.spawn(named("the servers of health checks", checks));
+    let node_health = node_health::serve(pipeline.standing(), pipeline.view());
+    tasks.spawn(named("the server of the node's health", node_health));
     tasks.spawn(named("the pipeline", pipeline.run()));
     tasks.spawn(named("the keeper of the Node object", keeper.run()));
     tasks.spawn(named(

@@ -16,7 +16,7 @@
 //! - [`pipeline`]: from the datastore's changes to the publisher; [`publisher`]: on to `margayd`;
 //! - [`cniserver`]: the CNI plugins' socket;
 //! - [`authz`]: what proxies are told that ask about requests;
-//! - [`health_check`]: what load balancers outside are told;
+//! - [`health_check`], [`node_health`]: what load balancers outside are told, of services and the node;
 //! - [`flowlog`]: what became of connections, named and written;
 //! - [`metrics`]: what is counted, and the health.
 
@@ -36,6 +36,7 @@ mod cniserver;
 mod authz;
 
 mod health_check;
+mod node_health;
 
 mod flowlog;
 

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use crate::flowlog::Feed;
+use crate::node_health::Standing;
 use crate::publisher::view::{self, View};
 use crate::publisher::{NotInForce, Publisher, Revision};
 
@@ -99,6 +100,7 @@ pub(crate) struct Pipeline {
     objects: BTreeMap<Kind, u64>,
     progress: watch::Sender<Progress>,
     health: watch::Sender<HealthChecks>,
+    standing: watch::Sender<Standing>,
     /// Writes down what proxies are answered by, if any may ask.
     scribe: Option<Scribe>,
     /// Told what has which name, if flows are logged.
@@ -122,6 +124,7 @@ impl Pipeline {
             objects: BTreeMap::new(),
             progress: watch::Sender::default(),
             health: watch::Sender::default(),
+            standing: watch::Sender::default(),
             scribe: None,
         }
     }
@@ -146,6 +149,11 @@ impl Pipeline {
     /// What load balancers are told of this node.
     pub(crate) fn health_checks(&self) -> watch::Receiver<HealthChecks> {
         self.health.subscribe()
+    }
+
+    /// What they are told whatever the service.
+    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
     }
 
     /// What is known about the dataplane.
@@ -222,8 +230,13 @@ impl Pipeline {
         if let Some(scribe) = &mut self.scribe {
             scribe.note(&updates, &self.compiler);
         }
+        let settings = self.compiler.felix_settings_of(&self.node);
+        let standing = Standing {
+            port: settings.bpf_kube_proxy_healthz_port,
+            leaving: self.compiler.is_leaving(&self.node),
+        };
+        self.standing.send_if_modified(|told| std::mem::replace(told, standing) != standing);
         if let Some(flow_log) = &self.flow_log {
-            let settings = self.compiler.felix_settings_of(&self.node);
             flow_log.set_interval(settings.flow_logs_flush_interval);
         }
         self.health.send_if_modified(|told| {

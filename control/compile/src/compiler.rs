@@ -219,6 +219,11 @@ impl Compiler {
         self.services.health()
     }
 
+    /// Whether a node is being deleted, or about to be: it is to get no new connections.
+    pub fn is_leaving(&self, node: &str) -> bool {
+        self.network.node(node).is_some_and(|node| node.leaving)
+    }
+
     /// The node of an endpoint of the state.
     pub fn node_of(&self, endpoint: &str) -> Option<&Arc<str>> {
         self.endpoint_nodes.get(endpoint)

@@ -23,6 +23,8 @@ pub(crate) struct NodeFacts {
     pub(crate) vtep_mac: Mac,
     /// Its networks for pods as Kubernetes handed them out: what `host-local` gives addresses of.
     pub(crate) pod_cidrs: Vec<IpNet>,
+    /// Whether it is going: load balancers are to send it nothing new.
+    pub(crate) leaving: bool,
 }
 
 /// An address pool with its encapsulation; at most one of the two modes is set.

@@ -13,6 +13,8 @@ use margay_resources::v3;
 use crate::network::{BlockFacts, NodeFacts, PoolFacts};
 
 const ZONE: &str = "topology.kubernetes.io/zone";
+/// The cluster autoscaler's taint of a node that it is going to delete.
+const DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
 /// A node of Kubernetes: addresses, and what Calico notes in annotations where it has no objects
 /// of its own.
@@ -37,6 +39,7 @@ pub(crate) fn kubernetes(object: &Node) -> NodeFacts {
     facts.tunnel(Encap::Vxlan, note("IPv6VXLANTunnelAddr"));
     facts.vtep_mac = note("VXLANTunnelMACAddr").parse().unwrap_or_default();
     facts.pod_cidrs = pod_cidrs(object);
+    facts.leaving = is_leaving(object);
     facts
 }
 
@@ -47,6 +50,12 @@ fn pod_cidrs(object: &Node) -> Vec<IpNet> {
     let one = spec.pod_cidr.iter().filter(|_| many.is_empty());
     let nets = many.iter().chain(one).filter_map(|text| text.parse::<IpNet>().ok());
     nets.map(|net| net.trunc()).collect()
+}
+
+/// Whether it is being deleted, or about to be.
+fn is_leaving(object: &Node) -> bool {
+    let taints = object.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    object.metadata.deletion_timestamp.is_some() || taints.into_iter().any(|t| t.key == DELETED)
 }
 
 /// The zone of a node of Kubernetes.
@@ -116,6 +125,7 @@ impl NodeFacts {
             tunnel_addresses: if none { other.tunnel_addresses } else { self.tunnel_addresses },
             vtep_mac: if set { self.vtep_mac } else { other.vtep_mac },
             pod_cidrs: if self.pod_cidrs.is_empty() { other.pod_cidrs } else { self.pod_cidrs },
+            leaving: self.leaving || other.leaving,
         }
     }
 }

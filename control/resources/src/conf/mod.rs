@@ -61,6 +61,8 @@ pub struct Settings {
     pub bpf_external_service_mode: ExternalServiceMode,
     /// Clients that are answered through that node all the same.
     pub bpf_dsr_optout_cidrs: Vec<IpNet>,
+    /// Where load balancers are told of the node, as kube-proxy would; 0 for nowhere.
+    pub bpf_kube_proxy_healthz_port: u16,
     /// Lifetimes of idle connections.
     pub conntrack_timeouts: ConntrackTimeouts,
     /// Name servers whose answers to pods are believed.
@@ -225,6 +227,7 @@ impl Default for Settings {
             external_nodes_list: Vec::new(),
             bpf_external_service_mode: ExternalServiceMode::Tunnel,
             bpf_dsr_optout_cidrs: Vec::new(),
+            bpf_kube_proxy_healthz_port: 10_256,
             conntrack_timeouts: ConntrackTimeouts::default(),
             dns_trusted_servers: dns.trusted,
             dns_extra_ttl: Duration::from_secs(dns.extra_ttl.into()),

@@ -81,6 +81,9 @@ impl Settings {
             word(v, &[("Tunnel", ExternalServiceMode::Tunnel), ("DSR", ExternalServiceMode::Dsr)])
         });
         from.read("bpfDSROptoutCIDRs", &mut self.bpf_dsr_optout_cidrs, |v| list(v, net));
+        from.read("bpfKubeProxyHealthzPort", &mut self.bpf_kube_proxy_healthz_port, |v| {
+            number(v, 0, 65_535)
+        });
         from.read("dnsTrustedServers", &mut self.dns_trusted_servers, |v| list(v, dns::server));
         from.read("dnsExtraTTL", &mut self.dns_extra_ttl, time);
         let hold = &mut self.dns_packets_nfqueue_max_hold_duration;

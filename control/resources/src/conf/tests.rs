@@ -97,7 +97,7 @@ fn every_setting_is_read() {
         "serviceLoopPrevention": "Reject",
         "failsafeInboundHostPorts": [{"protocol": "tcp", "port": 22, "net": "10.0.0.0/8"}],
         "failsafeOutboundHostPorts": [], "externalNodesList": ["192.0.2.0/24", "198.51.100.1"],
-        "bpfExternalServiceMode": "DSR", "bpfDSROptoutCIDRs": ["198.51.100.0/24"],
+        "bpfKubeProxyHealthzPort": 0, "bpfExternalServiceMode": "DSR", "bpfDSROptoutCIDRs": ["198.51.100.0/24"],
         "bpfConntrackTimeouts": {"tcpSynSent": "5s", "tcpFinsSeen": "1m", "udpTimeout": "Auto"},
         "dnsTrustedServers": ["192.0.2.53", "k8s-service:dns/coredns:5353"],
         "dnsExtraTTL": "30s", "dnsPacketsNfqueueMaxHoldDuration": "500ms", "dnsCacheEpoch": 2,
@@ -128,6 +128,7 @@ fn every_setting_is_read() {
             "198.51.100.1/32".parse().unwrap(),
         ],
         bpf_external_service_mode: ExternalServiceMode::Dsr,
+        bpf_kube_proxy_healthz_port: 0,
         bpf_dsr_optout_cidrs: vec!["198.51.100.0/24".parse().unwrap()],
         conntrack_timeouts: ConntrackTimeouts {
             tcp_syn_sent: Duration::from_secs(5),
