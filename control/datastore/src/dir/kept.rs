@@ -36,6 +36,7 @@ pub(super) struct Record {
 pub(super) struct Kept {
     folder: PathBuf,
     records: HashMap<Key, Record>,
+    closed: bool,
 }
 
 /// Which objects the unreadable files of an earlier process stood for.
@@ -62,7 +63,7 @@ impl Kept {
                 }
             }
         }
-        Self { folder, records }
+        Self { folder, records, closed: false }
     }
 
     /// The versions that were kept.
@@ -84,9 +85,17 @@ impl Kept {
         found
     }
 
+    /// Leaves the disk as it is from now on.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+    }
+
     /// Makes the disk hold the `wanted` records and no others. What cannot be written is reported,
     /// and tried again at the next call.
     pub(super) fn update(&mut self, wanted: HashMap<Key, Record>) {
+        if self.closed {
+            return;
+        }
         let folder = &self.folder;
         self.records.retain(|key, _| {
             let path = folder.join(state::path_of(key));

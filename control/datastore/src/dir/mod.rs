@@ -108,6 +108,13 @@ impl Dir {
     }
 }
 
+impl Drop for Dir {
+    /// From here on the kept versions may be another's: a look that is still under way keeps none.
+    fn drop(&mut self) {
+        lock(&self.inner.kept).close();
+    }
+}
+
 #[async_trait]
 impl Datastore for Dir {
     async fn list(&self, kind: &Kind) -> Result<Listing, Error> {
