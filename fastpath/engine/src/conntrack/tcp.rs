@@ -109,10 +109,15 @@ pub fn may_begin(tcp: &TcpFacts, strict: bool) -> bool {
     flags == asked & tcp_flags::SYN
 }
 
+/// Whether the segment asks for a connection.
+#[inline]
+pub fn opens(tcp: &TcpFacts) -> bool {
+    tcp.flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::SYN
+}
+
 /// Whether the segment opens a new connection in the place of one in `state`.
 pub fn reopens(tcp: &TcpFacts, state: State) -> bool {
-    tcp.flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::SYN
-        && matches!(state, State::Closing | State::Reset)
+    opens(tcp) && matches!(state, State::Closing | State::Reset)
 }
 
 /// The state by both words.

@@ -41,6 +41,7 @@ pub(crate) fn decide(
         && Decision::side(action) == Some(packet.side)
         && !Decision::may_be_pardoned(action, snapshot.names_epoch)
         && !reopens(packet, flow)
+        && !begins_elsewhere(packet, flow)
         && is_its_own(packet, flow)
     {
         return Continue(flow.id());
@@ -56,6 +57,13 @@ fn reopens(packet: &Packet, flow: FlowRef<'_>) -> bool {
             tcp::reopens(&facts, state(flow))
         }
     })
+}
+
+/// Whether the packet is a SYN of a flow whose answers are not heard here: it may be of another
+/// connection, the first having ended by a reset.
+#[inline]
+fn begins_elsewhere(packet: &Packet, flow: FlowRef<'_>) -> bool {
+    packet.tcp.is_some_and(|facts| tcp::opens(&facts)) && flow.marks() & conntrack::HANDED_ON != 0
 }
 
 /// Whether the packet is of the flow that has its tuple. Of ICMP another query may have the same
@@ -301,10 +309,11 @@ fn borrower(snapshot: &Snapshot, addr: Addr) -> Option<u32> {
     at.and_then(|index| u32::try_from(index).ok())
 }
 
-/// Whether a UDP flow was translated to a backend that its service does not have any more: such a
-/// flow would go nowhere for ever, as nothing ends it.
+/// Whether a flow was translated to a backend that its service does not have any more, and would go
+/// nowhere for ever: of UDP, as nothing ends it, and of TCP what begins anew without that being known.
 fn lost_backend(snapshot: &Snapshot, packet: &Packet, flow: FlowRef<'_>) -> bool {
-    if packet.tuple.protocol != protocol::UDP || flow.dir() == Dir::Reply {
+    let moves = packet.tuple.protocol == protocol::UDP || begins_elsewhere(packet, flow);
+    if !moves || flow.dir() == Dir::Reply {
         return false;
     }
     let new = flow.rewrite();

@@ -218,7 +218,7 @@ fn too_large_for_the_way_to_the_backend_is_told_to_the_client() {
 }
 
 #[test]
-fn udp_whose_backend_is_gone_goes_to_another_and_tcp_is_left_to_itself() {
+fn udp_whose_backend_is_gone_goes_to_another_and_tcp_when_it_begins_anew() {
     let both = ["10.65.3.5:8080", "10.65.0.3:8080"];
     for protocol in [6, 17] {
         let mut far = service("default/web", protocol, "10.96.0.10:80", &both[..1]);
@@ -233,7 +233,12 @@ fn udp_whose_backend_is_gone_goes_to_another_and_tcp_is_left_to_itself() {
         hands_on(&mut node, &request);
         node.change(|state| serve(state, near));
         match protocol {
-            6 => hands_on(&mut node, &request),
+            6 => {
+                hands_on(&mut node, &request);
+                // Its backend has reset it, and nobody here has heard that.
+                let anew = tcp(CLIENT, "192.0.2.1:30080", SYN);
+                drop(node.send(WIRE, &anew).by(B));
+            }
             _ => drop(node.send(WIRE, &request).by(B)),
         }
     }
