@@ -195,9 +195,15 @@ class Rig:
         self.script(process, node)
 
     def start_as_child(self, node, process, *more, env=None):
-        """Ends it cleanly and starts the same command, with `more` behind it, as a child of ours."""
+        """Ends it cleanly and starts the same command, with `more` behind it, as a child of ours.
+
+        A configuration file takes the place of the one that it had.
+        """
         line = pathlib.Path(f"/proc/{self.pid(node, process)}/cmdline").read_bytes()
         words = [word.decode() for word in line.split(b"\0")[:-1]]
+        if "--config" in more and "--config" in words:
+            at = words.index("--config")
+            del words[at : at + 2]
         self.kill(node, process, signal.SIGTERM)
         log = "margayd.log" if process == "daemon" else f"{process}.log"
         with open(self.run / node / log, "a") as stderr:

@@ -1,5 +1,6 @@
 """Services by kube-proxy's table, for every protocol and both families; and where nobody serves."""
 
+import contextlib
 import itertools
 import socket
 import time
@@ -347,6 +348,50 @@ def test_node_ports_are_the_nodes_own_addresses_and_loopback_is_left_alone(rig, 
     # Another port of the node is the node's own business.
     assert refused_soon(who, "out", NODE["n1"][v], 30099, "TCP")
     assert refused_soon(who, "a", NODE["n1"][v], 30099, "TCP")
+
+
+@FAMILIES
+def test_connections_outlive_their_service_by_whatever_address_they_came(rig, who, v):
+    n = 18
+    fronts = [
+        (cluster_ip(n)[v], 80),
+        (balancer_ip(n)[v], 80),
+        (external_ip(n)[v], 80),
+        (NODE["n1"][v], 30000 + n),
+    ]
+    web = {"app": "web"}
+    rig.store.write(f"s{n}", service(n, web, "LoadBalancer"))
+    places = ("out", "n1", "a")
+    for place in places:
+        for front in fronts:
+            wait_until(lambda place=place, front=front: who.serves(place, *front), (place, front))
+    with contextlib.ExitStack() as stack:
+        held = {}
+        for place in places:
+            for front in fronts:
+                with rig.inside(place):
+                    one = socket.create_connection(front, timeout=3)
+                held[place, front] = stack.enter_context(one)
+
+        def go_on(after):
+            time.sleep(0.5)
+            for which, one in held.items():
+                one.send(b"1")
+                assert one.recv(1000), f"{which} after {after}"
+
+        go_on("nothing")
+        rig.store.write(f"s{n}", service(n, web))
+        go_on("another type")
+        withdraw(rig, who, n)
+        go_on("its end")
+        assert who.ask("out", *fronts[-1]) == REFUSED, "there is nothing for others"
+        rig.kill("n1", "daemon")
+        rig.start("n1", "daemon")
+        wait_until(lambda: rig.ready("n1"), "the daemon is back", within=10)
+        go_on("a restart of the daemon")
+    # When the last has gone the node's own connections are its own again.
+    refused = lambda: who.ask("n1", *fronts[-1], within=0.3) == REFUSED  # noqa: E731
+    wait_until(refused, "the node port is the kernel's", within=60)
 
 
 @FAMILIES

@@ -8,6 +8,8 @@ use margay_engine::Underlay;
 use margay_model::{Encap, Failsafe, State};
 use margay_xsk::program::{AddressClass, SafePort, UplinkConfig};
 
+use crate::fronts::Fronts;
+
 /// Address classes, service ports on the node's addresses, and the rest.
 pub(crate) struct Classes {
     /// Class of each network.
@@ -23,8 +25,14 @@ pub(crate) struct Classes {
 }
 
 impl Classes {
-    /// The classes for a state on a node with these uplinks guarded.
-    pub(crate) fn new(state: &State, underlay: &Underlay, guarded: BTreeSet<String>) -> Self {
+    /// The classes for a state, whose services are reached by `fronts`, on a node with these uplinks
+    /// guarded.
+    pub(crate) fn new(
+        state: &State,
+        fronts: &Fronts,
+        underlay: &Underlay,
+        guarded: BTreeSet<String>,
+    ) -> Self {
         let mut addresses = BTreeMap::new();
         for range in &state.node.settings.service_ranges {
             addresses.insert(*range, AddressClass::SERVICE);
@@ -38,18 +46,11 @@ impl Classes {
         let stray = pods.filter(|addr| !in_pool(addr));
         addresses.extend(stray.map(|addr| (IpNet::from(*addr), AddressClass::POOL)));
         let own = own(state, underlay);
-        let mut ports = BTreeSet::new();
-        for service in state.services.values() {
-            let outside = || service.external_ips.iter().chain(&service.load_balancer_ips);
-            for addr in service.cluster_ips.iter().chain(outside()) {
-                addresses.insert(IpNet::from(*addr), AddressClass::SERVICE);
-            }
-            // Only an address that the node shares with a service takes a port from the node.
-            if outside().any(|addr| own.contains(addr)) {
-                ports.insert((service.protocol, service.port));
-            }
-            ports.extend(service.node_port.map(|port| (service.protocol, port)));
-        }
+        addresses.extend(fronts.addresses().map(|a| (IpNet::from(a), AddressClass::SERVICE)));
+        // Only an address that the node shares with a service takes a port from the node.
+        let shared = fronts.outside.iter().filter(|(addr, ..)| own.contains(addr));
+        let shared = shared.map(|(_, protocol, port)| (*protocol, *port));
+        let ports = fronts.node_ports.iter().copied().chain(shared).collect();
         // The node's own addresses decide last: they are the most specific, and its own traffic
         // must pass whatever else they are.
         addresses.extend(own.into_iter().map(|addr| (IpNet::from(addr), AddressClass::NODE)));
@@ -102,7 +103,7 @@ mod tests {
         };
         add("ssh", 22, "198.51.100.7");
         add("web", 80, "192.0.2.1");
-        let classes = Classes::new(&state, &underlay, BTreeSet::new());
+        let classes = Classes::new(&state, &Fronts::of(&state), &underlay, BTreeSet::new());
         assert_eq!(classes.ports, [(6, 80)].into());
     }
 }

@@ -38,6 +38,7 @@ use crate::classes::Classes;
 use crate::connections;
 use crate::devices::{DeviceError, Devices};
 use crate::difference::{Difference, ports_gone};
+use crate::fronts::Fronts;
 use crate::kernel::{Desired, HostPort, Keeper, KernelView};
 use crate::names::Learned;
 use crate::path_mtu::PathMtus;
@@ -111,6 +112,7 @@ pub(crate) struct Control {
     assembler: Assembler,
     ports: Ports,
     underlay: Underlay,
+    fronts: Fronts,
     snapshot: Arc<Snapshot>,
     published: u64,
     agent: Option<mpsc::UnboundedSender<DaemonMessage>>,
@@ -127,6 +129,8 @@ pub(crate) struct Control {
     unsaved: bool,
     /// What stood in the kernel when the host port was last brought to what is wanted.
     grounds: Grounds,
+    /// Why it could not be, as it was told last.
+    refused: Option<String>,
 }
 
 /// When changes of the kernel's view are to be in force.
@@ -153,6 +157,7 @@ impl Control {
             assembler,
             ports: Ports::default(),
             underlay: Underlay::default(),
+            fronts: Fronts::default(),
             snapshot,
             published: 0,
             agent: None,
@@ -163,6 +168,7 @@ impl Control {
             told: None,
             unsaved: false,
             grounds: Grounds::default(),
+            refused: None,
         }
     }
 
@@ -173,6 +179,7 @@ impl Control {
             self.take(self.state.diff(&state));
             self.parts.shared.set_origin(Origin::Saved);
         }
+        self.fronts = Fronts::of_connections(self.parts.table, |addr| self.is_own(addr));
         self.publish().await;
         self.steer_answers();
         let classes = self.classes();
@@ -217,6 +224,7 @@ impl Control {
     /// Runs until told to stop, or until nobody is left to ask.
     pub(crate) async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
         let mut second = tokio::time::interval(Duration::from_secs(1));
+        let mut rarely = tokio::time::interval(Duration::from_secs(10));
         let mut often = tokio::time::interval(Duration::from_millis(50));
         loop {
             tokio::select! {
@@ -239,6 +247,11 @@ impl Control {
                 }
                 Some(ask) = self.parts.ask.recv() => self.asked(ask).await,
                 _ = often.tick() => self.collect(),
+                _ = rarely.tick() => {
+                    if self.followed_fronts() != self.fronts {
+                        self.publish().await;
+                    }
+                }
                 _ = second.tick() => {
                     if self.parts.devices.follow_queues(&self.view) {
                         self.publish_view();
@@ -303,6 +316,7 @@ impl Control {
 
     /// Brings everything up to date with state and view; returns the generation in force.
     async fn publish(&mut self) -> u32 {
+        self.fronts = self.followed_fronts();
         self.apply_to_kernel().await;
         let failed = self.parts.devices.sync_pods(&self.view, &self.state);
         let underlay = self.look();
@@ -344,7 +358,17 @@ impl Control {
             host_endpoint(&self.state, name, &addresses.unwrap_or_default()).is_some()
         };
         let guarded = self.parts.uplinks.iter().filter(is_guarded).cloned().collect();
-        Classes::new(&self.state, &self.underlay, guarded)
+        Classes::new(&self.state, &self.fronts, &self.underlay, guarded)
+    }
+
+    /// What services are reached by, with what connections of those that are gone came by.
+    fn followed_fronts(&self) -> Fronts {
+        let now = Fronts::of(&self.state);
+        self.fronts.clone().followed_by(now, self.parts.table, |addr| self.is_own(addr))
+    }
+
+    fn is_own(&self, addr: IpAddr) -> bool {
+        self.view.has_address(addr) || self.state.node.addresses().any(|own| own == addr)
     }
 
     /// Lets go of uplinks that vanished and takes those that came back, at once: until then the

@@ -7,19 +7,26 @@ use ipnet::IpNet;
 use margay_engine::snapshot::{HAIRPIN_V4, HAIRPIN_V6};
 use margay_model::{Pool, RouteTarget, State};
 
+use crate::fronts::Fronts;
 use crate::kernel::{Desired, HostRoute, KERNEL_END, KernelView, NodePortAccess};
 
 /// Ranges of node ports of one protocol that have rules of their own.
 const RANGES: usize = 32;
 
-/// The kernel's part for a state; queues and MTU of the trunk stay as they are.
-pub(crate) fn desired(state: &State, view: &KernelView, last: &Desired) -> Desired {
+/// The kernel's part for a state, whose services are reached by `fronts`; queues and MTU of the trunk
+/// stay as they are.
+pub(crate) fn desired(
+    state: &State,
+    fronts: &Fronts,
+    view: &KernelView,
+    last: &Desired,
+) -> Desired {
     Desired {
         queues: last.queues,
         mtu: last.mtu,
         tunnel_addresses: state.node.tunnel_addresses.iter().map(|t| t.address).collect(),
-        routes: routes(state, view),
-        node_ports: node_ports(state, view),
+        routes: routes(state, fronts, view),
+        node_ports: node_ports(state, fronts, view),
         snat_ports: state.node.settings.snat_ports,
     }
 }
@@ -39,7 +46,7 @@ pub(crate) fn nothing(queues: u32) -> Desired {
 /// Pools, local blocks and services lead to the trunk. Remote blocks carry the tunnel's address
 /// where all ways between nodes are tunnels. A service's address in a named range has its route:
 /// ten thousand of their own would be looked through at every change.
-fn routes(state: &State, view: &KernelView) -> Vec<HostRoute> {
+fn routes(state: &State, fronts: &Fronts, view: &KernelView) -> Vec<HostRoute> {
     let route = |dst: IpNet, source| HostRoute { dst, source, mtu: None };
     let mut routes: Vec<_> =
         state.pools.values().map(|pool| route(pool.cidr, pool_source(state, pool))).collect();
@@ -51,16 +58,15 @@ fn routes(state: &State, view: &KernelView) -> Vec<HostRoute> {
     let pods: Vec<_> = pods.filter(|addr| !covered(addr)).map(IpNet::from).collect();
     routes.extend(pods.into_iter().map(|dst| route(dst, own(state, &dst))));
     let ranges = &state.node.settings.service_ranges;
-    let services: BTreeSet<IpNet> = (state.services.values())
-        .flat_map(|s| s.cluster_ips.iter().chain(&s.external_ips).chain(&s.load_balancer_ips))
-        .filter(|addr| !view.has_address(**addr))
-        .filter(|addr| !ranges.iter().any(|range| range.contains(*addr)))
-        .map(|addr| IpNet::from(*addr))
+    let services: BTreeSet<IpNet> = (fronts.addresses())
+        .filter(|addr| !view.has_address(*addr))
+        .filter(|addr| !ranges.iter().any(|range| range.contains(addr)))
+        .map(IpNet::from)
         .chain(ranges.iter().copied())
         .collect();
     routes.extend(services.into_iter().map(|dst| route(dst, own(state, &dst))));
     // Answers of the node to itself through a service.
-    if !state.services.is_empty() {
+    if *fronts != Fronts::default() {
         let hairpins = [IpAddr::from(HAIRPIN_V4), IpAddr::from(HAIRPIN_V6)].map(IpNet::from);
         let ours = hairpins.into_iter().filter(|dst| own(state, dst).is_some());
         routes.extend(ours.map(|dst| route(dst, own(state, &dst))));
@@ -90,11 +96,10 @@ fn own(state: &State, dst: &IpNet) -> Option<IpAddr> {
 
 /// The node's addresses and the ports that services have on them. Rules are few: a kernel asks them
 /// one by one for every packet of the node.
-fn node_ports(state: &State, view: &KernelView) -> Option<NodePortAccess> {
+fn node_ports(state: &State, fronts: &Fronts, view: &KernelView) -> Option<NodePortAccess> {
     let mut used = BTreeMap::<u8, BTreeSet<u16>>::new();
-    for service in state.services.values() {
-        let port = service.node_port.map(|port| (service.protocol, port));
-        port.map(|(protocol, port)| used.entry(protocol).or_default().insert(port));
+    for (protocol, port) in &fronts.node_ports {
+        used.entry(*protocol).or_default().insert(*port);
     }
     let ports = used.into_iter().map(|(protocol, ports)| (protocol, ranges(&ports)));
     let named = &state.node.settings.node_port_addresses;
@@ -158,7 +163,7 @@ mod tests {
             ..Service::default()
         };
         state.services.insert(service.key.clone(), service.into());
-        let routes = routes(&state, &KernelView::default());
+        let routes = routes(&state, &Fronts::of(&state), &KernelView::default());
         let text: Vec<_> = routes.iter().map(|route| route.dst.to_string()).collect();
         assert_eq!(text, ["10.96.0.0/16", "10.97.0.1/32", "203.0.113.7/32"]);
     }

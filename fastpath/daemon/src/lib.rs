@@ -3,8 +3,8 @@
 //! In the order of use:
 //! - [`config`]: as typed, checked, immutable; [`sole`]: one daemon a network namespace;
 //!   [`state_dir`]: what outlives the process;
-//! - [`kernel`]: the node's kernel, watched and asked; [`ports`], [`host`], [`classes`]: its view
-//!   and the agent's state in each other's words; `difference`: what has changed in that;
+//! - [`kernel`]: the node's kernel, watched and asked; [`ports`], [`fronts`], [`host`], [`classes`]:
+//!   its view and the agent's state in each other's words; `difference`: what has changed in that;
 //!   `path_mtu`: what routers said; `bound`: ports of the node's processes; `names`: what name
 //!   servers said;
 //! - [`devices`]: sockets and programs; `shortcut`: TCP and UDP that needs no worker;
@@ -20,6 +20,7 @@ pub mod state_dir;
 
 pub mod kernel;
 mod ports;
+mod fronts;
 mod host;
 mod classes;
 
@@ -62,6 +63,7 @@ use crate::accounts::{Accountant, Accounts};
 use crate::config::Config;
 use crate::control::{Control, Parts, Request};
 use crate::devices::Devices;
+use crate::fronts::Fronts;
 use crate::kernel::{Desired, HostPort, Keeper, KernelView, Watch};
 use crate::metrics::Numbers;
 use crate::shared::Shared;
@@ -267,7 +269,8 @@ fn trunk(config: &Config, view: &KernelView) -> anyhow::Result<Desired> {
         mtu = mtu.max(link.mtu);
     }
     let queues = config.workers as u32;
-    let mut desired = host::desired(&State::default(), view, &host::nothing(queues));
+    let mut desired =
+        host::desired(&State::default(), &Fronts::default(), view, &host::nothing(queues));
     desired.mtu = mtu.min(LARGEST);
     Ok(desired)
 }

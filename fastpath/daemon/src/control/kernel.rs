@@ -38,7 +38,7 @@ impl Grounds {
 impl Control {
     /// The kernel's part, where it is not as it should be.
     pub(super) async fn apply_to_kernel(&mut self) {
-        let desired = host::desired(&self.state, &self.view, &self.parts.desired);
+        let desired = host::desired(&self.state, &self.fronts, &self.view, &self.parts.desired);
         if desired == self.parts.desired && self.grounds.are(&self.view) {
             return;
         }
@@ -49,11 +49,15 @@ impl Control {
                 }
                 self.grounds = Grounds::of(&self.view);
                 self.parts.desired = desired;
+                self.refused = None;
             }
-            Err(error) => error!(
-                error = &error as &dyn std::error::Error,
-                "the host port is not as it should be"
-            ),
+            Err(refusal) => {
+                let told = self.refused.replace(refusal.to_string());
+                if told != self.refused {
+                    let error = &refusal as &dyn std::error::Error;
+                    error!(error, "the host port is not as it should be");
+                }
+            }
         }
     }
 }

@@ -100,7 +100,8 @@ impl HostPort {
     }
 
     /// Brings the kernel to `desired` and returns what it took; a second call in a row changes
-    /// nothing. What was done before an error stays done: the next call goes on from there.
+    /// nothing. Each thing is tried even if another is refused, and stays done: the next call goes
+    /// on from there.
     ///
     /// # Errors
     /// The kernel refuses, or an interface that is not Margay's has a name of the trunk's.
@@ -113,13 +114,15 @@ impl HostPort {
         // them.
         let mut addresses = desired.tunnel_addresses.clone();
         addresses.insert(trunk::KERNEL_ADDRESS.into());
-        routes::ensure_addresses(&self.handle, index, &addresses, &mut changes).await?;
+        let made = routes::ensure_addresses(&self.handle, index, &addresses, &mut changes).await;
         let (main, own) = (routes::MAIN_TABLE, rules::TABLE);
-        routes::ensure_routes(&self.handle, index, main, &desired.routes, &mut changes).await?;
+        let wanted = &desired.routes;
+        let routed = routes::ensure_routes(&self.handle, index, main, wanted, &mut changes).await;
         let access = desired.node_ports.as_ref();
         let to_node = access.map(own_addresses).unwrap_or_default();
-        routes::ensure_routes(&self.handle, index, own, &to_node, &mut changes).await?;
-        rules::ensure(&self.handle, access, &mut changes).await?;
+        let looped = routes::ensure_routes(&self.handle, index, own, &to_node, &mut changes).await;
+        let ruled = rules::ensure(&self.handle, access, &mut changes).await;
+        made.and(routed).and(looped).and(ruled)?;
         if self.reserved.reserve(desired.snat_ports)? {
             changes.push(Change::ReservedPorts);
         }

@@ -61,7 +61,7 @@ pub(super) async fn ensure_addresses(
 }
 
 /// Makes `wanted` Margay's only routes in a table: they lead to the link, replacing what stands at
-/// the same destination and metric.
+/// the same destination and metric. One that is refused keeps no other from being made.
 pub(super) async fn ensure_routes(
     handle: &Handle,
     index: u32,
@@ -86,13 +86,16 @@ pub(super) async fn ensure_routes(
             }
         }
     }
+    let mut refusal = Ok(());
     for (dst, route) in wanted.iter().filter(|(dst, _)| !right.contains(*dst)) {
         let message = message(index, table, route);
         let done = handle.route().add(message).replace().execute().await;
-        done.map_err(refused("add route", dst))?;
-        changes.push(Change::RouteAdded(*dst));
+        match done.map_err(refused("add route", dst)) {
+            Ok(()) => changes.push(Change::RouteAdded(*dst)),
+            Err(error) => refusal = refusal.and(Err(error)),
+        }
     }
-    Ok(())
+    refusal
 }
 
 /// Margay's routes in a table, each as the kernel tells it and as it would have been asked for.
