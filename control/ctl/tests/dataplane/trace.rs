@@ -47,13 +47,29 @@ fn a_dry_run_asks_for_the_packet_that_was_described_or_captured() {
     assert!(told("--src 10.0.0.1 --dst 10.0.0.2 --dport 1 --from cali9").contains("cali9, "));
 
     let file = node.dir.path().join("x.pcapng");
-    node.good(&format!("capture --count 2 -w {}", file.display()));
+    let said = node.run(&format!("capture --count 2 -w {}", file.display()));
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains(": 3 frames written to "), "{said}");
     let again = told(&format!("--pcap {}", file.display()));
     // Both sides of the one that was forwarded, one of the one that was dropped.
     assert_eq!(again.matches("received").count(), 3, "{again}");
     assert!(again.contains("VXLAN 4096"), "{again}");
 
+    // Cut off within its last block.
+    let cut = node.dir.path().join("cut.pcapng");
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&cut, &whole[..whole.len() - 3]).unwrap();
+    // Packets without Ethernet headers: raw IP, LINKTYPE_RAW.
+    let raw = node.dir.path().join("raw.pcap");
+    let header = [0xa1b2_c3d4_u32, 0x0002_0004, 0, 0, 65_535, 101];
+    std::fs::write(&raw, header.map(u32::to_be_bytes).as_flattened()).unwrap();
+
+    let (cut, raw) = (format!("trace --dry-run --pcap {}", cut.display()), raw.display());
     for (command, why) in [
+        (&*cut, "cut.pcapng: "),
+        (&*format!("trace --dry-run --pcap {raw}"), "no Ethernet headers"),
+        ("trace --dry-run --src 10.0.0.1 --dst 10.0.0.2 --protocol ICMPv6", "another family"),
+        ("trace --dry-run --src 10.0.0.1 --dst 10.0.0.2 --dport 1 --drops", "--drops"),
         ("trace --dry-run", "--src and --dst"),
         ("trace --dry-run --src 10.0.0.1 --dst fd00::1 --dport 1", "different families"),
         ("trace --dry-run --src 10.0.0.1 --dst 10.0.0.2", "--dport"),

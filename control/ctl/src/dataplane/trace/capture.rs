@@ -55,6 +55,7 @@ enum At {
 struct Capture<W: Write> {
     writer: PcapNgWriter<W>,
     interfaces: Vec<String>,
+    frames: u64,
 }
 
 /// Writes packets until there are enough.
@@ -66,15 +67,11 @@ pub(in crate::dataplane) async fn run(options: &Options, args: &Args) -> Result<
         _ => Box::new(File::create(&args.write).map_err(|error| bad(PcapError::IoError(error)))?),
     };
     let writer = PcapNgWriter::new(BufWriter::new(out)).map_err(bad)?;
-    let mut capture = Capture { writer, interfaces: Vec::new() };
-    let mut packets = 0u64;
-    each(sightings, args.timeout, |sighting| {
-        packets += 1;
-        capture.push(sighting, args.at)?.map_err(bad)
-    })
-    .await?;
+    let mut capture = Capture { writer, interfaces: Vec::new(), frames: 0 };
+    each(sightings, args.timeout, |sighting| capture.push(sighting, args.at)?.map_err(bad)).await?;
+    let frames = capture.frames;
     capture.writer.into_inner().flush()?;
-    eprintln!("margayctl: {packets} packets written to {}", args.write.display());
+    eprintln!("margayctl: {frames} frames written to {}", args.write.display());
     Ok(())
 }
 
@@ -120,6 +117,7 @@ impl<W: Write> Capture<W> {
             data: Cow::Owned(data),
             options: vec![EnhancedPacketOption::Comment(Cow::Owned(comment))],
         })?;
+        self.frames += 1;
         Ok(())
     }
 

@@ -1,16 +1,14 @@
 //! The frames of a dry run: made of addresses and ports, or read from a capture.
 
-use std::fs::File;
-use std::io::{BufReader, Read, Seek};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use etherparse::{IpNumber, PacketBuilder};
 use margay_protocol::proto;
 use margay_resources::v3::Protocol;
-use pcap_file::PcapError;
-use pcap_file::pcap::PcapReader;
-use pcap_file::pcapng::{Block, PcapNgReader};
+use pcap_file::pcap::PcapParser;
+use pcap_file::pcapng::{Block, PcapNgParser};
+use pcap_file::{DataLink, PcapError};
 
 use crate::failure::Failure;
 
@@ -92,6 +90,9 @@ fn made(
         _ => return Err(Failure::Usage("--src and --dst are of different families")),
     };
     let protocol = protocol.map_or(TCP, |protocol| protocol.number());
+    if protocol == (if src.is_ipv4() { ICMPV6 } else { ICMP }) {
+        return Err(Failure::Usage("--protocol is of another family than --src and --dst"));
+    }
     let port = || args.dport.ok_or(Failure::Usage("this protocol needs --dport"));
     let payload = vec![0; args.payload.into()];
     let mut frame = Vec::new();
@@ -115,25 +116,44 @@ fn made(
 /// The frames of a capture.
 fn of_file(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
     let bad = |source: PcapError| Failure::Capture { path: path.to_owned(), source };
-    let mut file = BufReader::new(File::open(path).map_err(|e| bad(PcapError::IoError(e)))?);
-    let mut magic = [0; 4];
-    file.read_exact(&mut magic).map_err(|e| bad(PcapError::IoError(e)))?;
-    file.rewind().map_err(|e| bad(PcapError::IoError(e)))?;
+    let file = std::fs::read(path).map_err(|e| bad(PcapError::IoError(e)))?;
+    let frames = if file.starts_with(&PCAPNG) { of_pcapng(&file) } else { of_pcap(&file) };
+    frames.map_err(bad)
+}
+
+fn of_pcapng(file: &[u8]) -> Result<Vec<Vec<u8>>, PcapError> {
+    let (mut rest, mut parser) = PcapNgParser::new(file)?;
     let mut frames = Vec::new();
-    if magic == PCAPNG {
-        let mut reader = PcapNgReader::new(file).map_err(bad)?;
-        while let Some(block) = reader.next_block() {
-            match block.map_err(bad)? {
-                Block::EnhancedPacket(packet) => frames.push(packet.data.into_owned()),
-                Block::SimplePacket(packet) => frames.push(packet.data.into_owned()),
-                _ => {}
-            }
-        }
-    } else {
-        let mut reader = PcapReader::new(file).map_err(bad)?;
-        while let Some(packet) = reader.next_packet() {
-            frames.push(packet.map_err(bad)?.data.into_owned());
-        }
+    while !rest.is_empty() {
+        let (behind, block) = parser.next_block(rest)?;
+        rest = behind;
+        let (interface, data) = match block {
+            Block::EnhancedPacket(packet) => (packet.interface_id, packet.data),
+            Block::SimplePacket(packet) => (0, packet.data),
+            _ => continue,
+        };
+        let interface = parser.interfaces().get(interface as usize);
+        is_ethernet(interface.map(|interface| interface.linktype))?;
+        frames.push(data.into_owned());
     }
     Ok(frames)
+}
+
+fn of_pcap(file: &[u8]) -> Result<Vec<Vec<u8>>, PcapError> {
+    let (mut rest, parser) = PcapParser::new(file)?;
+    is_ethernet(Some(parser.header().datalink))?;
+    let mut frames = Vec::new();
+    while !rest.is_empty() {
+        let (behind, packet) = parser.next_packet(rest)?;
+        rest = behind;
+        frames.push(packet.data.into_owned());
+    }
+    Ok(frames)
+}
+
+fn is_ethernet(link: Option<DataLink>) -> Result<(), PcapError> {
+    match link {
+        Some(DataLink::ETHERNET) => Ok(()),
+        _ => Err(PcapError::InvalidField("its packets have no Ethernet headers")),
+    }
 }

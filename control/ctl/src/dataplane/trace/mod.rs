@@ -36,7 +36,7 @@ pub(crate) struct Args {
     timeout: Option<u64>,
     /// Tells what would become of a packet that nobody sends, as the first of its connection: give
     /// --src, --dst, --protocol and ports, or --pcap
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["pod", "net", "port", "to", "drops"])]
     dry_run: bool,
     #[command(flatten)]
     frames: frames::Described,
