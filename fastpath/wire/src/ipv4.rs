@@ -175,6 +175,25 @@ impl Repr {
     }
 }
 
+/// Whether the options of a header name the hosts that its packet is to pass (loose and strict source
+/// routing, RFC 791 §3.1), which no router should grant (RFC 7126 §4.3 and 4.4).
+pub fn is_source_routed(header: &[u8]) -> bool {
+    const LOOSE: u8 = 131;
+    const STRICT: u8 = 137;
+    let mut at = LEN;
+    while let Some([kind, rest @ ..]) = header.get(at..) {
+        at += match (*kind, rest) {
+            (LOOSE | STRICT, _) => return true,
+            // The end of the list, and padding.
+            (0, _) => return false,
+            (1, _) => 1,
+            (_, [len, ..]) if *len >= 2 => usize::from(*len),
+            _ => return false,
+        };
+    }
+    false
+}
+
 /// Whether the checksum over a header, options included, is right.
 #[inline]
 pub fn checksum_ok(header: &[u8]) -> bool {
@@ -215,6 +234,19 @@ mod tests {
     fn emit_writes_what_scapy_writes() {
         assert_eq!(REPR.emit(), SCAPY);
         assert!(checksum_ok(&SCAPY));
+    }
+
+    #[test]
+    fn source_routes_are_found_among_options() {
+        // scapy: raw(IP(options=[IPOption_NOP(), IPOption_LSRR(routers=["10.0.0.9"])]))[20:], and of
+        // SSRR and RR.
+        let with = |options: &[u8]| is_source_routed(&[&SCAPY[..], options].concat());
+        assert!(with(&[1, 0x83, 7, 4, 10, 0, 0, 9]));
+        assert!(with(&[1, 0x89, 7, 4, 10, 0, 0, 9]));
+        assert!(with(&[7, 3, 4, 0x83, 7, 4, 10, 0, 0, 9, 0, 0]));
+        assert!(!with(&[1, 7, 7, 4, 0, 0, 0, 0]));
+        assert!(!with(&[0, 0x83, 7, 4, 10, 0, 0, 9]), "behind the end of the list");
+        assert!(!with(&[7, 1, 0x83, 7]) && !with(&[7]) && !with(&[]));
     }
 
     #[test]

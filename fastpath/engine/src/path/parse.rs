@@ -139,6 +139,9 @@ pub(super) fn ipv4(frame: &mut Frame<'_>, packet: &mut Packet) -> ControlFlow<Fa
     if !ip.get(..header_len).is_some_and(ipv4::checksum_ok) {
         return dropped(DropReason::Checksum);
     }
+    if header_len > ipv4::LEN && ip.get(..header_len).is_some_and(ipv4::is_source_routed) {
+        return dropped(DropReason::Malformed);
+    }
     packet.ip_len = view.total_len();
     packet.transport = header_len as u16;
     packet.ttl = view.ttl();

@@ -100,6 +100,16 @@ fn ethernet_padding_is_not_forwarded() {
 }
 
 #[test]
+fn who_chooses_his_packets_way_is_dropped() {
+    let mut node = Node::default();
+    for kind in [0x83, 0x89] {
+        let mut packet = good();
+        packet.options = vec![1, kind, 7, 4, 10, 65, 0, 9];
+        node.send(A, &packet).dropped(DropReason::Malformed);
+    }
+}
+
+#[test]
 fn options_are_carried_along_and_counted_into_the_offset() {
     let mut node = Node::default();
     node.change(|state| serve(state, service("s", 17, "10.96.0.1:2", &["10.65.0.3:53"])));
