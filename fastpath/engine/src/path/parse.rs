@@ -16,7 +16,7 @@ use margay_wire::ipv6::{self, Ipv6};
 use margay_wire::transport::{self, IcmpClass, TCP_LEN, TcpFacts, tcp_flags};
 use margay_wire::{at, protocol};
 
-use super::{decap, offload};
+use super::{decap, miss, offload};
 use crate::batch::{Fate, Frame, Ingress, Kind, Packet, Punt, Side, Why, is_handed_on};
 use crate::snapshot::{HAIRPIN_V4, HAIRPIN_V6, Place, PortId, PortKind, Snapshot, trunk_index};
 
@@ -298,7 +298,11 @@ fn sources(snapshot: &Snapshot, packet: &mut Packet) -> ControlFlow<Fate> {
         return dropped(DropReason::TunnelFromWorkload);
     }
     match packet.kind {
-        Kind::Fragment => punt(packet, Why::Reassemble),
+        // Who lies about his address is not put together, nor is anybody told of his pieces.
+        Kind::Fragment => {
+            miss::source_pod(snapshot, packet)?;
+            punt(packet, Why::Reassemble)
+        }
         Kind::IcmpError => punt(packet, Why::IcmpError),
         Kind::Tracked => Continue(()),
     }

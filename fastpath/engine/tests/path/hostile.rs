@@ -130,6 +130,12 @@ fn fragments_go_to_be_reassembled_and_only_from_their_owner() {
             Fate::Punt(punt) => assert_eq!(punt.why, Why::Reassemble),
             other => panic!("{other:?}"),
         }
+        // Nobody outside is a pod of this node.
+        let mut taken = frame.clone();
+        taken[..14].copy_from_slice(&frame_from(WIRE, &good())[..14]);
+        if field != 0x1fff {
+            node.frame(WIRE, taken).dropped(DropReason::Spoof);
+        }
         let stolen = bent(&udp("10.65.0.9:1", "10.65.0.3:2"), |f| {
             f[20..22].copy_from_slice(&field.to_be_bytes());
         });
