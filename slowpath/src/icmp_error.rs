@@ -125,8 +125,8 @@ pub fn sent_to_many(frame: &[u8]) -> bool {
 }
 
 /// Whether an error about this packet may be sent: never about an error or a redirect, a later
-/// fragment of IPv4, a packet to many, or from what is not one host. Only "packet too big" of IPv6 answers
-/// multicast, since path MTU discovery lives by it (RFC 4443, section 2.4 (e.3)).
+/// fragment of IPv4, a packet to many, or from what is not one host. Only "packet too big" of IPv6
+/// answers multicast, since path MTU discovery lives by it (RFC 4443, section 2.4 (e.3)).
 pub fn may_answer(view: &IpView<'_>, problem: Problem) -> bool {
     let too_big_v6 = view.src.is_ipv6() && matches!(problem, Problem::TooBig(_));
     packet::is_one_host(view.src)

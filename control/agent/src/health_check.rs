@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use crate::publisher::view::View;
 
 /// How soon a port that somebody else has is tried again.
-const RETRY: Duration = Duration::from_secs(5);
+pub(crate) const RETRY: Duration = Duration::from_secs(5);
 
 /// What kube-proxy tells balancers that weigh their targets.
 const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
@@ -124,7 +124,7 @@ async fn answer(State(checked): State<Checked>) -> Response {
     let check = checked.checks.borrow().at(checked.port).cloned();
     // A connection that was kept alive outlives the check.
     let Some(check) = check else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
-    let forwards = checked.view.borrow().in_force.0 > 0;
+    let forwards = checked.view.borrow().forwards();
     let endpoints = check.local_endpoints;
     let status = match endpoints > 0 && forwards {
         true => StatusCode::OK,

@@ -59,7 +59,7 @@ impl Health for Sources {
             return Err("the datastore has not been read completely".into());
         };
         let view = self.view.borrow();
-        if view.in_force.0 == 0 {
+        if !view.forwards() {
             let why = view.trouble.as_deref().unwrap_or("it has not acknowledged a state yet");
             return Err(format!(
                 "no state is in force in margayd (of {} compiled): {why}",

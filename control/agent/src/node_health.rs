@@ -5,7 +5,6 @@
 //! out of it. Where the port is somebody else's, a kube-proxy's that still runs, it is tried again.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -17,11 +16,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::health_check::listen;
+use crate::health_check::{RETRY, listen};
 use crate::publisher::view::View;
-
-/// How soon a port that somebody else has is tried again.
-const RETRY: Duration = Duration::from_secs(5);
 
 /// What the datastore says of this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,7 +82,7 @@ impl Known {
     /// kube-proxy's answer, with what else it says.
     fn answer(&self, stays: bool, mut body: Value) -> Response {
         let now = Timestamp::now();
-        let forwards = self.view.borrow().in_force.0 > 0;
+        let forwards = self.view.borrow().forwards();
         let mut healthy_at = self.healthy_at.lock().unwrap_or_else(|gone| gone.into_inner());
         if forwards {
             *healthy_at = now;

@@ -95,6 +95,11 @@ fn because(trouble: &Option<String>) -> String {
 // === impl View ===
 
 impl View {
+    /// Whether something is in force in the dataplane.
+    pub(crate) fn forwards(&self) -> bool {
+        self.in_force > Revision::default()
+    }
+
     /// What keeps the revision from being in force.
     fn lacking(
         &self,
