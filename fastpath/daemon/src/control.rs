@@ -112,6 +112,8 @@ pub(crate) struct Control {
     assembler: Assembler,
     ports: Ports,
     underlay: Underlay,
+    /// What the services of the state are reached by, and that with what is left of others.
+    served: Fronts,
     fronts: Fronts,
     snapshot: Arc<Snapshot>,
     published: u64,
@@ -157,6 +159,7 @@ impl Control {
             assembler,
             ports: Ports::default(),
             underlay: Underlay::default(),
+            served: Fronts::default(),
             fronts: Fronts::default(),
             snapshot,
             published: 0,
@@ -248,7 +251,9 @@ impl Control {
                 Some(ask) = self.parts.ask.recv() => self.asked(ask).await,
                 _ = often.tick() => self.collect(),
                 _ = rarely.tick() => {
-                    if self.followed_fronts() != self.fronts {
+                    let fronts = self.followed_fronts();
+                    if fronts != self.fronts {
+                        self.fronts = fronts;
                         self.publish().await;
                     }
                 }
@@ -316,7 +321,11 @@ impl Control {
 
     /// Brings everything up to date with state and view; returns the generation in force.
     async fn publish(&mut self) -> u32 {
-        self.fronts = self.followed_fronts();
+        let served = Fronts::of(&self.state);
+        if served != self.served {
+            self.served = served;
+            self.fronts = self.followed_fronts();
+        }
         self.apply_to_kernel().await;
         let failed = self.parts.devices.sync_pods(&self.view, &self.state);
         let underlay = self.look();
@@ -361,10 +370,11 @@ impl Control {
         Classes::new(&self.state, &self.fronts, &self.underlay, guarded)
     }
 
-    /// What services are reached by, with what connections of those that are gone came by.
+    /// What services are reached by, with what connections of those that are gone came by. It may walk
+    /// the flow table.
     fn followed_fronts(&self) -> Fronts {
-        let now = Fronts::of(&self.state);
-        self.fronts.clone().followed_by(now, self.parts.table, |addr| self.is_own(addr))
+        let (before, now) = (self.fronts.clone(), self.served.clone());
+        before.followed_by(now, self.parts.table, |addr| self.is_own(addr))
     }
 
     fn is_own(&self, addr: IpAddr) -> bool {
