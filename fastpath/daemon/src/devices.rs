@@ -117,7 +117,7 @@ impl Devices {
         trunk: (u32, u32),
     ) -> Result<Self, DeviceError> {
         let (near, far) = trunk;
-        let program = PortProgram::load()?;
+        let program = PortProgram::load(false)?;
         let queues = links.len() as u32;
         let options = options(&binder, queues);
         let sockets = Sockets { binder: &binder, links: &links, options };
@@ -173,7 +173,7 @@ impl Devices {
         let link = view.link(name).ok_or_else(|| DeviceError::Missing(name.into()))?;
         let mut program = match self.spare.remove(name) {
             Some(program) => program,
-            None => Uplink::load(&self.host_flows, &self.inward)?,
+            None => Uplink::load(&self.host_flows, &self.inward, false)?,
         };
         let device = self.number();
         program.set_classes(&classes.addresses)?;
@@ -382,7 +382,7 @@ impl Devices {
     }
 
     fn native_pod(&mut self, name: &str, ifindex: u32) -> Result<PodPort, DeviceError> {
-        let program = PortProgram::load()?;
+        let program = PortProgram::load(false)?;
         let device = self.number();
         let options = SocketOptions { ready: POD_READY, ..SocketOptions::default() };
         let sockets = self.sockets(options);

@@ -31,7 +31,7 @@ fn an_xdp_program_outlives_its_loader_and_gives_way_to_a_successor() {
     veth(&node, "port", &far, "far");
     let index = node.ifindex("port");
 
-    let first = PortProgram::load().unwrap();
+    let first = PortProgram::load(false).unwrap();
     assert_eq!(node.enter(|| first.attach(index)).unwrap().mode, XdpMode::Native);
     let first_id = xdp_id(&node, "port").expect("attached");
     // What kill -9 leaves: no value of ours any more, and every descriptor closed.
@@ -88,7 +88,7 @@ fn a_tc_program_outlives_its_loader_and_gives_way_to_a_successor() {
 fn detaching_from_an_interface_that_is_gone_is_no_error() {
     let node = Namespace::new();
     node.enter(|| {
-        PortProgram::load().unwrap().detach(4711).unwrap();
+        PortProgram::load(false).unwrap().detach(4711).unwrap();
         TrunkProgram::load([2; 6]).unwrap().detach(4711).unwrap();
     });
 }
@@ -97,7 +97,7 @@ fn detaching_from_an_interface_that_is_gone_is_no_error() {
 fn attaching_to_an_interface_that_is_gone_names_program_and_interface() {
     let node = Namespace::new();
     let errors = node.enter(|| {
-        let xdp = PortProgram::load().unwrap().attach(4711).unwrap_err();
+        let xdp = PortProgram::load(false).unwrap().attach(4711).unwrap_err();
         let tc = TrunkProgram::load([2; 6]).unwrap().attach(4711).unwrap_err();
         [xdp.to_string(), tc.to_string()]
     });

@@ -105,7 +105,7 @@ impl Node {
         let programs = PodProgram::load(1).unwrap();
         let inward = InwardProgram::load([2, 9, 9, 9, 9, 9], &programs).unwrap();
         let hostflow = HostFlowProgram::load(1).unwrap();
-        let mut uplink = Uplink::load(&hostflow, &inward).unwrap();
+        let mut uplink = Uplink::load(&hostflow, &inward, false).unwrap();
         let classes = [
             ("10.1.0.0/16", AddressClass::POOL),
             ("fd00::/64", AddressClass::POOL),

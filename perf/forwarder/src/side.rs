@@ -25,7 +25,7 @@ impl Side {
     pub(crate) fn open(binder: &Binder, name: &str, queues: u32) -> anyhow::Result<Self> {
         let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
         let ifindex = name_to_index(&any, name).with_context(|| format!("no interface {name}"))?;
-        let program = PortProgram::load()?;
+        let program = PortProgram::load(false)?;
         let mut sockets = Vec::new();
         let mut fallback = None;
         for queue in 0..queues {

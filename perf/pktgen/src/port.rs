@@ -71,7 +71,7 @@ impl Port {
     /// Has every frame of the interface come to the socket, until the port is dropped.
     pub(crate) fn receive(&mut self, xdp: Xdp) -> anyhow::Result<()> {
         enter(&self.netns)?;
-        let program = PortProgram::load()?;
+        let program = PortProgram::load(false)?;
         program.register_socket(&self.socket)?;
         self.socket.fill(&mut self.pool);
         let attached = program.attach_as(self.link.index, xdp.into()).with_context(|| {

@@ -34,7 +34,7 @@ impl InwardProgram {
         let mac = [a, b, c, d, e, f, 0, 0];
         let shared = Shortcut::MAPS.map(|map| (map, pods.loaded()));
         let object = object_file!("inward");
-        let loaded = Loaded::load_with("inward", object, &[(MAC, &mac)], &shared)?;
+        let loaded = Loaded::load_with("inward", object, &[(MAC, &mac)], &shared, |_| ())?;
         Ok(Self { loaded: Arc::new(loaded), mac })
     }
 

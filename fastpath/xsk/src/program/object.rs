@@ -55,16 +55,17 @@ impl Loaded {
         section: &str,
         value: &[u8],
     ) -> Result<Self, ProgramError> {
-        Self::load_with(name, object_file, &[(section, value)], &[])
+        Self::load_with(name, object_file, &[(section, value)], &[], |_| ())
     }
 
     /// Loads an object file with constants, each alone in a section of its own, that shares maps with
-    /// programs that are there.
+    /// programs that are there; `prepare` may set more.
     pub(super) fn load_with(
         name: &'static str,
         object_file: &[u8],
         constants: &[(&str, &[u8])],
         shared: &[(&'static str, &Loaded)],
+        prepare: impl FnOnce(&mut OpenObject),
     ) -> Result<Self, ProgramError> {
         let shared = (shared.iter())
             .map(|(map, with)| Ok((*map, with.map(map)?)))
@@ -76,6 +77,7 @@ impl Loaded {
             for (map, with) in shared {
                 own_map(open, map)?.reuse_fd(with.as_fd())?;
             }
+            prepare(open);
             Ok(())
         })
     }

@@ -15,12 +15,16 @@ pub struct PortProgram {
 // === impl PortProgram ===
 
 impl PortProgram {
-    /// Loads the program.
+    /// Loads the program; with `multi_buffer` for interfaces whose packets may be larger than a chunk.
     ///
     /// # Errors
     /// [`ProgramError::Load`].
-    pub fn load() -> Result<Self, ProgramError> {
-        Loaded::load("port", object_file!("port"), |_| Ok(())).map(|loaded| Self { loaded })
+    pub fn load(multi_buffer: bool) -> Result<Self, ProgramError> {
+        Loaded::load("port", object_file!("port"), |open| {
+            xdp::set_multi_buffer(open, multi_buffer);
+            Ok(())
+        })
+        .map(|loaded| Self { loaded })
     }
 
     /// Sends the socket's queue to it. Sockets are registered before the program is attached, so

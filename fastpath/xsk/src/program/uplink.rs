@@ -111,18 +111,25 @@ impl UplinkConfig {
 impl Uplink {
     /// Loads the program with empty maps: everything is passed. It shares the connections of safe
     /// ports, and what pods have by protocols without ports, with the program of the other way, and
-    /// the passages of the shortcut with that which takes what it admits.
+    /// the passages of the shortcut with that which takes what it admits. With `multi_buffer` it is for
+    /// an interface whose packets may be larger than a chunk.
     ///
     /// # Errors
     /// [`ProgramError::Load`].
-    pub fn load(egress: &HostFlowProgram, inward: &InwardProgram) -> Result<Self, ProgramError> {
+    pub fn load(
+        egress: &HostFlowProgram,
+        inward: &InwardProgram,
+        multi_buffer: bool,
+    ) -> Result<Self, ProgramError> {
         let object = object_file!("uplink");
         let [passages, counts, generation] =
             Shortcut::MAPS.map(|map| (map, inward.loaded().as_ref()));
         let of_egress = [SAFE_FLOWS, EXCHANGES].map(|map| (map, egress.loaded()));
         let shared = [of_egress[0], of_egress[1], passages, counts, generation];
         let constants: [(&str, &[u8]); 1] = [(inward::MAC, inward.mac())];
-        let loaded = Loaded::load_with("uplink", object, &constants, &shared)?;
+        let loaded = Loaded::load_with("uplink", object, &constants, &shared, |open| {
+            xdp::set_multi_buffer(open, multi_buffer);
+        })?;
         let (classes, ports) = (BTreeMap::new(), BTreeSet::new());
         let snat_ports = [None, None];
         let mut uplink = Self { loaded, classes, ports, snat_ports, failsafes: BTreeSet::new() };

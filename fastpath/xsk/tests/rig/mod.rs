@@ -154,7 +154,7 @@ impl Station {
 
     /// With a socket that is there.
     pub fn start(mut socket: Socket, region: &'static Region, ifindex: u32) -> Self {
-        let program = PortProgram::load().unwrap();
+        let program = PortProgram::load(false).unwrap();
         program.register_socket(&socket).unwrap();
         let mut pool = Pool::new(region, 256);
         socket.fill(&mut pool);
@@ -208,7 +208,7 @@ impl Station {
 pub fn uplink() -> (Uplink, HostFlowProgram) {
     let inward = InwardProgram::load([2; 6], &PodProgram::load(1).unwrap()).unwrap();
     let egress = HostFlowProgram::load(1).unwrap();
-    (Uplink::load(&egress, &inward).unwrap(), egress)
+    (Uplink::load(&egress, &inward, false).unwrap(), egress)
 }
 
 /// Runs a command; fails with what it printed.
