@@ -2,11 +2,14 @@
 //!
 //! Frames of one interface leave by the other, both ways, on one thread that never sleeps, with the
 //! rings, the memory and the batches of the dataplane's workers. What it does not reach, they cannot.
+//! The two interfaces have sockets of their own, or are those of pods behind a trunk: the two kinds of
+//! ports that the dataplane gives pods.
 //!
-//! - [`side`]: an interface, its sockets and its program; [`forward`]: the loop; [`report`]: the
-//!   figures.
+//! - [`side`]: an interface, its sockets and its program; [`trunk`]: pods' interfaces behind one;
+//!   [`forward`]: the loop; [`report`]: the figures.
 
 mod side;
+mod trunk;
 
 mod forward;
 
@@ -21,7 +24,12 @@ use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use margay_xsk::{Binder, ChunkSize, Region, RegionConfig, UmemOptions};
 
-use crate::{forward::forward, report::Report, side::Side};
+use crate::{
+    forward::{Between, forward},
+    report::Report,
+    side::Side,
+    trunk::Trunk,
+};
 
 /// Forwards every frame between two interfaces, and tells how many a second.
 #[derive(Debug, Parser)]
@@ -33,7 +41,14 @@ struct Arguments {
     /// The other interface.
     #[arg(long = "out", value_name = "IF")]
     output: String,
-    /// Receive queues of each interface to serve.
+    /// They are pods' host ends: what they send comes and goes by a veth pair, this one, as behind
+    /// margayd. Neither end is to have segmentation offload; sockets are at the second.
+    #[arg(long, num_args = 2, value_names = ["KERNEL-END", "FAR-END"])]
+    trunk: Option<Vec<String>>,
+    /// Only --in is behind the trunk; --out has sockets of its own, as the uplink of a node.
+    #[arg(long, requires = "trunk")]
+    uplink: bool,
+    /// Receive queues to serve of each interface with sockets.
     #[arg(long, value_name = "N", default_value_t = 1)]
     queues: u32,
     /// CPU to run on.
@@ -77,12 +92,21 @@ fn main() -> anyhow::Result<()> {
     let region =
         Region::new(RegionConfig { chunks: arguments.chunks, chunk_size, hugepages: true })?;
     let binder = Binder::new(region, UmemOptions::default());
-    let mut input = Side::open(&binder, &arguments.input, arguments.queues)?;
-    let mut output = Side::open(&binder, &arguments.output, arguments.queues)?;
+    let Arguments { input, output, .. } = &arguments;
+    let side = |name| Side::open(&binder, name, arguments.queues);
+    let mut between = match arguments.trunk.as_deref() {
+        Some([kernel_end, far_end]) => {
+            let near = side(far_end)?;
+            let far = arguments.uplink.then(|| side(output)).transpose()?;
+            let pods: &[&str] = if arguments.uplink { &[input] } else { &[input, output] };
+            Between { near, far, trunk: Some(Trunk::open(kernel_end, pods)?) }
+        }
+        _ => Between { near: side(input)?, far: Some(side(output)?), trunk: None },
+    };
 
     let limit = arguments.seconds.map(Duration::from_secs);
-    let run = forward(&mut input, &mut output, region, limit, &stop);
-    let report = Report::new(run, &input, &output)?;
+    let run = forward(&mut between, region, limit, &stop);
+    let report = Report::new(run, &between)?;
     match arguments.format {
         Format::Text => print!("{report}"),
         Format::Json => println!("{}", serde_json::to_string(&report)?),

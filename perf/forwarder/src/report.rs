@@ -5,21 +5,22 @@ use std::fmt;
 use margay_xsk::KernelCounters;
 use serde::Serialize;
 
-use crate::{forward::Run, side::Side};
+use crate::forward::{Between, Run};
+use crate::side::Side;
 
 /// The result of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     /// Seconds in which frames came.
     seconds: f64,
-    /// Frames forwarded, both ways.
+    /// Frames forwarded, whatever way.
     packets: u64,
     /// Frames forwarded a second.
     packets_per_second: f64,
-    ways: [Way; 2],
+    ways: Vec<Way>,
 }
 
-/// One direction, named by where its frames come from.
+/// Frames from one interface: one direction, or both, where that is the trunk of both pods.
 #[derive(Debug, Serialize)]
 struct Way {
     from: String,
@@ -27,7 +28,7 @@ struct Way {
     xdp: String,
     fallback: Option<String>,
     packets: u64,
-    /// The other interface's tx ring was full.
+    /// The tx ring that they leave by was full.
     dropped_tx_ring_full: u64,
     /// The kernel found no room in the rx ring, or no free frame.
     dropped_by_kernel: u64,
@@ -36,11 +37,12 @@ struct Way {
 // === impl Report ===
 
 impl Report {
-    pub(crate) fn new(run: Run, input: &Side, output: &Side) -> anyhow::Result<Self> {
+    pub(crate) fn new(run: Run, between: &Between) -> anyhow::Result<Self> {
         let seconds = run.busy.as_secs_f64();
         let packets = run.forwarded.iter().sum::<u64>();
         let packets_per_second = if packets == 0 { 0.0 } else { packets as f64 / seconds };
-        let ways = [Way::new(&run, 0, input)?, Way::new(&run, 1, output)?];
+        let sides = std::iter::once(&between.near).chain(&between.far).enumerate();
+        let ways = sides.map(|(way, side)| Way::new(&run, way, side)).collect::<Result<_, _>>()?;
         Ok(Self { seconds, packets, packets_per_second, ways })
     }
 }

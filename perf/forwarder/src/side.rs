@@ -23,8 +23,7 @@ pub(crate) struct Side {
 impl Side {
     /// Binds the first `queues` queues of the interface and attaches the program.
     pub(crate) fn open(binder: &Binder, name: &str, queues: u32) -> anyhow::Result<Self> {
-        let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-        let ifindex = name_to_index(&any, name).with_context(|| format!("no interface {name}"))?;
+        let ifindex = index(name)?;
         let program = PortProgram::load(false)?;
         let mut sockets = Vec::new();
         let mut fallback = None;
@@ -46,4 +45,10 @@ impl Drop for Side {
             eprintln!("{}: {error}", self.name);
         }
     }
+}
+
+/// The index of an interface.
+pub(crate) fn index(name: &str) -> anyhow::Result<u32> {
+    let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    name_to_index(&any, name).with_context(|| format!("no interface {name}"))
 }
