@@ -57,6 +57,8 @@ use crate::{
 
 /// After the last packet was sent, a quiet time of this many seconds ends a run.
 const SETTLE: f64 = 0.1;
+/// Answers a second: as good as none beside what is measured, and some to each of many connections.
+const ANSWERS: f64 = 10_000.0;
 
 fn main() -> anyhow::Result<()> {
     let done = match Arguments::parse().command {
@@ -91,11 +93,20 @@ fn send(arguments: &SendArguments) -> anyhow::Result<()> {
     port.must_carry(sizes.largest())?;
     let frame = sizes.largest() + outer::LARGEST;
     let rate = arguments.rate.map(|rate| rate as f64);
-    let mut stations = vec![Station::new(port, Some(Sender::new(flows, sizes, rate, false)), None)];
+    let sender = Sender::new(flows.clone(), sizes.clone(), rate, arguments.answers.is_some());
+    let mut stations = vec![Station::new(port, Some(sender), None)];
     if let Some(interface) = &arguments.sink_interface {
         let mut port = Port::open(interface, arguments.sink_netns.as_deref(), frame)?;
         port.receive(arguments.sink_xdp)?;
-        stations.push(Station::new(port, None, Some(Sink::new(probe::now(), false)?)));
+        let sink = || Sink::new(probe::now(), false);
+        let mut answering = None;
+        if let (Some(dst), [near]) = (arguments.answers, &mut stations[..]) {
+            near.port.receive(arguments.sink_xdp)?;
+            near.sink = Some(sink()?);
+            let back = flows.back(traffic, outer::Macs { src: port.mac()?, dst })?;
+            answering = Some(Sender::new(back, sizes, Some(ANSWERS), true));
+        }
+        stations.push(Station::new(port, answering, Some(sink()?)));
     }
     run(&plan, &mut stations)?;
     print(&Report::new(&stations)?, arguments.format)

@@ -17,6 +17,8 @@ use crate::{
 pub(crate) struct Report {
     sent: Option<Sent>,
     received: Option<Received>,
+    /// Packets that came back, where answers were asked for.
+    answers: Option<u64>,
     /// What must be known to read the figures.
     notes: Vec<String>,
 }
@@ -72,19 +74,17 @@ struct End {
 // === impl Report ===
 
 impl Report {
-    /// Of stations that have run: one that sends, one that receives, or both.
+    /// Of stations that have run: one that sends, one that receives, or both; answers go from the
+    /// second to the first.
     pub(crate) fn new(stations: &[Station]) -> anyhow::Result<Self> {
         let mut report = Self::default();
-        for Station { port, sender, sent, .. } in stations {
-            if let Some(sender) = sender {
-                report.sent = Some(Sent::new(port, sender, *sent));
-            }
+        if let Some(Station { port, sender: Some(sender), sink, sent, .. }) = stations.first() {
+            report.sent = Some(Sent::new(port, sender, *sent));
+            report.answers = sink.as_ref().map(|sink| sink.numbers.received);
         }
         let offered = report.sent.as_ref().map(|sent| sent.end.packets);
-        for Station { port, sink, received, .. } in stations {
-            if let Some(sink) = sink {
-                report.received = Some(Received::new(port, sink, *received, offered)?);
-            }
+        if let Some(Station { port, sink: Some(sink), received, .. }) = stations.last() {
+            report.received = Some(Received::new(port, sink, *received, offered)?);
         }
         report.notes = report.remarks();
         Ok(report)
@@ -110,6 +110,10 @@ impl Report {
             && received.end.packets == 0
         {
             notes.push(NOTHING.to_owned());
+        } else if self.answers == Some(0) {
+            notes.push(
+                "no answer came back: does a device own the Ethernet address of --answers?".into(),
+            );
         }
         notes
     }

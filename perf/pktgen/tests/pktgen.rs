@@ -82,6 +82,17 @@ fn all_that_is_sent_at_a_low_rate_arrives_once_and_in_order() {
 }
 
 #[test]
+fn connections_are_answered_where_that_is_asked_for() {
+    let line = "--src 10.0.0.1 --dst 10.0.0.2 --flows 3 --rate 1000";
+    let report = both_ends(&format!("{line} --answers 2:2:2:2:2:2"));
+    let (sent, received) = (&report["sent"], &report["received"]);
+    assert_eq!(sent["packets"], received["packets"], "{report}");
+    let answers = report["answers"].as_u64().unwrap();
+    assert!((500..=5_000).contains(&answers), "10,000 a second: {report}");
+    assert_eq!(both_ends(line)["answers"], Value::Null);
+}
+
+#[test]
 fn a_sink_alone_counts_what_another_process_sends() {
     let (left, right) = (Namespace::new(), Namespace::new());
     veth(&left, "eth0", &right, "eth0");
