@@ -3,6 +3,8 @@
 import argparse
 import json
 import os
+import re
+import shlex
 import signal
 import sys
 import tempfile
@@ -18,12 +20,15 @@ import restart
 import scale
 import show
 import tcp
+from devices import Margay
 from shell import precedence
 
 PERF = Path(__file__).resolve().parent.parent
 KINDS = (packets, tcp, latency, churn, restart, scale)
 SUITES = {kind.Suite.name: kind.Suite for kind in KINDS}
 ALL = [*SUITES, *memory.SUITES, "profile"]
+# Those that give Margay what --set and --no-policy ask for.
+SETTABLE = ("rig", "tcp", "latency", "profile")
 
 
 def arguments():
@@ -34,12 +39,21 @@ def arguments():
     of_each = "of each measurement (default 2, of latency 1)"
     parser.add_argument("--seconds", type=float, help=of_each)
     parser.add_argument("--case", default="", help="only cases whose names contain this")
+    words = f"a line of margayd's configuration file, as 'shortcut = false'; {', '.join(SETTABLE)} only"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=words)
+    words = "Margay without policies; of the same suites"
+    parser.add_argument("--no-policy", action="store_true", help=words)
     parser.add_argument("--bin", default=PERF.parent / "target/release", help=argparse.SUPPRESS)
     parsed = parser.parse_args()
     unknown = [suite for suite in parsed.suites if suite not in ALL]
     if unknown:
         parser.error(f"there is no suite {unknown[0]}: there are {', '.join(ALL)}")
     parsed.suites = parsed.suites or ALL
+    fixed = [suite for suite in parsed.suites if suite not in SETTABLE]
+    if fixed and (parsed.set or parsed.no_policy):
+        parser.error(f"--set, --no-policy: not of {fixed[0]}: give {', '.join(SETTABLE)}")
+    if wrong := [line for line in parsed.set if not re.match(r"\s*[\w.-]+\s*=\s*\S", line)]:
+        parser.error(f"--set {wrong[0]!r}: must be KEY=VALUE, as margayd's configuration file has it")
     if any(number is not None and number <= 0 for number in (parsed.rounds, parsed.seconds)):
         parser.error("--rounds and --seconds must be positive")
     return parsed
@@ -55,6 +69,7 @@ def main():
     all_cases = [case for name in on_wires for case in SUITES[name].cases]
     if on_wires and not any(chosen.case in case.name for case in all_cases):
         sys.exit(f"scripts/bench: no case's name contains {chosen.case!r}")
+    Margay.extra, Margay.policy = chosen.set, not chosen.no_policy
     # A bench that is told to end removes what it has built.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     for name in on_wires:
@@ -70,7 +85,7 @@ def measure_profile(chosen):
     description = machine.describe(PERF.parent)
     with tempfile.TemporaryDirectory(prefix="margay-bench-") as scratch:
         rows = flames.measure(Path(chosen.bin), scratch, chosen.seconds or 2)
-    command = "scripts/bench profile"
+    command = shlex.join(["scripts/bench", *features(chosen), "profile"])
     write({"suite": "profile", "machine": description, "command": command, "rows": rows})
     print("\n".join(flames.table(rows)))
 
@@ -121,8 +136,15 @@ def measure(kind, chosen):
 
 def command(chosen, suite, rounds, seconds):
     """What measures the same again."""
-    case = f" --case '{chosen.case}'" if chosen.case else ""
-    return f"scripts/bench --rounds {rounds} --seconds {seconds:g}{case} {suite.name}"
+    words = ["--rounds", str(rounds), "--seconds", f"{seconds:g}"]
+    words += ["--case", chosen.case] if chosen.case else []
+    return shlex.join(["scripts/bench", *words, *features(chosen), suite.name])
+
+
+def features(chosen):
+    """The words that turn something of Margay off or on."""
+    set_ = [word for line in chosen.set for word in ("--set", line)]
+    return set_ + (["--no-policy"] if chosen.no_policy else [])
 
 
 def progress(number, case, device, value):
@@ -132,4 +154,8 @@ def progress(number, case, device, value):
     print(f"round {number + 1}: {case.name}: {device}: {words}", file=sys.stderr, flush=True)
 
 
-main()
+try:
+    main()
+except RuntimeError as error:
+    # Of a command, a device or a value that is not what it should be, in its own words.
+    sys.exit(f"scripts/bench: {error}")

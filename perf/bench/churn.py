@@ -52,13 +52,8 @@ class ServiceKernel(Kernel):
             f"insert rule {chain} ip saddr 10.98.{number}.0/24 tcp dport {6000 + number} accept"
             for number in range(POLICIES)
         ]
-        rules += [
-            "add chain inet pods services { type nat hook prerouting priority dstnat ; }",
-            "add chain inet pods web",
-            f"add rule inet pods web meta l4proto tcp dnat ip to 10.244.9.2:{PORT}",
-            "add rule inet pods services"
-            f" ip daddr . tcp dport vmap {{ {SERVICE} . 80 : goto web }}",
-        ]
+        service_ = f"{SERVICE} . tcp . 80 : 10.244.9.2 . {PORT}"
+        rules.append(f"add element inet pods services {{ {service_} }}")
         node = f"{self.tag}-n"
         run(["ip", "netns", "exec", node, "nft", "-f", "-"], input="\n".join(rules))
 

@@ -1,4 +1,4 @@
-"""What is measured: Margay in its two kinds of pod ports, the bare forwarder, the kernel.
+"""What is measured: Margay in its two kinds of pod ports, the bare forwarder on both, the kernel.
 
 Each device joins the same ends: a pod that sends, a pod of the same node that receives, and, where
 it can, the far end of the node's uplink, behind which the pods of another node are. All of them
@@ -11,7 +11,7 @@ import re
 import shutil
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shell import finish, inside, ip, namespaces, prefer, run, start, wait_until
@@ -21,6 +21,8 @@ PERF = Path(__file__).resolve().parent.parent
 GENERATOR_CPU = 0
 DEVICE_CPU = 1
 GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"
+# The address of perf/bench/service.yaml and perf/kernel/pods.nft.
+SERVICE = "10.96.0.11"
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Device:
         """Lets it sleep."""
 
     def ends(self, way):
-        """The ends of a way (`local`, `vxlan`, `ipip`), or None if it has none."""
+        """The ends of a way (`local`, `service`, `vxlan`, `ipip`), or None if it has none."""
         raise NotImplementedError
 
     def pods(self, way):
@@ -78,6 +80,11 @@ class Margay(Device):
     pods' ports, trunk unless it is native, and its first letter marks the namespaces.
     """
 
+    # Lines of margayd's configuration that the command line has for all of them, and whether there
+    # are policies.
+    extra = ()
+    policy = True
+
     def __init__(self, name, kind, binaries, scratch, settings="", workers=1):
         self.name = name
         self.kind = "native" if kind == "native" else "trunk"
@@ -86,7 +93,10 @@ class Margay(Device):
         config = Path(scratch) / f"{self.tag}.toml"
         pinned = f'cpus = "{DEVICE_CPU}"\n' if workers == 1 else ""
         text = f'{pinned}pod-ports = "{self.kind}"\n{settings}'
-        config.write_text(text, encoding="utf-8")
+        lines = [*text.splitlines(), *self.extra]
+        # Of two lines with the same key the later one counts.
+        keys = {line.partition("=")[0].strip(): line for line in lines}
+        config.write_text("\n".join([*keys.values(), ""]), encoding="utf-8")
         self.environment = {
             **os.environ,
             "MARGAY_BIN": str(binaries),
@@ -106,9 +116,10 @@ class Margay(Device):
             name = pod.split()[2]
             result = json.loads(self.rig(f"pod {pod}"))
             self.addresses[name] = result["ips"][0]["address"].split("/")[0]
-        policy = (PERF / "bench/policy.yaml").read_text(encoding="utf-8")
-        (self.run / "store/.policy").write_text(policy, encoding="utf-8")
-        (self.run / "store/.policy").rename(self.run / "store/policy.yaml")
+        for document in ["service.yaml", *(["policy.yaml"] if self.policy else [])]:
+            hidden = self.run / f"store/.{document}"
+            shutil.copy(PERF / "bench" / document, hidden)
+            hidden.rename(self.run / "store" / document)
         # The sink swallows what the other node would answer.
         inside(f"{self.tag}-n1", "ping -c 1 -W 2 172.20.0.2")
         mac = inside(f"{self.tag}-n2", "cat /sys/class/net/eth0/address").strip()
@@ -125,13 +136,14 @@ class Margay(Device):
         self.rig("down")
 
     def ends(self, way):
-        if way != "local" and way != self.mode:
+        far = way not in ("local", "service")
+        if far and way != self.mode:
             return None
-        src, far = self.addresses["a"], way != "local"
+        there = SERVICE if way == "service" else self.addresses["c" if far else "b"]
         return Ends(
             netns=f"{self.tag}-p-a",
-            src=src,
-            dst=self.addresses["c" if far else "b"],
+            src=self.addresses["a"],
+            dst=there,
             dst_mac=GATEWAY_MAC,
             sink_netns=f"{self.tag}-wire" if far else f"{self.tag}-p-b",
             sink_interface="n1" if far else "eth0",
@@ -141,6 +153,8 @@ class Margay(Device):
 
     def encapsulate(self, mode):
         """Changes the pools' encapsulation and gives the nodes the time to follow."""
+        if mode == self.mode:
+            return
         self.rig(f"pools {mode}")
         self.mode = mode
         time.sleep(1)
@@ -241,24 +255,26 @@ class Forwarder(Wired):
 
     def __init__(self, binaries, scratch):
         self.binary = str(Path(binaries) / "margay-forwarder")
-        self.log = Path(scratch) / "forwarder.log"
+        self.log = Path(scratch) / f"{self.tag}.log"
         self.process = None
 
     def up(self):
         super().up()
+        self.start()
+
+    def start(self):
         self.process = start(self.command(), self.log)
-        wait_until(
-            f"{self.name} attaches its programs",
-            lambda: all(self.attached(f"{self.tag[-1]}{pod}") for pod in ("pa", "pb")),
-        )
+        wait_until(f"{self.name} attaches its programs", self.attached)
         self.end()
 
     def command(self):
+        ends = ["--in", f"{self.tag[-1]}pa", "--out", f"{self.tag[-1]}pb"]
         inside = ["ip", "netns", "exec", f"{self.tag}-n", self.binary]
-        return [*inside, "--in", "fpa", "--out", "fpb", "--cpu", str(DEVICE_CPU)]
+        return [*inside, *ends, "--cpu", str(DEVICE_CPU)]
 
-    def attached(self, end):
-        return re.search(r"\bxdp\b", ip(f"-n {self.tag}-n link show {end}"))
+    def attached(self):
+        links = (ip(f"-n {self.tag}-n link show {self.tag[-1]}{pod}") for pod in ("pa", "pb"))
+        return all(re.search(r"\bxdp\b", link) for link in links)
 
     def down(self):
         if self.process:
@@ -266,12 +282,64 @@ class Forwarder(Wired):
             finish(self.process)
         super().down()
 
+    def ends(self, way):
+        """What leaves for another node leaves as it came, by a veth like any other."""
+        return super().ends("local") if way in ("local", "vxlan") else None
+
     # It polls for ever: while others are measured it is stopped.
     def begin(self):
         self.process.send_signal(signal.SIGCONT)
 
     def end(self):
         self.process.send_signal(signal.SIGSTOP)
+
+
+class TrunkForwarder(Forwarder):
+    """The same on Margay's default ports: the trunk's programs, and the veth pair as margayd has it."""
+
+    name = "forwarder trunk"
+    tag = "mgpo"
+
+    def up(self):
+        Wired.up(self)
+        node = f"{self.tag}-n"
+        one = "numtxqueues 1 numrxqueues 1"
+        ip(f"-n {node} link add margay0 address 02:4d:00:00:00:00 arp off {one} type veth"
+           f" peer name margay0x {one}")
+        for end, joins in [("margay0", "on"), ("margay0x", "off")]:
+            inside(node, f"ethtool -K {end} tx off tso off gso on gro {joins}")
+            ip(f"-n {node} link set {end} addrgenmode none up")
+        self.start()
+
+    def command(self):
+        return [*super().command(), "--trunk", "margay0", "margay0x"]
+
+    def attached(self):
+        """The second pod's program is the last."""
+        return self.has_program("pb")
+
+    def has_program(self, pod):
+        filters = f"tc -n {self.tag}-n filter show dev {self.tag[-1]}{pod} ingress"
+        return "bpf" in run(filters.split())
+
+    def ends(self, way):
+        # As into a pod of Margay's trunk.
+        return replace(super().ends(way), sink_xdp="generic") if way == "local" else None
+
+
+class UplinkForwarder(TrunkForwarder):
+    """From the trunk to an interface with sockets of its own, as from a pod to another node."""
+
+    tag = "mgpu"
+
+    def command(self):
+        return [*super().command(), "--uplink"]
+
+    def attached(self):
+        return self.has_program("pa")
+
+    def ends(self, way):
+        return Wired.ends(self, "local") if way == "vxlan" else None
 
 
 class Testpmd(Forwarder):
@@ -282,7 +350,9 @@ class Testpmd(Forwarder):
 
     def __init__(self, scratch):
         super().__init__("", scratch)
-        self.log = Path(scratch) / "testpmd.log"
+
+    def ends(self, way):
+        return Wired.ends(self, way)
 
     @staticmethod
     def there():
@@ -345,6 +415,8 @@ class Kernel(Wired):
         local = super().ends("local")
         if way == "local":
             return local
+        if way == "service":
+            return replace(local, dst=SERVICE)
         if way != "vxlan":
             return None
         return Ends(
@@ -359,6 +431,27 @@ class Kernel(Wired):
 
     def pods(self, way):
         return (f"{self.tag}-pa", f"{self.tag}-pb", "10.244.9.2") if way == "local" else None
+
+
+class FlowtableKernel(Kernel):
+    """The kernel with perf/kernel/flowtable.nft on top."""
+
+    name = "kernel flowtable"
+    tag = "mgpfk"
+
+    @staticmethod
+    def refusal():
+        """Why this kernel has no flowtables, as it says itself; nothing where it has."""
+        table = "add table inet t; add flowtable inet t f { hook ingress priority 0; devices = { lo }; }"
+        try:
+            run(["unshare", "--net", "nft", table])
+        except RuntimeError as error:
+            return str(error).partition("Error: ")[2].partition("\n")[0] or str(error)
+        return None
+
+    def up(self):
+        super().up()
+        inside(f"{self.tag}-n", f"nft -f {PERF / 'kernel/flowtable.nft'}")
 
 
 class KernelNodes(Wired):

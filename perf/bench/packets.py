@@ -1,12 +1,23 @@
 """The suite `rig`: packets a second, and TCP, through devices on veths, in interleaved rounds."""
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import suite
-from devices import GENERATOR_CPU, Forwarder, Kernel, Margay, SteeredKernel, Testpmd
-from shell import measured
+from devices import (
+    GENERATOR_CPU,
+    FlowtableKernel,
+    Forwarder,
+    Kernel,
+    Margay,
+    SteeredKernel,
+    Testpmd,
+    TrunkForwarder,
+    UplinkForwarder,
+)
+from shell import watched
 from suite import WARM_UP
 
 
@@ -20,6 +31,8 @@ class Case:
     flows: int = 64
     streams: int = 0
     reverse: bool = False
+    # Whether some packets come back in the same connections.
+    answered: bool = False
 
     @property
     def unit(self):
@@ -32,8 +45,10 @@ CASES = [
     Case("60 bytes, 10 k flows", "local", flows=10_000),
     Case("512 bytes, 64 flows", "local", size=512),
     Case("1500 bytes, 64 flows", "local", size=1500),
+    Case("60 bytes, 64 flows, answered", "local", answered=True),
     Case("TCP, 1 stream", "local", streams=1),
     Case("TCP, 4 streams", "local", streams=4),
+    Case("service, 60 bytes, 64 flows", "service"),
     Case("VXLAN, 60 bytes, 64 flows", "vxlan"),
     Case("VXLAN, 1400 bytes, 64 flows", "vxlan", size=1400),
     Case("IPIP, 60 bytes, 64 flows", "ipip"),
@@ -45,36 +60,80 @@ class Suite(suite.Suite):
 
     name = "rig"
     cases = CASES
-    ours = ("margay trunk", "margay native")
-    yardsticks = ("forwarder", "kernel", "kernel rps")
 
     def __init__(self, binaries, scratch, seconds):
         self.pktgen = str(Path(binaries) / "margay-pktgen")
-        margays = [Margay(f"margay {kind}", kind, binaries, scratch) for kind in ("trunk", "native")]
         kernel = Kernel()
-        yardsticks = [Forwarder(binaries, scratch), kernel, SteeredKernel(kernel)]
+        devices = [
+            Margay("margay", "s", binaries, scratch),
+            # What the workers forward, and nothing that goes past them.
+            Margay("margay trunk", "trunk", binaries, scratch, "shortcut = false\n"),
+            Margay("margay native", "native", binaries, scratch),
+            TrunkForwarder(binaries, scratch),
+            UplinkForwarder(binaries, scratch),
+            Forwarder(binaries, scratch),
+            kernel,
+            SteeredKernel(kernel),
+        ]
         if Testpmd.there():
-            yardsticks.append(Testpmd(scratch))
-        super().__init__(scratch, seconds, [*margays, *yardsticks])
+            devices.append(Testpmd(scratch))
+        if refusal := FlowtableKernel.refusal():
+            print(f"kernel flowtable: not measured, this kernel has none: {refusal}", file=sys.stderr)
+        else:
+            devices.append(FlowtableKernel())
+        super().__init__(scratch, seconds, devices)
 
     def pairs(self):
-        """The yardstick itself is held against another's."""
-        return [*super().pairs(), ("forwarder", "testpmd")]
+        """Margay beside a forwarder on the same ports and the kernel, the forwarders beside theirs."""
+        kernels = ("kernel", "kernel rps", "kernel flowtable")
+        to = {
+            "margay": kernels,
+            "margay trunk": ("forwarder trunk", *kernels),
+            "margay native": ("forwarder", *kernels),
+            "forwarder trunk": ("kernel",),
+            "forwarder": ("kernel", "testpmd"),
+        }
+        return [(ours, theirs) for ours, all_ in to.items() for theirs in all_]
+
+    def summary(self, values, cases):
+        """Behind the rates a second those of a second of processor time, both cores together."""
+        return [
+            *super().summary(values, cases),
+            *(self.row_by_cpu(case, values[case.name]) for case in cases),
+        ]
+
+    def row_by_cpu(self, case, rounds):
+        of = {
+            name: [{"value": one["value"] / sum(one["cpu"])} for one in all_]
+            for name, all_ in rounds.items()
+        }
+        unit = "Gb/CPU s" if case.streams else "M/CPU s"
+        return self.row_of(f"{case.name}, by CPU time", unit, of)
 
     def value(self, device, case):
         return self.tcp(device, case) if case.streams else self.packets(device, case)
 
+    @staticmethod
+    def asked(device, case):
+        """Whether a device may have something of its own to say about packets."""
+        # Only what is answered goes past the workers: the rest is the column of the trunk.
+        if device.name == "margay":
+            return case.answered
+        return device.name != "testpmd" or (case.flows == 64 and not case.answered)
+
     def packets(self, device, case):
         """Sends as fast as the generator can; what arrives is the device's rate."""
         ends = device.ends(case.way)
-        if not ends:
+        if not ends or not self.asked(device, case):
             return None
         command = [self.pktgen, "send", "--cpu", GENERATOR_CPU, "--seconds", self.seconds]
         command += ["--warm-up", WARM_UP, "--size", case.size, "--flows", case.flows]
         command += ["--interface", "eth0", "--netns", ends.netns, "--src", ends.src]
         command += ["--dst", ends.dst, "--dst-mac", ends.dst_mac, "--sink-xdp", ends.sink_xdp]
         command += ["--sink-interface", ends.sink_interface, "--sink-netns", ends.sink_netns]
-        report = json.loads(measured([str(word) for word in [*command, "-o", "json"]]))
+        command += ["--answers", ends.dst_mac] if case.answered else []
+        words, cpu = watched([str(word) for word in [*command, "-o", "json"]])
+        report = json.loads(words)
         sent, received = report["sent"], report["received"]
         if not received["packets"]:
             raise RuntimeError(f"{device.name}, {case.name}: nothing arrives")
@@ -83,4 +142,5 @@ class Suite(suite.Suite):
             "offered": sent["packets_per_second"] / 1e6,
             "sink_dropped": received["dropped_by_kernel"],
             "late": received["late"],
+            "cpu": cpu,
         }

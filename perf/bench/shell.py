@@ -60,6 +60,12 @@ def measured(command):
     return run(command, preexec_fn=lambda: prefer(0))
 
 
+def watched(command):
+    """The same, and the share of each core that was in use meanwhile, by whomever."""
+    began = Watch()
+    return measured(command), began.shares()
+
+
 def start(command, log):
     """Starts a command with precedence, whose input stays silent; its words go to a file."""
     with open(log, "a", encoding="utf-8") as words:
@@ -90,6 +96,17 @@ def busy():
                 user, nice, system, _idle, _wait, irq, softirq = map(int, fields[:7])
                 out.append((user + nice + system + irq + softirq) / ticks)
     return out
+
+
+class Watch:
+    """Of each core, how much has been in use since this was made."""
+
+    def __init__(self):
+        self.busy, self.time = busy(), time.monotonic()
+
+    def shares(self):
+        seconds = time.monotonic() - self.time
+        return [round((now - then) / seconds, 3) for now, then in zip(busy(), self.busy)]
 
 
 def wait_until(what, question, seconds=20):

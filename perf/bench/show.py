@@ -7,10 +7,12 @@ COLOURS = {
     "margay, busy": "#e5a04b",
     "margay trunk": "#c8553d",
     "margay native": "#e5a04b",
+    "forwarder trunk": "#5d626b",
     "forwarder": "#8a8f98",
     "testpmd": "#c3c7cc",
     "kernel": "#3f6c8f",
     "kernel rps": "#8fb3cc",
+    "kernel flowtable": "#b9d3e3",
 }
 
 
@@ -33,7 +35,8 @@ def table(rows):
         cells = [row["case"], row["unit"], *(figure(row, name) for name in order)]
         cells += [row.get("aim", "")] if aims else []
         yield "| " + " | ".join(cells) + " |"
-    pairs = list(dict.fromkeys((r["of"], r["to"]) for row in rows for r in row["ratios"]))
+    pairs = dict.fromkeys((r["of"], r["to"]) for row in rows for r in row["ratios"])
+    pairs = sorted(pairs, key=lambda pair: order.index(pair[0]))
     if not pairs:
         return
     yield ""

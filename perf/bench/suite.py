@@ -1,15 +1,18 @@
 """What suites share: devices measured in interleaved rounds, TCP through them, the rows of a table."""
 
 import json
+import sys
 import time
 from pathlib import Path
 from statistics import median
 
 import figures
-from shell import busy, finish, inside, measured, start, wait_until
+from shell import Watch, finish, inside, start, wait_until, watched
 
 # Of every measurement left out at its beginning: flows are made, rings fill.
 WARM_UP = 0.3
+# Ways between nodes.
+TUNNELS = ("vxlan", "ipip")
 
 
 class Suite:
@@ -47,6 +50,7 @@ class Suite:
         """All values: case → device → list of measurements, one a round."""
         values = {case.name: {} for case in cases}
         for number in range(rounds):
+            began = time.monotonic()
             for way in dict.fromkeys(case.way for case in cases):
                 self.encapsulate(way)
                 for case in (case for case in cases if case.way == way):
@@ -57,22 +61,23 @@ class Suite:
                         if value:
                             values[case.name].setdefault(device.name, []).append(value)
                             progress(number, case, device.name, value)
+            took = f"round {number + 1} took {time.monotonic() - began:.0f} s"
+            print(took, file=sys.stderr, flush=True)
         return values
 
     def encapsulate(self, way):
         for device in self.devices:
-            device.encapsulate("none" if way == "local" else way)
+            device.encapsulate(way if way in TUNNELS else "none")
 
     def one(self, device, case):
-        before, began = busy(), time.monotonic()
+        began = Watch()
         device.begin()
         try:
             value = self.value(device, case)
         finally:
             device.end()
         if value:
-            seconds = time.monotonic() - began
-            value["cpu"] = [round((b - a) / seconds, 3) for a, b in zip(before, busy())]
+            value.setdefault("cpu", began.shares())
         return value
 
     def value(self, device, case):
@@ -91,13 +96,14 @@ class Suite:
             wait_until("iperf3 listens", lambda: ":5201" in inside(server, "ss -Htln"))
             line = f"iperf3 -J -c {address} -t {self.seconds} -O {WARM_UP} -P {case.streams}"
             back = ["-R"] if case.reverse else []
-            report = json.loads(measured(["ip", "netns", "exec", client, *line.split(), *back]))
+            words, cpu = watched(["ip", "netns", "exec", client, *line.split(), *back])
         finally:
             finish(serving)
-        end = report["end"]
+        end = json.loads(words)["end"]
         return {
             "value": end["sum_received"]["bits_per_second"] / 1e9,
             "retransmits": end["sum_sent"].get("retransmits"),
+            "cpu": cpu,
         }
 
     def summary(self, values, cases):
