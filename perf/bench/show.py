@@ -5,7 +5,7 @@ COLOURS = {
     "margay": "#c8553d",
     "margay, no shortcut": "#e5a04b",
     "margay, busy": "#e5a04b",
-    "margay trunk": "#c8553d",
+    "margay trunk": "#8c2f1b",
     "margay native": "#e5a04b",
     "forwarder trunk": "#5d626b",
     "forwarder": "#8a8f98",
@@ -81,12 +81,15 @@ def picture(result, path):
         rows = [row for row in result["rows"] if row["unit"] == unit]
         bars(panel, rows, unit, devices(result["rows"]))
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", ncols=len(labels), frameon=False)
+    ncols = min(len(labels), 5)
+    figure.legend(handles, labels, loc="upper center", ncols=ncols, frameon=False)
     machine = result["machine"]
     where = f"{machine['cpu']}, {machine['cpus']} CPUs, Linux {machine['kernel']}"
     when = f"{machine['commit']}, {machine['time'][:10]}"
     figure.text(0.01, 0.003, f"{where}, {when}", fontsize=7, color="#666666")
-    figure.tight_layout(rect=(0, 0.015, 1, 0.96))
+    # Inches for the lines of the legend.
+    head = 0.15 + 0.25 * -(-len(labels) // ncols)
+    figure.tight_layout(rect=(0, 0.015, 1, 1 - head / figure.get_figheight()))
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
 
