@@ -5,7 +5,7 @@
 //! - [`umem`]: the memory as the kernel knows it, one registration a mode; [`bind`]: the best mode
 //!   that an interface can do, and why no better;
 //! - [`socket`], with [`Socket::rx`], [`Socket::tx`], [`Socket::complete`], [`Socket::fill`]: one
-//!   (interface, queue), driven by one worker; `ring` and `lent` are what they are made of;
+//!   (interface, queue), driven by one worker; `ring`, `lent` and `gather` are what they are made of;
 //! - [`program`]: the BPF programs that decide what reaches the sockets, sources in `bpf/`.
 //!
 //! The configuration types are xsk-rs's. Its `Umem` and `Socket` are not used: they own the memory
@@ -58,6 +58,7 @@ mod ring;
 mod lent;
 mod fill;
 mod rx;
+mod gather;
 mod tx;
 mod completion;
 

@@ -35,10 +35,58 @@ impl Pool {
         self.take_chunk().map(|chunk| self.region.frame(chunk, crate::HEADROOM as u16, 0))
     }
 
-    /// Takes a frame back that is no longer needed.
-    pub fn put(&mut self, frame: Frame) {
+    /// A frame for a packet of that length, in as many chunks as it needs; `None` if the packet
+    /// memory is used up, or if that is too long for [`Frame::MOST_CHUNKS`]. What is in it is
+    /// whatever was there before.
+    #[must_use]
+    pub fn take_for(&mut self, len: usize) -> Option<Frame> {
+        let most = self.region.chunk_size() - crate::HEADROOM;
+        let mut frame = self.take()?;
+        frame.set_range(crate::HEADROOM, len.min(most)).ok()?;
+        if len <= most { Some(frame) } else { self.lengthen(frame, len - most) }
+    }
+
+    /// Adds chunks for so many more bytes.
+    #[cold]
+    fn lengthen(&mut self, mut frame: Frame, mut more: usize) -> Option<Frame> {
+        while more > 0 {
+            let len = more.min(self.region.chunk_size() - crate::HEADROOM);
+            let appended = match self.take_for(len) {
+                Some(rest) => frame.append(rest).map_err(|rest| self.put(rest)).is_ok(),
+                None => false,
+            };
+            if !appended {
+                self.put(frame);
+                return None;
+            }
+            more -= len;
+        }
+        Some(frame)
+    }
+
+    /// A frame with this packet in it, in as many chunks as it needs; `None` as
+    /// [`Pool::take_for`].
+    #[must_use]
+    pub fn packet(&mut self, packet: &[u8]) -> Option<Frame> {
+        let mut frame = self.take_for(packet.len())?;
+        let mut rest = packet;
+        for part in frame.parts_mut() {
+            let (now, later) = rest.split_at(part.len());
+            part.copy_from_slice(now);
+            rest = later;
+        }
+        Some(frame)
+    }
+
+    /// Takes a frame back that is no longer needed, with all of its chunks.
+    pub fn put(&mut self, mut frame: Frame) {
         let region = frame.region();
+        let mut rest = frame.split_rest();
         self.give(region, frame.into_chunk());
+        while let Some(mut frame) = rest {
+            rest = frame.split_rest();
+            self.give(region, frame.into_chunk());
+        }
     }
 
     /// The region that the chunks are of.

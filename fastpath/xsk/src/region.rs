@@ -4,7 +4,10 @@ use std::{
     io,
     mem::ManuallyDrop,
     ptr::NonNull,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -55,8 +58,19 @@ pub struct Region {
     /// Chunks that no worker, no ring and no [`Frame`] owns. One slot for each chunk, so a push
     /// always finds room.
     spare: ArrayQueue<u32>,
+    /// For each chunk, where its packet goes on: 0 for nowhere, else as [`Span::packed`]. Only what
+    /// owns the chunk reads and writes it, so that the order of memory is that of the chunk itself.
+    links: Box<[AtomicU64]>,
     /// Chunks whose socket is closed, but which a device may still write to until that moment.
     quarantine: Mutex<Vec<(Instant, Vec<u32>)>>,
+}
+
+/// Where in a chunk a packet is, or a part of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) chunk: u32,
+    pub(crate) start: u16,
+    pub(crate) len: u16,
 }
 
 // SAFETY: `base` points to memory that is mapped for the rest of the process. The region itself
@@ -86,6 +100,20 @@ impl ChunkSize {
             Self::Bytes2048 => 11,
             Self::Bytes4096 => 12,
         }
+    }
+}
+
+// === impl Span ===
+
+impl Span {
+    /// As a number above 0, since a chunk is smaller than 2¹⁶ bytes.
+    fn packed(self) -> u64 {
+        (u64::from(self.chunk) << 32 | u64::from(self.start) << 16 | u64::from(self.len)) + 1
+    }
+
+    fn unpacked(packed: u64) -> Option<Self> {
+        let bits = packed.checked_sub(1)?;
+        Some(Self { chunk: (bits >> 32) as u32, start: (bits >> 16) as u16, len: bits as u16 })
     }
 }
 
@@ -127,6 +155,7 @@ impl Region {
             shift: chunk_size.shift(),
             hugepages: huge,
             spare,
+            links: (0..chunks).map(|_| AtomicU64::new(0)).collect(),
             quarantine: Mutex::default(),
         })))
     }
@@ -202,6 +231,18 @@ impl Region {
         // At most 4095, as chunks have at most 4096 bytes.
         let start = (address & ((1 << self.shift) - 1)) as u16;
         Some((chunk, start))
+    }
+
+    /// Says where the packet of a chunk goes on; the caller owns both chunks.
+    pub(crate) fn link(&self, chunk: u32, next: Option<Span>) {
+        if let Some(link) = self.links.get(chunk as usize) {
+            link.store(next.map_or(0, Span::packed), Ordering::Relaxed);
+        }
+    }
+
+    /// Where the packet of a chunk goes on, as was last said.
+    pub(crate) fn linked(&self, chunk: u32) -> Option<Span> {
+        Span::unpacked(self.links.get(chunk as usize)?.load(Ordering::Relaxed))
     }
 
     pub(crate) fn take_spare(&self) -> Option<u32> {

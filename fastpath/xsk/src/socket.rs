@@ -6,10 +6,12 @@ use std::{
     os::fd::{AsFd, BorrowedFd, RawFd},
 };
 
+use libbpf_rs::{Xdp, XdpFlags};
 use libxdp_sys::{xdp_desc, xsk_socket__fd};
 
 use crate::{
-    Error, Mode, Region, SocketOptions,
+    Error, Frame, Mode, Region, SocketOptions,
+    gather::Gather,
     lent::Lent,
     ring::{Consumer, Producer},
     umem::Handle,
@@ -36,6 +38,10 @@ pub struct Socket {
     pub(crate) fill: Producer<u64>,
     pub(crate) completion: Consumer<u64>,
     pub(crate) lent: Lent,
+    /// A packet of which not all chunks have come.
+    pub(crate) gather: Gather,
+    /// Chunks that a packet to be sent may have; 1 without multi-buffer.
+    pub(crate) most_chunks: u32,
     pub(crate) region: &'static Region,
     pub(crate) counters: SocketCounters,
     /// Frames to keep in the fill ring.
@@ -54,15 +60,18 @@ pub struct SocketCounters {
     pub rx: u64,
     /// Frames put into the tx ring.
     pub tx: u64,
-    /// Frames that the kernel reported as sent.
+    /// Chunks of frames that the kernel reported as sent.
     pub completed: u64,
     /// Times that [`Socket::tx`] had more frames than the tx ring had room.
     pub tx_ring_full: u64,
     /// Times that [`Socket::fill`] found no free chunk.
     pub fill_starved: u64,
-    /// Frames given to [`Socket::tx`] that cannot be sent: empty, or of another region. They went
-    /// back to their region.
+    /// Frames given to [`Socket::tx`] that cannot be sent: empty, of another region, or of more
+    /// chunks than the socket takes. They went back to their region.
     pub unsendable: u64,
+    /// Received packets of several chunks that were dropped: more than [`Frame::MOST_CHUNKS`], or
+    /// one of them was none the kernel had from us.
+    pub broken: u64,
     /// Descriptors that name no chunk the kernel had from us; ignored.
     pub foreign: u64,
 }
@@ -115,12 +124,14 @@ impl Socket {
         // SAFETY: the handle holds a live socket.
         let fd = unsafe { xsk_socket__fd(handle.xsk.as_ptr()) };
         let ready = options.ready.min(fill.size());
-        let socket = Self {
+        let mut socket = Self {
             rx,
             tx,
             fill,
             completion,
             lent: Lent::new(region.chunks()),
+            gather: Gather::default(),
+            most_chunks: 1,
             region,
             counters: SocketCounters::default(),
             ready,
@@ -130,6 +141,9 @@ impl Socket {
             handle: ManuallyDrop::new(handle),
         };
         socket.tune(options);
+        if socket.handle.umem().multi_buffer() {
+            socket.most_chunks = socket.most_chunks_of_device().min(socket.tx.size());
+        }
         Ok(socket)
     }
 
@@ -179,6 +193,18 @@ impl Socket {
     #[must_use]
     pub fn lent(&self) -> usize {
         self.lent.len()
+    }
+
+    /// How many chunks a packet to be sent may have: in zero-copy mode what the driver can
+    /// (`xdp_zc_max_segs`, af_xdp.rst).
+    fn most_chunks_of_device(&self) -> u32 {
+        let most = Frame::MOST_CHUNKS as u32;
+        if self.mode() == Mode::Copy {
+            return most;
+        }
+        let index = rustix::net::netdevice::name_to_index(self, &self.interface).ok();
+        let asked = index.map(|index| Xdp::new(self.as_fd()).query(index as i32, XdpFlags::NONE));
+        asked.and_then(Result::ok).map_or(1, |device| device.xdp_zc_max_segs.clamp(1, most))
     }
 
     /// Settings without which the socket works too, only slower.

@@ -6,7 +6,7 @@ use rustix::{
     net::{SendFlags, send},
 };
 
-use crate::{Frame, Socket};
+use crate::{Frame, Socket, rx::XDP_PKT_CONTD};
 
 /// What became of a [`Socket::kick_tx`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,28 +39,58 @@ impl Socket {
     #[inline]
     pub fn tx(&mut self, frames: &mut impl ExactSizeIterator<Item = Frame>) -> usize {
         let offered = frames.len();
-        let room = self.tx.free(u32::try_from(offered).unwrap_or(u32::MAX)) as usize;
-        self.counters.tx_ring_full += u64::from(offered > room);
+        let wanted = u32::try_from(offered).unwrap_or(u32::MAX).saturating_mul(self.most_chunks);
+        let mut room = self.tx.free(wanted.min(self.tx.size()));
         let before = self.counters.tx;
-        let mut taken = 0;
-        for frame in frames.take(room) {
-            taken += 1;
-            if frame.is_empty() || !std::ptr::eq(frame.region(), self.region) {
-                // The kernel would skip the descriptor without a completion (an empty one), or send
-                // other bytes.
+        // Room for the longest packet, since the next one's length is not known before it is taken.
+        while room >= self.most_chunks
+            && let Some(frame) = frames.next()
+        {
+            if !self.can_send(&frame) {
                 self.counters.unsendable += 1;
                 continue;
             }
-            let descriptor =
-                xdp_desc { addr: frame.address(), len: frame.len() as u32, options: 0 };
-            self.lent.insert(frame.into_chunk());
-            self.tx.push(descriptor);
+            room -= self.push(frame);
             self.counters.tx += 1;
         }
+        self.counters.tx_ring_full += u64::from(frames.len() > 0);
         if self.counters.tx != before {
             self.tx.commit();
         }
-        taken
+        offered - frames.len()
+    }
+
+    /// Whether the kernel sends it: an empty descriptor is skipped without a completion, another
+    /// region's bytes would be others, and too many chunks are refused.
+    #[inline]
+    fn can_send(&self, frame: &Frame) -> bool {
+        !frame.is_empty()
+            && std::ptr::eq(frame.region(), self.region)
+            && (!frame.goes_on() || self.can_send_parts(frame))
+    }
+
+    #[cold]
+    fn can_send_parts(&self, frame: &Frame) -> bool {
+        frame.parts().count() <= self.most_chunks as usize
+            && frame.parts().all(|part| !part.is_empty())
+    }
+
+    /// Puts a packet's descriptors into the ring, which has room for them, and returns how many.
+    #[inline]
+    fn push(&mut self, mut frame: Frame) -> u32 {
+        let mut pushed = 0;
+        loop {
+            let rest = frame.split_rest();
+            let options = if rest.is_some() { XDP_PKT_CONTD } else { 0 };
+            let descriptor = xdp_desc { addr: frame.address(), len: frame.len() as u32, options };
+            self.lent.insert(frame.into_chunk());
+            self.tx.push(descriptor);
+            pushed += 1;
+            match rest {
+                Some(rest) => frame = rest,
+                None => return pushed,
+            }
+        }
     }
 
     /// Makes the kernel send what is in the tx ring, if it needs to be told.

@@ -37,7 +37,7 @@ pub struct SocketOptions {
     pub ready: u32,
 }
 
-/// Sizes of the fill and completion rings of every socket of a UMEM: powers of two.
+/// What all sockets of a UMEM have in common. The sizes are powers of two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UmemOptions {
     /// Slots of each fill ring.
@@ -45,6 +45,9 @@ pub struct UmemOptions {
     /// Slots of each completion ring; at least as many as a tx ring has, or the kernel stops
     /// sending until completions are read.
     pub completion: u32,
+    /// Whether packets may be longer than a chunk: a frame then has as many chunks as it needs.
+    /// Such packets are received only through an XDP program that was loaded for them too.
+    pub multi_buffer: bool,
 }
 
 /// A registration of the [`Region`] in one mode.
@@ -55,6 +58,7 @@ pub struct UmemOptions {
 pub struct Umem {
     region: &'static Region,
     mode: Mode,
+    multi_buffer: bool,
     inner: Mutex<Inner>,
 }
 
@@ -103,7 +107,7 @@ impl Default for SocketOptions {
 
 impl Default for UmemOptions {
     fn default() -> Self {
-        Self { fill: 2048, completion: 2048 }
+        Self { fill: 2048, completion: 2048, multi_buffer: false }
     }
 }
 
@@ -126,7 +130,7 @@ impl Umem {
         socket: SocketOptions,
     ) -> Result<(Arc<Self>, Socket), Error> {
         let name = interface_name(interface)?;
-        let socket_config = socket_config(socket, mode)?;
+        let socket_config = socket_config(socket, mode, options.multi_buffer)?;
         retry_busy(|| {
             // If the bind fails the registration goes with it: libxdp cannot take a half-made owner
             // up again.
@@ -155,7 +159,7 @@ impl Umem {
         options: SocketOptions,
     ) -> Result<Socket, Error> {
         let name = interface_name(interface)?;
-        let config = socket_config(options, self.mode)?;
+        let config = socket_config(options, self.mode, self.multi_buffer)?;
         retry_busy(|| {
             let handle = self
                 .create(Rings::boxed(), &name, queue, config, false)
@@ -174,6 +178,12 @@ impl Umem {
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Whether its sockets take packets of several chunks.
+    #[must_use]
+    pub fn multi_buffer(&self) -> bool {
+        self.multi_buffer
     }
 
     fn register(region: &'static Region, mode: Mode, options: UmemOptions) -> Result<Self, Error> {
@@ -197,7 +207,8 @@ impl Umem {
         match NonNull::new(umem).filter(|_| code == 0) {
             Some(umem) => {
                 let inner = Inner { umem, owner_rings: rings, owner_lent: Vec::new() };
-                Ok(Self { region, mode, inner: Mutex::new(inner) })
+                let multi_buffer = options.multi_buffer;
+                Ok(Self { region, mode, multi_buffer, inner: Mutex::new(inner) })
             }
             None => {
                 // SAFETY: nobody else has the pointer; libxdp failed and kept nothing.
@@ -344,18 +355,24 @@ fn umem_config(region: &Region, options: UmemOptions) -> Result<xsk_umem_config,
     Ok(config.into())
 }
 
-fn socket_config(options: SocketOptions, mode: Mode) -> Result<SocketConfig, Error> {
+fn socket_config(
+    options: SocketOptions,
+    mode: Mode,
+    multi_buffer: bool,
+) -> Result<SocketConfig, Error> {
     let mode = match mode {
         Mode::ZeroCopy => BindFlags::XDP_ZEROCOPY,
         Mode::Copy => BindFlags::XDP_COPY,
     };
+    let mut bind_flags = mode | BindFlags::XDP_USE_NEED_WAKEUP;
+    bind_flags.set(BindFlags::XDP_USE_SG, multi_buffer);
     Ok(SocketConfig::builder()
         .rx_queue_size(QueueSize::new(options.rx).map_err(config_error)?)
         .tx_queue_size(QueueSize::new(options.tx).map_err(config_error)?)
         // The programs are ours, see `program`.
         .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
         .xdp_flags(XdpFlags::empty())
-        .bind_flags(mode | BindFlags::XDP_USE_NEED_WAKEUP)
+        .bind_flags(bind_flags)
         .build())
 }
 

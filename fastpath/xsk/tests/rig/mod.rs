@@ -119,12 +119,13 @@ pub fn region(chunks: u32) -> &'static Region {
 /// Options for small regions.
 pub const SMALL: SocketOptions = SocketOptions { rx: 256, tx: 256, ready: 128 };
 /// Options for small regions.
-pub const SMALL_UMEM: UmemOptions = UmemOptions { fill: 256, completion: 256 };
+pub const SMALL_UMEM: UmemOptions = UmemOptions { fill: 256, completion: 256, multi_buffer: false };
 
 /// Options for bulk traffic.
 pub const LARGE: SocketOptions = SocketOptions { rx: 2048, tx: 2048, ready: 2048 };
 /// Options for bulk traffic.
-pub const LARGE_UMEM: UmemOptions = UmemOptions { fill: 2048, completion: 2048 };
+pub const LARGE_UMEM: UmemOptions =
+    UmemOptions { fill: 2048, completion: 2048, multi_buffer: false };
 
 /// Queue 0 of an interface whose every frame comes to it: socket, program and pool.
 pub struct Station {
@@ -153,8 +154,18 @@ impl Station {
     }
 
     /// With a socket that is there.
-    pub fn start(mut socket: Socket, region: &'static Region, ifindex: u32) -> Self {
-        let program = PortProgram::load(false).unwrap();
+    pub fn start(socket: Socket, region: &'static Region, ifindex: u32) -> Self {
+        Self::start_as(socket, region, ifindex, false)
+    }
+
+    /// With a socket that is there; its UMEM may be a multi-buffer one.
+    pub fn start_as(
+        mut socket: Socket,
+        region: &'static Region,
+        ifindex: u32,
+        multi_buffer: bool,
+    ) -> Self {
+        let program = PortProgram::load(multi_buffer).unwrap();
         program.register_socket(&socket).unwrap();
         let mut pool = Pool::new(region, 256);
         socket.fill(&mut pool);
@@ -166,8 +177,7 @@ impl Station {
     pub fn send<'a>(&mut self, packets: impl IntoIterator<Item = &'a [u8]>) {
         for packet in packets {
             self.socket.complete(&mut self.pool);
-            let mut frame = self.pool.take().expect("a free chunk");
-            frame.write(margay_xsk::HEADROOM, packet).unwrap();
+            let frame = self.pool.packet(packet).expect("free chunks");
             assert_eq!(self.socket.tx(&mut [frame].into_iter()), 1);
             self.socket.kick_tx().unwrap();
         }
@@ -181,7 +191,7 @@ impl Station {
         while packets.len() < wanted && Instant::now() < until {
             self.socket.rx(&mut batch);
             for frame in batch.drain(..) {
-                packets.push(frame.bytes().to_vec());
+                packets.push(frame.parts().collect::<Vec<_>>().concat());
                 self.pool.put(frame);
             }
             self.socket.fill(&mut self.pool);
