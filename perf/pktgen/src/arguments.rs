@@ -104,8 +104,8 @@ pub(crate) struct SendArguments {
     /// Seconds at the beginning that are left out of the rates
     #[arg(long, value_name = "N", default_value_t = 0.0, value_parser = seconds)]
     pub(crate) warm_up: f64,
-    /// Length of the frames, Ethernet header included, without checksum; or imix (7:4:1 of 60, 590
-    /// and 1514), or lengths with weights: 60:7,590:4,1514:1
+    /// Length of the frames, Ethernet header included, without checksum: as the MTU allows, up to
+    /// 9230; or imix (7:4:1 of 60, 590 and 1514), or lengths with weights: 60:7,590:4,1514:1
     #[arg(long, value_name = "BYTES|MIX", default_value = "60", value_parser = Sizes::parse)]
     pub(crate) size: Sizes,
     /// Packets a second; as many as possible if not given

@@ -114,11 +114,12 @@ impl Flows {
         Ok(())
     }
 
-    /// Writes the packet of a probe into a frame of at least [`Flows::least`] bytes, which is zero
-    /// behind the place of the probe: that part is not written, and adds nothing to the checksum.
-    pub(crate) fn write(&self, probe: &Probe, frame: &mut [u8]) {
+    /// Writes the packet of a probe, of `len` bytes, into a frame of which at least the first
+    /// [`Flows::least`] are given. What is behind the place of the probe is zero: it is not written,
+    /// and adds nothing to the checksum.
+    pub(crate) fn write(&self, probe: &Probe, len: usize, frame: &mut [u8]) {
         let source = probe.flow % self.sources;
-        let body = frame.len() - self.transport();
+        let body = len - self.transport();
         let packet = &mut frame[self.outer.len()..];
         let (mut pseudo, kind) = match self.addresses {
             Addresses::V4(first, dst) => {
@@ -147,7 +148,7 @@ impl Flows {
             sum => sum,
         };
         segment[checksum..checksum + 2].copy_from_slice(&sum.to_be_bytes());
-        self.outer.write(probe.flow, kind, frame, self.least());
+        self.outer.write(probe.flow, kind, len, &mut frame[..self.least()]);
     }
 
     /// Source and destination of a packet, given those of the connection.
@@ -237,7 +238,7 @@ mod tests {
         for flow in 0..flows.count() {
             let probe = Probe { flow, number: flow.wrapping_mul(3), left: 12_345 };
             let mut frame = vec![0; size];
-            flows.write(&probe, &mut frame);
+            flows.write(&probe, size, &mut frame);
             assert_eq!(Probe::find(&frame), Some(probe));
             let start = flows.outer.len();
             let (ip, segment) = frame[start..].split_at(flows.transport() - start);
@@ -283,7 +284,7 @@ mod tests {
                 "--src 10.0.0.1 --dst 10.0.0.2 --tunnel vxlan --size 300 --tunnel-src {outer}"
             );
             let mut frame = vec![0; 300];
-            flows(&line).unwrap().write(&Probe { flow: 0, number: 1, left: 2 }, &mut frame);
+            flows(&line).unwrap().write(&Probe { flow: 0, number: 1, left: 2 }, 300, &mut frame);
             let (header, datagram) = frame[14..].split_at(ip);
             assert_eq!(u16::from_be_bytes([datagram[4], datagram[5]]), 286 - ip as u16);
             if ip == ipv4::LEN {
@@ -300,7 +301,7 @@ mod tests {
     fn few_ports_serve_many_flows_if_there_are_many_sources() {
         let flows = flows("--src 10.0.0.1..10.0.0.40 --dst 10.0.0.99 --flows 2000000").unwrap();
         let mut frame = vec![0; 60];
-        flows.write(&Probe { flow: 1_999_999, number: 0, left: 0 }, &mut frame);
+        flows.write(&Probe { flow: 1_999_999, number: 0, left: 0 }, 60, &mut frame);
         assert_eq!(frame[36..38], 5000_u16.to_be_bytes(), "the first destination port");
     }
 
@@ -312,8 +313,8 @@ mod tests {
         let back = there.clone().back(&traffic, macs).unwrap();
         let probe = Probe { flow: 0, number: 0, left: 0 };
         let (mut a, mut b) = (vec![0; 60], vec![0; 60]);
-        there.write(&probe, &mut a);
-        back.write(&probe, &mut b);
+        there.write(&probe, 60, &mut a);
+        back.write(&probe, 60, &mut b);
         assert_eq!((&a[26..30], &a[34..36]), (&b[30..34], &b[36..38]));
         assert_eq!(b[..12], [4, 4, 4, 4, 4, 4, 3, 3, 3, 3, 3, 3]);
     }

@@ -1,6 +1,7 @@
 //! What the kernel knows of an interface, by netlink.
 
 use anyhow::{Context, bail};
+use margay_wire::ethernet;
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -54,6 +55,11 @@ impl Link {
         });
         let flags = link.header.flags;
         Ok(Self { index: link.header.index, mac, mtu: mtu.context("it has no MTU")?, flags })
+    }
+
+    /// Bytes of the largest frame that its MTU allows.
+    pub(crate) fn largest(&self) -> usize {
+        self.mtu + ethernet::LEN
     }
 
     /// Refuses an interface that cannot carry packets now.

@@ -91,7 +91,7 @@ fn send(arguments: &SendArguments) -> anyhow::Result<()> {
     let flows = Flows::new(traffic, src_mac)?;
     flows.fit(&mut sizes)?;
     port.must_carry(sizes.largest())?;
-    let frame = sizes.largest() + outer::LARGEST;
+    let frame = (sizes.largest() + outer::LARGEST).min(port::LARGEST);
     let rate = arguments.rate.map(|rate| rate as f64);
     let sender = Sender::new(flows.clone(), sizes.clone(), rate, arguments.answers.is_some());
     let mut stations = vec![Station::new(port, Some(sender), None)];

@@ -93,16 +93,16 @@ impl Outer {
         }
     }
 
-    /// Writes the headers of a flow's packet of the EtherType `inner`. The frame has its IP packet
-    /// already, and is zero from `end` on.
-    pub(crate) fn write(&self, flow: u32, inner: u16, frame: &mut [u8], end: usize) {
+    /// Writes the headers of a flow's packet of the EtherType `inner`. The frame, of `len` bytes, has
+    /// its IP packet already; it is given as far as it is not zero.
+    pub(crate) fn write(&self, flow: u32, inner: u16, len: usize, frame: &mut [u8]) {
         let Some(tunnel) = &self.tunnel else { return ethernet_header(self.macs, inner, frame) };
         let outer = if tunnel.src.is_ipv4() { ethertype::IPV4 } else { ethertype::IPV6 };
         ethernet_header(self.macs, outer, frame);
         if let Kind::Vxlan { macs, .. } = tunnel.kind {
             ethernet_header(macs, inner, &mut frame[self.len() - ethernet::LEN..]);
         }
-        tunnel.write(flow, &mut frame[ethernet::LEN..], end - ethernet::LEN);
+        tunnel.write(flow, len - ethernet::LEN, &mut frame[ethernet::LEN..]);
     }
 }
 
@@ -115,13 +115,12 @@ fn ethernet_header(macs: Macs, kind: u16, frame: &mut [u8]) {
 // === impl Envelope ===
 
 impl Envelope {
-    /// Writes from the outer IP header on, up to what is tunnelled.
-    fn write(&self, flow: u32, packet: &mut [u8], end: usize) {
+    /// Writes from the outer IP header on, up to what is tunnelled, for a packet of `len` bytes.
+    fn write(&self, flow: u32, len: usize, packet: &mut [u8]) {
         let number = match self.kind {
             Kind::Vxlan { .. } => protocol::UDP,
             Kind::Ipip => protocol::IPIP,
         };
-        let len = packet.len();
         let offset = match (self.src, self.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let header = ipv4_header(len, number, src.octets(), dst.octets());
@@ -137,19 +136,19 @@ impl Envelope {
             _ => return,
         };
         if let Kind::Vxlan { vni, .. } = self.kind {
-            self.udp(flow, vni, &mut packet[offset..], end - offset);
+            self.udp(flow, vni, len - offset, &mut packet[offset..]);
         }
     }
 
-    fn udp(&self, flow: u32, vni: u32, datagram: &mut [u8], end: usize) {
+    fn udp(&self, flow: u32, vni: u32, len: usize, datagram: &mut [u8]) {
         let port = vxlan::source_port(flow.wrapping_mul(0x9e37_79b1));
-        let header = vxlan::emit(port, VXLAN_PORT, datagram.len() as u16, vni);
+        let header = vxlan::emit(port, VXLAN_PORT, len as u16, vni);
         datagram[..header.len()].copy_from_slice(&header);
         // Over IPv4 it should be zero (RFC 7348 §5), over IPv6 not every receiver allows that.
         if let (IpAddr::V6(src), IpAddr::V6(dst)) = (self.src, self.dst) {
-            let len = datagram.len() as u32;
-            let sum = checksum::pseudo_header(&src.octets(), &dst.octets(), protocol::UDP, len);
-            let sum = match sum.bytes(&datagram[..end]).finish() {
+            let (src, dst) = (src.octets(), dst.octets());
+            let sum = checksum::pseudo_header(&src, &dst, protocol::UDP, len as u32);
+            let sum = match sum.bytes(datagram).finish() {
                 0 => 0xffff,
                 sum => sum,
             };

@@ -20,8 +20,8 @@ use crate::{arguments::Xdp, link::Link};
 
 /// Frames of each port: few enough to stay in the cache, twice what the rings hold.
 const CHUNKS: u32 = 8192;
-/// Bytes of the largest frame: that of a chunk of 4096 bytes, without multi-buffer.
-pub(crate) const LARGEST: usize = 3840;
+/// Bytes of the largest frame: an MTU of 9,216.
+pub(crate) const LARGEST: usize = 9216 + ethernet::LEN;
 
 /// The namespace that the process was started in: opened before this thread enters another.
 static HOME: LazyLock<io::Result<File>> = LazyLock::new(|| File::open("/proc/thread-self/ns/net"));
@@ -38,6 +38,8 @@ pub(crate) struct Port {
     /// How XDP runs, if the port receives.
     pub(crate) xdp: Option<XdpMode>,
     program: Option<PortProgram>,
+    /// Whether frames may be longer than a chunk.
+    multi_buffer: bool,
     /// The namespace of the interface, where it is not that of the process.
     netns: OwnedFd,
 }
@@ -45,16 +47,19 @@ pub(crate) struct Port {
 // === impl Port ===
 
 impl Port {
-    /// Binds queue 0 of the interface for frames of up to `frame` bytes. The thread stays in its
-    /// namespace.
+    /// Binds queue 0 of the interface for frames of up to `frame` bytes, and those that its MTU lets
+    /// come. The thread stays in its namespace.
     pub(crate) fn open(interface: &str, netns: Option<&str>, frame: usize) -> anyhow::Result<Self> {
         let (netns, link) = look(interface, netns)?;
         link.must_run(interface)?;
-        let chunk_size = ChunkSize::for_frame(frame).with_context(|| {
-            format!("frames of {frame} bytes are too large: {LARGEST} is the most")
-        })?;
+        anyhow::ensure!(
+            frame <= LARGEST,
+            "frames of {frame} bytes are too large: {LARGEST} is the most"
+        );
+        let in_one = ChunkSize::for_frame(frame.max(link.largest()));
+        let (multi_buffer, chunk_size) = (in_one.is_none(), in_one.unwrap_or(ChunkSize::Bytes4096));
         let region = Region::new(RegionConfig { chunks: CHUNKS, chunk_size, hugepages: true })?;
-        let binder = Binder::new(region, UmemOptions::default());
+        let binder = Binder::new(region, UmemOptions { multi_buffer, ..UmemOptions::default() });
         let bound = binder.bind(interface, 0, Preference::Auto, SocketOptions::default())?;
         Ok(Self {
             socket: bound.socket,
@@ -64,6 +69,7 @@ impl Port {
             fallback: bound.fallback,
             xdp: None,
             program: None,
+            multi_buffer,
             netns,
         })
     }
@@ -71,7 +77,7 @@ impl Port {
     /// Has every frame of the interface come to the socket, until the port is dropped.
     pub(crate) fn receive(&mut self, xdp: Xdp) -> anyhow::Result<()> {
         enter(&self.netns)?;
-        let program = PortProgram::load(false)?;
+        let program = PortProgram::load(self.multi_buffer)?;
         program.register_socket(&self.socket)?;
         self.socket.fill(&mut self.pool);
         let attached = program.attach_as(self.link.index, xdp.into()).with_context(|| {
@@ -92,18 +98,13 @@ impl Port {
 
     /// Refuses frames that the interface would drop.
     pub(crate) fn must_carry(&self, frame: usize) -> anyhow::Result<()> {
-        let (mtu, most) = (self.link.mtu, self.largest());
+        let (mtu, most) = (self.link.mtu, self.link.largest());
         anyhow::ensure!(
             frame <= most,
             "{}: frames of {frame} bytes do not fit its MTU of {mtu}: {most} is the most",
             self.interface
         );
         Ok(())
-    }
-
-    /// Bytes of the largest frame, by the interface's MTU.
-    pub(crate) fn largest(&self) -> usize {
-        self.link.mtu + ethernet::LEN
     }
 }
 
@@ -119,7 +120,7 @@ impl Drop for Port {
 
 /// The largest frame that an interface carries, by its MTU.
 pub(crate) fn largest_frame(interface: &str, netns: Option<&str>) -> anyhow::Result<usize> {
-    Ok(look(interface, netns)?.1.mtu + ethernet::LEN)
+    Ok(look(interface, netns)?.1.largest())
 }
 
 /// Enters a namespace, that of the process without a name, and finds an interface there.

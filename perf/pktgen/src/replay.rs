@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 use arrayvec::ArrayVec;
-use margay_xsk::{Frame, HEADROOM};
+use margay_xsk::Frame;
 use serde::Serialize;
 
 use crate::{
@@ -37,7 +37,7 @@ pub(crate) struct Report {
     frames: usize,
     /// Left out: only their beginning was captured.
     cut: usize,
-    /// Left out: larger than the interface's MTU allows, or than fits a frame of AF_XDP.
+    /// Left out: larger than the interface's MTU allows, or than this program sends.
     too_large: usize,
     packets: u64,
     bytes: u64,
@@ -146,9 +146,8 @@ impl Replay {
             if self.done() || self.due() > elapsed {
                 break;
             }
-            let Some(mut frame) = port.pool.take() else { break };
             let Some(captured) = self.frames.get(self.next) else { break };
-            frame.write(HEADROOM, &captured.bytes)?;
+            let Some(frame) = port.pool.packet(&captured.bytes) else { break };
             let mut one = ArrayVec::<Frame, 1>::from([frame]);
             let mut one = one.drain(..);
             if port.socket.tx(&mut one) == 0 {

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use arrayvec::ArrayVec;
-use margay_xsk::{Frame, HEADROOM};
+use margay_xsk::Frame;
 
 use crate::{flows::Flows, port::Port, probe::Probe, sizes::Sizes};
 
@@ -81,7 +81,7 @@ impl Sender {
         self.behind = due.saturating_sub(self.sent);
         let mut batch = ArrayVec::<(Frame, Place), BATCH>::new();
         while (batch.len() as u64) < self.behind.min(BATCH as u64)
-            && let Some(mut frame) = port.pool.take()
+            && let Some(mut frame) = port.pool.take_for(self.sizes.of(self.next.turn))
         {
             let place = self.next;
             self.write(&mut frame, now);
@@ -96,7 +96,7 @@ impl Sender {
     fn submit(&mut self, port: &mut Port, batch: ArrayVec<(Frame, Place), BATCH>) {
         let (mut frames, mut places) = (ArrayVec::<Frame, BATCH>::new(), [Place::default(); BATCH]);
         for ((frame, place), kept) in batch.into_iter().zip(&mut places) {
-            self.bytes += frame.len() as u64;
+            self.bytes += frame.packet_len() as u64;
             *kept = place;
             frames.push(frame);
         }
@@ -107,12 +107,12 @@ impl Sender {
             self.next = places.get(taken).copied().unwrap_or_default();
         }
         for frame in rest {
-            self.bytes -= frame.len() as u64;
+            self.bytes -= frame.packet_len() as u64;
             port.pool.put(frame);
         }
     }
 
-    /// Makes the next packet.
+    /// Makes the next packet in a frame of its length.
     fn write(&mut self, frame: &mut Frame, left: u64) {
         let Place { flow, number, turn } = self.next;
         self.next = Place {
@@ -120,12 +120,16 @@ impl Sender {
             number: number.wrapping_add((flow + 1 == self.flows.count()).into()),
             turn: if turn + 1 >= self.sizes.turn() { 0 } else { turn + 1 },
         };
-        if frame.set_range(HEADROOM, self.sizes.of(turn)).is_ok() {
-            // A chunk that only ever held such packets is zero behind the probe.
-            if self.used {
-                frame.bytes_mut().fill(0);
+        // A chunk that only ever held such packets is zero behind the probe.
+        if self.used {
+            frame.parts_mut().for_each(|part| part.fill(0));
+        } else if frame.goes_on() {
+            // What was the first chunk of another packet has its headers.
+            let least = self.flows.least();
+            for part in frame.parts_mut().skip(1) {
+                part.iter_mut().take(least).for_each(|byte| *byte = 0);
             }
-            self.flows.write(&Probe { flow, number, left }, frame.bytes_mut());
         }
+        self.flows.write(&Probe { flow, number, left }, self.sizes.of(turn), frame.bytes_mut());
     }
 }

@@ -43,26 +43,26 @@ impl Sink {
     /// Takes one batch; whether there was any.
     pub(crate) fn step(&mut self, port: &mut Port) -> bool {
         let mut batch = ArrayVec::<Frame, BATCH>::new();
-        if port.socket.rx(&mut batch) == 0 {
-            return false;
+        let any = port.socket.rx(&mut batch) > 0;
+        if any {
+            self.last = probe::now();
         }
-        self.last = probe::now();
         for frame in batch {
-            self.count(frame.bytes());
+            self.count(&frame);
             port.pool.put(frame);
         }
         port.socket.fill(&mut port.pool);
         if port.socket.needs_fill_wakeup() {
             port.socket.wake_rx();
         }
-        true
+        any
     }
 
-    fn count(&mut self, frame: &[u8]) {
-        match Probe::find(frame) {
+    fn count(&mut self, frame: &Frame) {
+        match Probe::find(frame.bytes()) {
             Some(probe) if probe.left < self.since => self.stale += 1,
             Some(probe) if self.numbers.note(&probe) => {
-                self.bytes += frame.len() as u64;
+                self.bytes += frame.packet_len() as u64;
                 self.delays.note(self.last.saturating_sub(probe.left));
             }
             _ => self.foreign += 1,

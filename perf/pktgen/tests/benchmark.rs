@@ -153,6 +153,27 @@ fn both_directions_are_measured_at_once() {
 }
 
 #[test]
+fn jumbo_frames_are_measured_in_both_directions() {
+    let device = Device::new();
+    device.kernel.ip("link set dev a mtu 9000");
+    device.kernel.ip("link set dev b mtu 9000");
+    device.left.ip("link set dev eth0 mtu 9000");
+    device.right.ip("link set dev eth0 mtu 9000");
+    let back = hex(device.kernel.mac("b"));
+    let report = device.measure(&format!(
+        "rfc8219 throughput --sizes 64,4096,9018,9216 --max-rate 2000 --seconds 0.3 --pause 0 --both \
+         {back}"
+    ));
+    let rows = report["rows"].as_array().unwrap();
+    let sizes: Vec<_> = rows.iter().map(|row| row["size"].as_u64().unwrap()).collect();
+    assert_eq!(sizes, [64, 4096, 9018]);
+    noted(&report, "frames of [9216] bytes left out");
+    for row in rows {
+        assert_eq!(row["throughput"]["packets_per_second"], 2000.0, "{report}");
+    }
+}
+
+#[test]
 fn tunnels_are_measured_with_their_overhead_and_delay_variation() {
     let device = Device::new();
     let report = device.measure(

@@ -111,21 +111,66 @@ fn a_sink_alone_counts_what_another_process_sends() {
     assert_eq!(report["sent"], Value::Null);
 }
 
-#[test]
-fn jumbo_frames_are_sent_as_far_as_the_mtu_and_one_page_go() {
+/// Two namespaces with a veth pair `eth0` between them whose MTU is 9000.
+fn jumbo_veth() -> (Namespace, Namespace) {
     let (left, right) = (Namespace::new(), Namespace::new());
     veth(&left, "eth0", &right, "eth0");
     left.ip("link set dev eth0 mtu 9000");
     right.ip("link set dev eth0 mtu 9000");
+    (left, right)
+}
+
+#[test]
+fn jumbo_frames_are_sent_and_received_whole() {
+    let (left, right) = jumbo_veth();
+    for line in [
+        "--size 9000",
+        "--size 9014 --flows 100 --sink-xdp generic",
+        "--size 60:7,9014:1,3841:2,1514:4",
+        "--size 9014 --tunnel vxlan --tunnel-src fd20::1 --tunnel-dst fd20::2",
+    ] {
+        let output = pktgen(&format!(
+            "send --interface eth0 --netns {} --sink-interface eth0 --sink-netns {} --dst-mac \
+             2:2:2:2:2:2 --src 10.0.0.1 --dst 10.0.0.2 --rate 1000 --seconds 0.3 -o json {line}",
+            left.name(),
+            right.name()
+        ));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let (sent, received) = (&report["sent"], &report["received"]);
+        assert!(sent["packets"].as_u64().unwrap() > 50, "{report}");
+        for what in ["packets", "bytes"] {
+            assert_eq!(received[what], sent[what], "{line}: {report}");
+        }
+        for what in ["lost", "late", "foreign"] {
+            assert_eq!(received[what], 0, "{line}: {report}");
+        }
+    }
+}
+
+#[test]
+fn jumbo_frames_have_checksums_that_the_kernel_finds_right() {
+    let (left, right) = jumbo_veth();
+    right.ip("addr add 10.0.0.2/24 dev eth0");
+    right.exec("sysctl -qw net.ipv4.conf.all.rp_filter=0");
+    // Long ones in chunks that short ones were in, and the other way round.
     let output = pktgen(&format!(
-        "send --interface eth0 --netns {} --sink-interface eth0 --sink-netns {} --sink-xdp generic \
-         --dst-mac 2:2:2:2:2:2 --src 10.0.0.1 --dst 10.0.0.2 --size 3700 --rate 1000 --seconds 0.2 -o json",
+        "send --interface eth0 --netns {} --dst-mac {} --src 10.0.0.1 --dst 10.0.0.2 --size \
+         60:2,9014:1,4000:1 --rate 20000 --seconds 1 -o json",
         left.name(),
-        right.name()
+        right.mac("eth0").map(|byte| format!("{byte:x}")).join(":")
     ));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert!(report["sent"]["packets"].as_u64().unwrap() > 50, "{report}");
-    assert_eq!(report["received"]["bytes"], report["sent"]["bytes"], "{report}");
+    let sent = report["sent"]["packets"].as_u64().unwrap();
+    // More than the packet memory has chunks for.
+    assert!(sent > 8192, "{report}");
+    let counters = right.exec("cat /proc/net/snmp");
+    let mut udp = counters.lines().filter_map(|line| line.strip_prefix("Udp: "));
+    let (names, values) = (udp.next().unwrap(), udp.next().unwrap());
+    let of = |name| {
+        let place = names.split(' ').position(|other| other == name).unwrap();
+        values.split(' ').nth(place).unwrap().parse::<u64>().unwrap()
+    };
+    assert_eq!((of("NoPorts"), of("InErrors"), of("InCsumErrors")), (sent, 0, 0), "{counters}");
 }
 
 #[test]
@@ -177,6 +222,30 @@ fn a_captures_frames_are_replayed_at_their_pace_or_another() {
 }
 
 #[test]
+fn captured_jumbo_frames_are_replayed_whole() {
+    let (left, right) = jumbo_veth();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut writer = PcapWriter::new(file.reopen().unwrap()).unwrap();
+    for length in [9014, 60, 3841, 9015] {
+        let packet = PcapPacket::new(Duration::ZERO, length, &[2; 9015][..length as usize]);
+        writer.write_packet(&packet).unwrap();
+    }
+    drop(writer);
+    let before = right.exec("cat /sys/class/net/eth0/statistics/rx_bytes");
+    let output = pktgen(&format!(
+        "replay --interface eth0 --netns {} --file {} -o json",
+        left.name(),
+        file.path().display()
+    ));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let bytes = 9014 + 60 + 3841;
+    assert_eq!((&report["bytes"], &report["too_large"]), (&bytes.into(), &1.into()), "{report}");
+    let after = right.exec("cat /sys/class/net/eth0/statistics/rx_bytes");
+    let [before, after] = [before, after].map(|text| text.trim().parse::<u64>().unwrap());
+    assert_eq!(after - before, bytes);
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let line = "sink --interface nosuch0 --seconds 1";
     let error = String::from_utf8(pktgen(line).stderr).unwrap();
@@ -200,7 +269,9 @@ fn what_cannot_work_is_refused_with_its_reason() {
     let error = refused(&format!("{send} --size 1515"));
     assert!(error.contains("do not fit its MTU of 1500: 1514 is the most"), "{error}");
     let error = refused(&format!("{send} --size 9000"));
-    assert!(error.contains("too large: 3840 is the most"), "{error}");
+    assert!(error.contains("do not fit its MTU of 1500"), "{error}");
+    let error = refused(&format!("{send} --size 9231"));
+    assert!(error.contains("too large: 9230 is the most"), "{error}");
     let error = refused("replay --file /dev/null");
     assert!(error.contains("neither pcap nor pcapng"), "{error}");
     right.ip("link set dev eth0 down");

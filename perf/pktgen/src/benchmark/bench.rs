@@ -153,7 +153,7 @@ impl Bench {
             sizes.iter().partition(|size| **size <= most + FCS);
         if !large.is_empty() {
             self.notes.push(format!(
-                "frames of {large:?} bytes left out: the interfaces and AF_XDP take {} with the \
+                "frames of {large:?} bytes left out: the interfaces and this program take {} with the \
                  device's overhead",
                 most + FCS
             ));
