@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use margay_model::{Member, Update};
-use margay_tables::{Direction, Lpm, Prefix};
+use margay_tables::Direction;
 use world::{By, addr, packet, policy, rule, world};
 
 fn decisions(c: &mut Criterion) {
@@ -68,29 +68,5 @@ fn changes(c: &mut Criterion) {
     group.finish();
 }
 
-fn prefixes(c: &mut Criterion) {
-    let mut group = c.benchmark_group("lpm");
-    let nth = |n: u32| Prefix::new(addr(n << 6), [120, 122, 128, 112][n as usize % 4]);
-    let mut table: Lpm = (0..100_000).map(|n| (nth(n), n)).collect();
-    table.insert(Prefix::new(addr(0), 96), 0);
-    let mut n = 0u32;
-    group.bench_function("lookup in 100,000", |b| {
-        b.iter(|| {
-            n = n.wrapping_add(0x9e37_79b1);
-            table.lookup(black_box(addr(n >> 9)))
-        });
-    });
-    let mut held = table.clone();
-    group.bench_function("one change of 100,000 beside a snapshot", |b| {
-        b.iter(|| {
-            n += 1;
-            table.insert(nth(n % 100_000), n);
-            held = table.clone();
-        });
-    });
-    group.finish();
-    drop(held);
-}
-
-criterion_group!(benches, decisions, changes, prefixes);
+criterion_group!(benches, decisions, changes);
 criterion_main!(benches);
