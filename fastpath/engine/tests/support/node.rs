@@ -135,6 +135,11 @@ impl Node {
             FlowConfig { v4: connections, v6: connections, participants: 4, denial_share: 8 };
         let bytes = FlowTable::required_bytes(&config).unwrap();
         let table = FlowTable::create(Region::heap(bytes), &config, secret, 1).unwrap();
+        Self::with_table(table, state)
+    }
+
+    /// A node with another flow table and state.
+    pub fn with_table(table: FlowTable, state: State) -> Self {
         let table = table.with_journal(Journal::new(256));
         // An engine borrows its table; a test process is short.
         let table: &'static Arc<FlowTable> = Box::leak(Box::new(Arc::new(table)));
