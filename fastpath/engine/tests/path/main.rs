@@ -23,6 +23,7 @@ mod accounts;
 mod host;
 mod guards;
 mod pressure;
+mod sharing;
 mod properties;
 mod verdict;
 mod edits;
