@@ -93,7 +93,8 @@ def measure_profile(chosen):
 def measure_in_memory(name):
     """Runs the benches of a suite, and writes and prints what came of them."""
     description = machine.describe(PERF.parent)
-    rows = memory.measure(name)
+    ticks, rows = memory.measure(name)
+    description["ticks_a_second"] = ticks
     write({"suite": name, "machine": description, "command": f"scripts/bench {name}", "rows": rows})
     print("\n".join(memory.table(rows)))
 

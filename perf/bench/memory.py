@@ -5,14 +5,23 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
+from shell import run as shell
 from tools import installed, target
 
 # Counts instructions for the benches of that name.
 RUNNER = "gungraun-runner"
 # What a bench of bytes prints.
 BYTES = re.compile(r"^(?P<case>.+): (?P<value>\d+) bytes")
+# What the bench of the clock prints.
+TICKS = re.compile(r": (?P<value>\d+) ticks a second")
+# Where the kernel keeps the number of reserved pages, and of how many a million flows take.
+HUGEPAGES = Path("/proc/sys/vm/nr_hugepages")
+WANTED = 128
 UNITS = ((1e-9, "ns"), (1e-6, "µs"), (1e-3, "ms"), (1.0, "s"))
 
 
@@ -77,10 +86,15 @@ def sizes(bench, _folder, tools):
 
 SUITES = {
     "path": [
-        Bench("margay-engine", "instructions", instructions),
+        Bench("margay-wire", "instructions", instructions),
         Bench("margay-tables", "instructions", instructions),
-        Bench("margay-engine", "path", times),
+        Bench("margay-engine", "instructions", instructions),
+        Bench("margay-wire", "headers", times),
         Bench("margay-tables", "flow", times),
+        Bench("margay-tables", "lookup", times),
+        Bench("margay-engine", "path", times),
+        Bench("margay-engine", "miss", times),
+        Bench("margay-engine", "workers", times),
     ],
     "policy": [
         Bench("margay-tables", "policy", times),
@@ -102,16 +116,47 @@ def install():
     return installed(RUNNER, version, RUNNER)
 
 
+@contextmanager
+def hugepages():
+    """Huge pages for the benches that want them, where the machine has that many to give."""
+    before = HUGEPAGES.read_text(encoding="ascii")
+    HUGEPAGES.write_text(str(WANTED), encoding="ascii")
+    try:
+        if int(HUGEPAGES.read_text(encoding="ascii")) < WANTED:
+            print("no huge pages: the machine has too little memory in one piece", flush=True)
+            yield
+            return
+        with tempfile.TemporaryDirectory(prefix="margay-bench-") as folder:
+            shell(["mount", "-t", "hugetlbfs", "none", folder])
+            os.environ["MARGAY_HUGEPAGES"] = folder
+            try:
+                yield
+            finally:
+                del os.environ["MARGAY_HUGEPAGES"]
+                shell(["umount", folder])
+    finally:
+        HUGEPAGES.write_text(before, encoding="ascii")
+
+
+def clock(tools):
+    """Ticks of the time stamp counter in a second."""
+    return int(TICKS.search(run(Bench("margay-tables", "clock", None), tools))["value"])
+
+
 def measure(suite):
-    """The rows of a suite."""
+    """The rows of a suite; times are in ticks of the time stamp counter too."""
     folder = target()
     counts = any(bench.figures is instructions for bench in SUITES[suite])
     tools = install() if counts else folder
-    return [
-        {"bench": f"{bench.package} {bench.name}", **row}
-        for bench in SUITES[suite]
-        for row in bench.figures(bench, folder, tools)
-    ]
+    ticks = clock(tools)
+    rows = []
+    with hugepages() if suite == "path" else nullcontext():
+        for bench in SUITES[suite]:
+            for row in bench.figures(bench, folder, tools):
+                if row["unit"] == "s":
+                    row["cycles"] = row["value"] * ticks
+                rows.append({"bench": f"{bench.package} {bench.name}", **row})
+    return ticks, rows
 
 
 def table(rows):
@@ -130,4 +175,5 @@ def words(row):
         return f"{row['value']:,.0f} {row['unit']}{estimate}"
     scale, unit = max(pair for pair in UNITS if pair[0] <= max(row["value"], 1e-9))
     value, low, high = (row[key] / scale for key in ("value", "low", "high"))
-    return f"{value:.3g} {unit} ({low:.3g}–{high:.3g})"
+    cycles = f", {row['cycles']:,.0f} cycles" if row["cycles"] < 1e6 else ""
+    return f"{value:.3g} {unit} ({low:.3g}–{high:.3g}){cycles}"
