@@ -514,7 +514,10 @@ impl Worker {
         }
         if second {
             let counters = self.engine.counters();
-            self.devices.iter_mut().for_each(|device| device.count_lost(counters));
+            for device in &mut self.devices {
+                device.count_lost(counters);
+                device.socket.look_for_napi();
+            }
         }
     }
 

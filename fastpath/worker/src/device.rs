@@ -77,8 +77,10 @@ impl Device {
         u64::from(self.id.0) << 32 | u64::from(self.socket.queue())
     }
 
-    /// Takes frames that the kernel has sent back into the pool, gives it empty ones, and receives.
+    /// Takes frames that the kernel has sent back into the pool, gives it empty ones, and receives;
+    /// runs the queue's NAPI before, where that is this worker's to do.
     pub(crate) fn receive(&mut self, pool: &mut Pool, into: &mut ArrayVec<Frame, BATCH>, now: u32) {
+        self.socket.run_napi();
         self.socket.complete(pool);
         self.socket.rx(into);
         if !into.is_empty() {

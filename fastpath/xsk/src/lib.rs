@@ -6,6 +6,7 @@
 //!   that an interface can do, and why no better;
 //! - [`socket`], with [`Socket::rx`], [`Socket::tx`], [`Socket::complete`], [`Socket::fill`]: one
 //!   (interface, queue), driven by one worker; `ring`, `lent` and `gather` are what they are made of;
+//!   [`Socket::run_napi`]: reception without interrupts;
 //! - [`program`]: the BPF programs that decide what reaches the sockets, sources in `bpf/`.
 //!
 //! The configuration types are xsk-rs's. Its `Umem` and `Socket` are not used: they own the memory
@@ -59,12 +60,14 @@ mod lent;
 mod fill;
 mod rx;
 mod gather;
+mod busy_poll;
 mod tx;
 mod completion;
 
 mod error;
 
 pub use bind::{Binder, Bound, Fallback, Preference};
+pub use busy_poll::Napi;
 pub use error::Error;
 pub use frame::{Frame, OutOfChunk};
 pub use pool::Pool;

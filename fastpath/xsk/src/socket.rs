@@ -1,7 +1,7 @@
 //! One AF_XDP socket: the four rings of one (interface, queue), used by one worker at a time.
 
 use std::{
-    fmt,
+    fmt, io,
     mem::ManuallyDrop,
     os::fd::{AsFd, BorrowedFd, RawFd},
 };
@@ -10,7 +10,7 @@ use libbpf_rs::{Xdp, XdpFlags};
 use libxdp_sys::{xdp_desc, xsk_socket__fd};
 
 use crate::{
-    Error, Frame, Mode, Region, SocketOptions,
+    Error, Frame, Mode, Napi, Region, SocketOptions,
     gather::Gather,
     lent::Lent,
     ring::{Consumer, Producer},
@@ -46,6 +46,10 @@ pub struct Socket {
     pub(crate) counters: SocketCounters,
     /// Frames to keep in the fill ring.
     pub(crate) ready: u32,
+    /// The queue's NAPI, where busy polling is preferred.
+    pub(crate) napi: Option<Napi>,
+    /// Whether it is known, and runs in this socket's calls.
+    pub(crate) polled: bool,
     fd: RawFd,
     queue: u32,
     interface: Box<str>,
@@ -135,6 +139,8 @@ impl Socket {
             region,
             counters: SocketCounters::default(),
             ready,
+            napi: None,
+            polled: false,
             fd,
             queue,
             interface: interface.into(),
@@ -210,18 +216,27 @@ impl Socket {
     /// Settings without which the socket works too, only slower.
     fn tune(&self, options: SocketOptions) {
         let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(self, SEND_BUFFER);
-        let budget: u32 = options.tx;
-        // SAFETY: a live descriptor, and a pointer to a value of the length given. A kernel that
-        // does not know the option refuses it.
-        unsafe {
+        let _ = self.set_option(libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, options.tx);
+    }
+
+    /// Sets an option whose value is a number.
+    pub(crate) fn set_option(
+        &self,
+        level: libc::c_int,
+        name: libc::c_int,
+        value: u32,
+    ) -> io::Result<()> {
+        // SAFETY: a live descriptor, and a pointer to a value of the length given.
+        let code = unsafe {
             libc::setsockopt(
                 self.fd,
-                libc::SOL_XDP,
-                XDP_MAX_TX_SKB_BUDGET,
-                (&raw const budget).cast(),
+                level,
+                name,
+                (&raw const value).cast(),
                 size_of::<u32>() as libc::socklen_t,
             )
         };
+        if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 }
 

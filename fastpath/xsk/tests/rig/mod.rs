@@ -189,6 +189,7 @@ impl Station {
         let mut packets = Vec::new();
         let mut batch = ArrayVec::<Frame, 64>::new();
         while packets.len() < wanted && Instant::now() < until {
+            self.socket.run_napi();
             self.socket.rx(&mut batch);
             for frame in batch.drain(..) {
                 packets.push(frame.parts().collect::<Vec<_>>().concat());
