@@ -66,6 +66,8 @@ struct File {
     xdp_mode: Option<XdpMode>,
     metrics: Option<SocketAddr>,
     busy: Option<bool>,
+    #[serde(alias = "prefer_busy_poll")]
+    prefer_busy_poll: bool,
     log: Option<String>,
     #[serde(alias = "pod_ports")]
     pod_ports: Option<PodPorts>,
@@ -142,6 +144,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Poll without sleeping.
     pub busy: bool,
+    /// Whether workers run the NAPI of the uplinks' queues, where the kernel lets them.
+    pub prefer_busy_poll: bool,
     /// The log filter.
     pub log: String,
     /// The kind of pods' ports.
@@ -274,6 +278,7 @@ impl Config {
             xdp_mode: flags.xdp_mode.or(file.xdp_mode).unwrap_or_default(),
             metrics: flags.metrics.or(file.metrics),
             busy: flags.busy || file.busy.unwrap_or(false),
+            prefer_busy_poll: file.prefer_busy_poll,
             log: flags.log.or(file.log).unwrap_or_else(|| "info".into()),
             pod_ports,
             shortcut: file.shortcut.unwrap_or(true) && pod_ports == PodPorts::Trunk,
@@ -352,6 +357,21 @@ mod tests {
         {
             std::fs::write(&path, format!("uplink = [\"eth7\"]\n{text}\n")).unwrap();
             assert_eq!(load(&["--config", path.to_str().unwrap()]).unwrap().shortcut, on, "{text}");
+        }
+    }
+
+    #[test]
+    fn preferred_busy_polling_is_the_files_wish_and_goes_with_either_way_to_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        for (text, flags, wanted) in [
+            ("", &[] as &[_], (false, false)),
+            ("prefer-busy-poll = true", &[], (false, true)),
+            ("prefer_busy_poll = true", &["--busy"], (true, true)),
+        ] {
+            std::fs::write(&path, format!("uplink = [\"eth7\"]\n{text}\n")).unwrap();
+            let config = load(&[&["--config", path.to_str().unwrap()], flags].concat()).unwrap();
+            assert_eq!((config.busy, config.prefer_busy_poll), wanted, "{text} {flags:?}");
         }
     }
 

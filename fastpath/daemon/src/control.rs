@@ -258,7 +258,9 @@ impl Control {
                     }
                 }
                 _ = second.tick() => {
-                    if self.parts.devices.follow_queues(&self.view) {
+                    if self.parts.devices.follow_queues(&self.view)
+                        | self.parts.devices.follow_busy_polls()
+                    {
                         self.publish_view();
                     }
                     self.look_again(When::Now).await;

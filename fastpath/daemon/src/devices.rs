@@ -20,8 +20,9 @@ use margay_xsk::program::{
 use margay_xsk::{Binder, Mode, Preference, SocketOptions};
 use tracing::{info, warn};
 
+use crate::busy_poll::BusyPoll;
 use crate::classes::Classes;
-use crate::config::{PodPorts, XdpMode};
+use crate::config::{Config, PodPorts, XdpMode};
 use crate::kernel::KernelView;
 use crate::kernel::ports::pod_links;
 use crate::ports::{Attached, TRUNK};
@@ -54,7 +55,7 @@ pub(crate) enum DeviceError {
 }
 
 /// How an interface's packets get in, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Entry {
     /// The interface.
     pub name: Arc<str>,
@@ -68,6 +69,8 @@ pub(crate) struct Entry {
     pub generic: bool,
     /// Why better modes did not work, in the order they were tried.
     pub fallbacks: Vec<String>,
+    /// What came of the wish that workers run an uplink's NAPI; nothing where nobody wishes it.
+    pub busy_poll: Option<BusyPoll>,
 }
 
 struct UplinkPort {
@@ -89,6 +92,8 @@ pub(crate) struct Devices {
     links: Arc<[Link]>,
     mode: XdpMode,
     kind: PodPorts,
+    /// Whether workers are to run the NAPI of uplinks' queues.
+    polls: bool,
     trunk: PortProgram,
     trunk_entry: Entry,
     trunk_up: TrunkProgram,
@@ -112,8 +117,7 @@ impl Devices {
     pub(crate) fn new(
         binder: Binder,
         links: Arc<[Link]>,
-        mode: XdpMode,
-        kind: PodPorts,
+        config: &Config,
         trunk: (u32, u32),
     ) -> Result<Self, DeviceError> {
         let (near, far) = trunk;
@@ -136,8 +140,9 @@ impl Devices {
         Ok(Self {
             binder,
             links,
-            mode,
-            kind,
+            mode: config.xdp_mode,
+            kind: config.pod_ports,
+            polls: config.prefer_busy_poll,
             trunk: program,
             trunk_entry,
             trunk_up,
@@ -188,11 +193,15 @@ impl Devices {
             XdpMode::Zerocopy => Preference::Only(Mode::ZeroCopy),
             XdpMode::Copy | XdpMode::Generic => Preference::Only(Mode::Copy),
         };
+        BusyPoll::put_back(name, link.index);
+        let mut busy_poll = self.polls.then(|| BusyPoll::new(name, link.index));
         let queues = 0..link.rx_queues.max(1);
         let sockets = self.sockets(options(&self.binder, queues.end));
-        let bound =
-            sockets.bind(name, device, queues, preference, |s| program.register_socket(s))?;
-        let entry = entry(name, link.index, bound, &attached);
+        let bound = sockets.bind(name, device, queues, preference, |socket| {
+            busy_poll.iter_mut().for_each(|busy_poll| busy_poll.ask(socket));
+            program.register_socket(socket)
+        })?;
+        let entry = Entry { busy_poll, ..entry(name, link.index, bound, &attached) };
         info!(
             uplink = name,
             queues = entry.queues,
@@ -242,7 +251,11 @@ impl Devices {
             let most = view.link(name).map_or(0, |link| link.rx_queues);
             let mode = if entry.zero_copy { Mode::ZeroCopy } else { Mode::Copy };
             let more = entry.queues..most;
-            let register = |socket: &margay_xsk::Socket| program.register_socket(socket);
+            let busy_poll = &mut entry.busy_poll;
+            let register = |socket: &mut margay_xsk::Socket| {
+                busy_poll.iter_mut().for_each(|busy_poll| busy_poll.ask(socket));
+                program.register_socket(socket)
+            };
             let sockets = sockets(options(binder, most));
             match sockets.bind(name, *device, more, Preference::Only(mode), register) {
                 Ok(bound) if bound.queues > 0 => {
@@ -255,6 +268,14 @@ impl Devices {
             }
         }
         grown
+    }
+
+    /// Defers the interrupts of uplinks whose NAPI has become known; to be called once a second.
+    /// Whether there were any.
+    pub(crate) fn follow_busy_polls(&mut self) -> bool {
+        let uplinks = self.uplinks.values_mut();
+        let polled = uplinks.filter_map(|uplink| uplink.entry.busy_poll.as_mut());
+        polled.map(BusyPoll::follow).fold(false, |any, one| any | one)
     }
 
     /// Tells all uplinks what to redirect.
@@ -365,6 +386,9 @@ impl Devices {
         for error in uplinks.chain(pods).chain(trunk).filter_map(Result::err) {
             warn!(%error, "a program stays attached");
         }
+        for (name, uplink) in &self.uplinks {
+            BusyPoll::put_back(name, uplink.entry.ifindex);
+        }
         // The trunk's far end goes with the trunk.
         let _ = &self.trunk;
     }
@@ -471,19 +495,19 @@ impl Sockets<'_> {
         device: DeviceId,
         queues: std::ops::Range<u32>,
         preference: Preference,
-        mut register: impl FnMut(&margay_xsk::Socket) -> Result<(), ProgramError>,
+        mut register: impl FnMut(&mut margay_xsk::Socket) -> Result<(), ProgramError>,
     ) -> Result<Bound, DeviceError> {
         let mut out = Bound { queues: 0, zero_copy: false, fallbacks: Vec::new() };
         let bound_before = queues.start;
         for queue in queues {
-            let bound = match self.binder.bind(interface, queue, preference, self.options) {
+            let mut bound = match self.binder.bind(interface, queue, preference, self.options) {
                 Ok(bound) => bound,
                 Err(_) if queue > 0 => break,
                 Err(source) => {
                     return Err(DeviceError::Bind { interface: interface.into(), source });
                 }
             };
-            register(&bound.socket)?;
+            register(&mut bound.socket)?;
             out.queues += 1;
             out.zero_copy = bound.socket.mode() == Mode::ZeroCopy;
             if queue == 0 {
@@ -517,5 +541,6 @@ fn entry(
         zero_copy: bound.zero_copy,
         generic: attached.mode == Hook::Generic,
         fallbacks: bound.fallbacks.into_iter().chain(native).collect(),
+        busy_poll: None,
     }
 }

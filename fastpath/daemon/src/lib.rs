@@ -7,7 +7,7 @@
 //!   its view and the agent's state in each other's words; `difference`: what has changed in that;
 //!   `path_mtu`: what routers said; `bound`: ports of the node's processes; `names`: what name
 //!   servers said;
-//! - [`devices`]: sockets and programs; `shortcut`: TCP and UDP that needs no worker;
+//! - [`devices`]: sockets and programs; `busy_poll`: who runs their queues' NAPI; `shortcut`: TCP and UDP that needs no worker;
 //!   [`control`]: the one task that changes what is in force;
 //! - [`slow`]: the slow path's task; `accounts`: what rules have decided, reports of flows, and
 //!   lines about packets that met Log rules;
@@ -31,6 +31,7 @@ mod names;
 mod connections;
 
 mod devices;
+mod busy_poll;
 mod shortcut;
 mod control;
 mod slow;
@@ -149,7 +150,7 @@ async fn serve(
 
     let binder = Binder::new(region, UmemOptions::default());
     let ends = (trunk.kernel.index, trunk.worker.index);
-    let devices = Devices::new(binder, links.clone(), config.xdp_mode, config.pod_ports, ends)?;
+    let devices = Devices::new(binder, links.clone(), &config, ends)?;
     let shortcut = config.shortcut.then(|| Arc::new(Shortcut::new(devices.shortcut())));
     let slow_counters = Arc::new(Counters::default());
     let readings = Arc::new(Readings::default());

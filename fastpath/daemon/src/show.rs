@@ -12,6 +12,7 @@ use margay_protocol::{FlowFilter, proto};
 use margay_tables::flow::{Cursor, FlowWorker};
 use margay_worker::{Link, clock};
 
+use crate::busy_poll::BusyPoll;
 use crate::devices::Entry;
 use crate::ports::Traffic;
 use crate::shared::{Origin, Shared, View};
@@ -179,7 +180,7 @@ pub(crate) fn status(shared: &Shared) -> proto::Status {
         .into(),
         state: Some(state_counts(&view)),
         workers: workers(shared, &view),
-        tuning: shared.tuning.iter().map(Into::into).collect(),
+        tuning: tuning(shared, &view),
         ports: ports(&view),
         flow_table: Some(proto::FlowTable {
             capacity: counts.v4_capacity + counts.v6_capacity,
@@ -264,6 +265,13 @@ fn ports(view: &View) -> Vec<proto::Port> {
             }
         })
         .collect()
+}
+
+/// What was chosen at start, and what came of the wish for busy polling since.
+fn tuning(shared: &Shared, view: &View) -> Vec<proto::Setting> {
+    let polled = view.entries.iter().filter_map(|entry| entry.busy_poll.as_ref());
+    let polled: Vec<_> = polled.map(BusyPoll::setting).collect();
+    shared.tuning.iter().chain(&polled).map(Into::into).collect()
 }
 
 /// How a host endpoint is called among endpoints.

@@ -1,5 +1,7 @@
 //! What was chosen for this machine, and why: told by `margayctl node status`.
 
+use std::borrow::Cow;
+
 use margay_protocol::proto;
 use margay_tables::flow::{FlowConfig, FlowTable};
 use margay_xsk::{Region, SocketOptions, UmemOptions};
@@ -10,7 +12,7 @@ use crate::config::{Config, PodPorts};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
     /// What was chosen.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// The choice.
     pub value: String,
     /// Why; what to set to have it otherwise.
@@ -18,15 +20,19 @@ pub struct Setting {
 }
 
 impl Setting {
-    pub(crate) fn new(name: &'static str, value: String, reason: impl Into<String>) -> Self {
-        Self { name, value, reason: reason.into() }
+    pub(crate) fn new(
+        name: impl Into<Cow<'static, str>>,
+        value: String,
+        reason: impl Into<String>,
+    ) -> Self {
+        Self { name: name.into(), value, reason: reason.into() }
     }
 }
 
 impl From<&Setting> for proto::Setting {
     fn from(setting: &Setting) -> Self {
         let Setting { name, value, reason } = setting.clone();
-        Self { name: name.into(), value, reason }
+        Self { name: name.into_owned(), value, reason }
     }
 }
 
