@@ -164,13 +164,35 @@ class Margay(Device):
         return f"{self.tag}-p-a", f"{self.tag}-p-{name}", self.addresses[name]
 
 
-class BusyMargay(Margay):
-    """One node whose worker polls for ever, on a core of its own; stopped while it is not measured.
+class Carried(Margay):
+    """Workers carry everything, those of both nodes on the second core; who talks has the first."""
+
+    client_cpu = GENERATOR_CPU
+
+    def __init__(self, name, kind, binaries, scratch, settings=""):
+        super().__init__(name, kind, binaries, scratch, f"shortcut = false\n{settings}")
+
+
+class PreferringMargay(Carried):
+    """Workers that run the uplink's NAPI, where the kernel lets them; else it has no way."""
+
+    def __init__(self, name, kind, binaries, scratch):
+        super().__init__(name, kind, binaries, scratch, "prefer-busy-poll = true\n")
+        self.control = f"unix:{self.run}/n1/margayd.sock"
+        self.ctl = Path(binaries) / "margayctl"
+
+    def pods(self, way):
+        line = [str(self.ctl), "--dataplane", self.control, "-o", "json", "node", "status"]
+        chosen = {row["name"]: row["value"] for row in json.loads(run(line))["tuning"]}
+        polled = way != "local" and chosen["NAPI of eth0"] == "workers"
+        return super().pods(way) if polled else None
+
+
+class BusyMargay(Carried):
+    """One node whose worker polls for ever; stopped while it is not measured.
 
     The other node is stopped from the beginning: its worker would take the same core.
     """
-
-    client_cpu = GENERATOR_CPU
 
     def up(self):
         super().up()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import suite
-from devices import BusyMargay, Kernel, KernelNodes, Margay
+from devices import BusyMargay, Carried, Kernel, KernelNodes, Margay, PreferringMargay
 from shell import finish, inside, measured, start, wait_until
 
 # Ports that perf/bench/policy.yaml and perf/kernel/pods.nft let through, beside iperf3's 5201.
@@ -39,23 +39,27 @@ CASES = [
 
 
 class Suite(suite.Suite):
-    """Margay by default (workers that sleep when nothing comes) and polling, and the kernel."""
+    """Margay as it is by default and the kernel; beside them ways to wait, where workers carry all."""
 
     name = "latency"
     rounds = 3
     seconds = 1
     cases = CASES
-    ours = ("margay", "margay, busy")
-    yardsticks = ("kernel",)
-
     def __init__(self, binaries, scratch, seconds):
         devices = [
             Margay("margay", "l", binaries, scratch, workers=2),
+            Carried("margay, adaptive", "a", binaries, scratch),
             BusyMargay("margay, busy", "b", binaries, scratch, "busy = true\n"),
+            PreferringMargay("margay, prefer", "p", binaries, scratch),
             Kernel(),
             KernelNodes(),
         ]
         super().__init__(scratch, seconds, devices)
+
+    def pairs(self):
+        """Whoever waits in another way is held against who waits as by default, on the same cores."""
+        others = [(f"margay, {way}", "margay, adaptive") for way in ("busy", "prefer")]
+        return [("margay", "kernel"), *others]
 
     def value(self, device, case):
         """There and back in microseconds; `value` is the 99th percentile."""

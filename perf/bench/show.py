@@ -4,7 +4,9 @@
 COLOURS = {
     "margay": "#c8553d",
     "margay, no shortcut": "#e5a04b",
+    "margay, adaptive": "#d98c5f",
     "margay, busy": "#e5a04b",
+    "margay, prefer": "#efc27a",
     "margay trunk": "#8c2f1b",
     "margay native": "#e5a04b",
     "forwarder trunk": "#5d626b",
