@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use futures::TryStreamExt;
+use margay_model::LARGEST_MTU;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::{Handle, new_connection};
@@ -22,13 +23,14 @@ enum UplinkError {
     Netlink(#[from] rtnetlink::Error),
 }
 
-/// MTU of the interface that has the node's address, in bytes: the smallest, if several have.
+/// MTU of the interface that has the node's address, in bytes: the smallest, if several have, and no
+/// more than the dataplane carries.
 pub(crate) async fn mtu(addresses: &NodeAddresses) -> u16 {
     let v4 = addresses.v4.map(|(address, _)| address.into());
     let v6 = addresses.v6.map(|(address, _)| address.into());
     let own: Vec<IpAddr> = [v4, v6].into_iter().flatten().collect();
     match smallest_mtu(&own).await {
-        Ok(Some(mtu)) => mtu,
+        Ok(Some(mtu)) => mtu.min(LARGEST_MTU),
         Ok(None) => {
             warn!(?own, mtu = USUAL_MTU, "no interface has the node's address; assuming an MTU");
             USUAL_MTU

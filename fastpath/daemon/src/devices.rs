@@ -23,13 +23,22 @@ use tracing::{info, warn};
 use crate::busy_poll::BusyPoll;
 use crate::classes::Classes;
 use crate::config::{Config, PodPorts, XdpMode};
-use crate::kernel::KernelView;
 use crate::kernel::ports::pod_links;
+use crate::kernel::{self, KernelView};
 use crate::ports::{Attached, TRUNK};
 use crate::state_dir::seed;
 
 /// The far end of the trunk, where the sockets are.
 pub(crate) const TRUNK_FAR: &str = "margay0x";
+
+/// The largest MTU at which packets come to a program in one buffer: what a veth leaves of a page of
+/// 4,096 bytes (`veth_xdp_set`), less than what other drivers do.
+const ONE_BUFFER: u32 = 3_506;
+
+/// Whether packets of an interface with this MTU may be longer than one buffer.
+pub(crate) fn is_jumbo(mtu: u32) -> bool {
+    mtu > ONE_BUFFER
+}
 
 /// Frames that a pod's own socket keeps ready: hundreds of quiet pods are not to hold all memory.
 const POD_READY: u32 = 64;
@@ -118,10 +127,10 @@ impl Devices {
         binder: Binder,
         links: Arc<[Link]>,
         config: &Config,
-        trunk: (u32, u32),
+        trunk: (&kernel::Link, &kernel::Link),
     ) -> Result<Self, DeviceError> {
-        let (near, far) = trunk;
-        let program = PortProgram::load(false)?;
+        let (near, far) = (trunk.0.index, trunk.1.index);
+        let program = PortProgram::load(is_jumbo(trunk.1.mtu))?;
         let queues = links.len() as u32;
         let options = options(&binder, queues);
         let sockets = Sockets { binder: &binder, links: &links, options };
@@ -176,9 +185,11 @@ impl Devices {
         classes: &Classes,
     ) -> Result<(), DeviceError> {
         let link = view.link(name).ok_or_else(|| DeviceError::Missing(name.into()))?;
-        let mut program = match self.spare.remove(name) {
+        let jumbo = is_jumbo(link.mtu);
+        let fits = |spare: &Uplink| spare.is_multi_buffer() == jumbo;
+        let mut program = match self.spare.remove(name).filter(fits) {
             Some(program) => program,
-            None => Uplink::load(&self.host_flows, &self.inward, false)?,
+            None => Uplink::load(&self.host_flows, &self.inward, jumbo)?,
         };
         let device = self.number();
         program.set_classes(&classes.addresses)?;
@@ -310,8 +321,7 @@ impl Devices {
             if self.pods.contains_key(name) {
                 continue;
             }
-            let ifindex = link.index;
-            if let Err(error) = self.add_pod(name, ifindex) {
+            if let Err(error) = self.add_pod(name, link) {
                 warn!(interface = &**name, %error, "cannot attach a pod's interface");
                 failed.insert(name.clone(), error.to_string());
             }
@@ -330,7 +340,7 @@ impl Devices {
             {
                 continue;
             }
-            if let Err(error) = self.add_pod(&link.name, link.index) {
+            if let Err(error) = self.add_pod(&link.name, link) {
                 warn!(interface = &*link.name, %error, "cannot take over a pod's interface");
             }
         }
@@ -393,20 +403,22 @@ impl Devices {
         let _ = &self.trunk;
     }
 
-    fn add_pod(&mut self, name: &Arc<str>, ifindex: u32) -> Result<(), DeviceError> {
+    fn add_pod(&mut self, name: &Arc<str>, link: &kernel::Link) -> Result<(), DeviceError> {
+        let ifindex = link.index;
         let pod = match self.kind {
             PodPorts::Trunk => {
                 self.pod.attach(ifindex)?;
                 PodPort { ifindex, device: DeviceId::TRUNK, native: None }
             }
-            PodPorts::Native => self.native_pod(name, ifindex)?,
+            PodPorts::Native => self.native_pod(name, link)?,
         };
         self.pods.insert(name.clone(), pod);
         Ok(())
     }
 
-    fn native_pod(&mut self, name: &str, ifindex: u32) -> Result<PodPort, DeviceError> {
-        let program = PortProgram::load(false)?;
+    fn native_pod(&mut self, name: &str, link: &kernel::Link) -> Result<PodPort, DeviceError> {
+        let program = PortProgram::load(is_jumbo(link.mtu))?;
+        let ifindex = link.index;
         let device = self.number();
         let options = SocketOptions { ready: POD_READY, ..SocketOptions::default() };
         let sockets = self.sockets(options);

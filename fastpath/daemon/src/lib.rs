@@ -49,12 +49,12 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use core_affinity::CoreId;
 use margay_engine::{Assembler, Counters, Engine, Underlay};
-use margay_model::State;
+use margay_model::{LARGEST_MTU, State};
 use margay_slowpath::SlowPath;
 use margay_tables::flow::{FlowConfig, FlowTable, FlowWorker, Journal};
 use margay_worker::cycle::StartError;
 use margay_worker::{Link, Mentions, Polling, Punts, Setup, Worker};
-use margay_xsk::{Binder, ChunkSize, HEADROOM, Region, RegionConfig, UmemOptions};
+use margay_xsk::{Binder, ChunkSize, Region, RegionConfig, UmemOptions};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -81,8 +81,6 @@ const MENTIONS: usize = 1024;
 const GUESTS: usize = 10;
 /// Entries of the flow table's journal: some 3 MiB.
 const JOURNAL: usize = 1 << 14;
-/// Largest IP packet that a chunk of 4096 bytes takes.
-const LARGEST: u32 = (4096 - HEADROOM - margay_wire::ethernet::LEN) as u32;
 
 /// Runs the daemon until it is told to stop.
 pub fn run(config: Config) -> anyhow::Result<()> {
@@ -125,7 +123,7 @@ async fn serve(
 
     let region = Region::new(RegionConfig {
         chunks: config.frames,
-        chunk_size: chunk_size(desired.mtu)?,
+        chunk_size: chunk_size(desired.mtu),
         hugepages: true,
     })?;
     let links: Arc<[Link]> =
@@ -148,9 +146,10 @@ async fn serve(
     };
     let threads = start_workers(&config.cores, &worker)?;
 
-    let binder = Binder::new(region, UmemOptions::default());
-    let ends = (trunk.kernel.index, trunk.worker.index);
-    let devices = Devices::new(binder, links.clone(), &config, ends)?;
+    let multi_buffer = devices::is_jumbo(desired.mtu);
+    let binder = Binder::new(region, UmemOptions { multi_buffer, ..UmemOptions::default() });
+    let trunk = (&trunk.kernel, &trunk.worker);
+    let devices = Devices::new(binder, links.clone(), &config, trunk)?;
     let shortcut = config.shortcut.then(|| Arc::new(Shortcut::new(devices.shortcut())));
     let slow_counters = Arc::new(Counters::default());
     let readings = Arc::new(Readings::default());
@@ -272,13 +271,14 @@ fn trunk(config: &Config, view: &KernelView) -> anyhow::Result<Desired> {
     let queues = config.workers as u32;
     let mut desired =
         host::desired(&State::default(), &Fronts::default(), view, &host::nothing(queues));
-    desired.mtu = mtu.min(LARGEST);
+    desired.mtu = mtu.min(LARGEST_MTU.into());
     Ok(desired)
 }
 
-fn chunk_size(mtu: u32) -> anyhow::Result<ChunkSize> {
+/// Packets that no chunk takes go on in further ones.
+fn chunk_size(mtu: u32) -> ChunkSize {
     let frame = mtu as usize + margay_wire::ethernet::LEN;
-    ChunkSize::for_frame(frame).ok_or_else(|| anyhow!("no chunk takes frames of {frame} bytes"))
+    ChunkSize::for_frame(frame).unwrap_or(ChunkSize::Bytes4096)
 }
 
 /// Another number in each process.

@@ -31,6 +31,10 @@ pub mod state;
 pub mod flow;
 pub mod reason;
 
+/// Size in bytes of the largest IP packet that the dataplane carries: no pod, trunk or tunnel has a larger
+/// MTU, whatever an uplink has.
+pub const LARGEST_MTU: u16 = 9_216;
+
 pub use domain::{DomainError, DomainName, DomainPattern};
 pub use endpoint::{Endpoint, EndpointKey};
 pub use host::{Failsafe, HostEndpoint, HostInterface, HostKey};

@@ -14,10 +14,11 @@ use margay_engine::{
 };
 use margay_model::DropReason;
 use margay_tables::flow::{FlowTable, Share};
-use margay_xsk::{Frame, HEADROOM, Pool, Region};
+use margay_xsk::{Frame, Pool, Region};
 use tracing::{debug, warn};
 
 use crate::clock;
+use crate::desk::{Desk, work};
 use crate::device::{Device, Health};
 use crate::held::Held;
 use crate::link::{Command, Link, Mentions, Polling, Punted, Punts, Returned};
@@ -40,7 +41,7 @@ const HELD_SHARE: u32 = 8;
 const NOBODYS: Ingress = Ingress::Port(PortId(u16::MAX));
 
 /// Of the frames of a batch: where each begins, how long it is, and its fate.
-type Outcome = ArrayVec<(usize, usize, Fate), BATCH>;
+pub(crate) type Outcome = ArrayVec<(usize, usize, Fate), BATCH>;
 
 /// What a worker is made of.
 #[derive(Clone)]
@@ -81,6 +82,7 @@ pub struct Worker {
     snapshot: Arc<Snapshot>,
     quota: Quota,
     held: Held,
+    desk: Desk,
     taps: Arc<[Arc<Tap>]>,
     rest: Rest,
     polling: Polling,
@@ -134,6 +136,7 @@ impl Worker {
             snapshot: setup.snapshot,
             quota: Quota::default(),
             held: Held::new((setup.region.chunks() / HELD_SHARE) as usize),
+            desk: Desk::default(),
             taps: Arc::default(),
             rest,
             polling: setup.polling,
@@ -234,24 +237,44 @@ impl Worker {
 
     /// Runs one batch through the engine.
     fn decide(&mut self, frames: &mut [Frame], ingress: Ingress, outcome: &mut Outcome) {
+        let now = self.moment();
+        self.decide_by(frames, ingress, outcome, |engine, snapshot, batch| {
+            engine.run(snapshot, now, batch);
+        });
+    }
+
+    #[inline]
+    fn decide_by<T>(
+        &mut self,
+        frames: &mut [Frame],
+        ingress: Ingress,
+        outcome: &mut Outcome,
+        run: impl FnOnce(&mut Engine<'static>, &Snapshot, &mut Batch<'_>) -> T,
+    ) -> T {
+        let mut rooms = self.desk.rooms(frames);
         let mut batch = Batch::default();
-        batch.frames.extend(frames.iter_mut().map(|frame| work(frame, ingress)));
-        self.engine.run(&self.snapshot, self.moment(), &mut batch);
+        batch.frames.extend(frames.iter_mut().map(|frame| work(frame, ingress, &mut rooms)));
+        let result = run(&mut self.engine, &self.snapshot, &mut batch);
         outcome.extend(done(&batch));
+        drop(batch);
+        self.desk.clear(frames, outcome, &mut self.pool);
+        result
     }
 
     /// The same while somebody wants to see packets: those that may be wanted run by themselves.
     fn decide_watched(&mut self, frames: &mut [Frame], ingress: Ingress, outcome: &mut Outcome) {
         let (mut scratch, mut begin) = (Vec::new(), 0);
         for index in 0..frames.len() {
-            let frame = work(&mut frames[index], ingress);
+            let one = &mut frames[index..=index];
+            let mut rooms = self.desk.rooms(one);
+            let frame = work(&mut one[0], ingress, &mut rooms);
             let seen = self.engine.look(&self.snapshot, &frame, &mut scratch);
             let leaving = self.engine.leaving(&seen);
             if !self.taps.iter().any(|tap| tap.may_want(&seen, leaving.as_ref())) {
                 continue;
             }
             self.decide(&mut frames[begin..index], ingress, outcome);
-            self.watch(&mut frames[index], ingress, seen, outcome);
+            self.watch(&mut frames[index..=index], ingress, seen, outcome);
             begin = index + 1;
         }
         self.decide(&mut frames[begin..], ingress, outcome);
@@ -260,24 +283,24 @@ impl Worker {
     }
 
     /// Runs one frame through the engine and shows it to those who want it.
-    fn watch(&mut self, frame: &mut Frame, ingress: Ingress, seen: Seen, outcome: &mut Outcome) {
-        let before = frame.bytes().to_vec();
-        let mut batch = Batch::default();
-        batch.frames.push(work(frame, ingress));
-        let traced = self.engine.watch(&self.snapshot, self.moment(), seen, &mut batch);
-        let after = batch.frames.first().map(Work::bytes).unwrap_or_default();
+    fn watch(&mut self, one: &mut [Frame], ingress: Ingress, seen: Seen, outcome: &mut Outcome) {
+        let before = one.first().map(whole).unwrap_or_default();
+        let now = self.moment();
+        let (traced, after) = self.decide_by(one, ingress, outcome, |engine, snapshot, batch| {
+            let traced = engine.watch(snapshot, now, seen, batch);
+            (traced, batch.frames.first().map(Work::bytes).unwrap_or_default().to_vec())
+        });
         for tap in self.taps.iter() {
             let sighting = || Sighting {
                 at: SystemTime::now(),
                 worker: self.number,
                 before: before.clone(),
-                after: after.to_vec(),
+                after: after.clone(),
                 traced: traced.clone(),
                 snapshot: self.snapshot.clone(),
             };
             tap.offer(&traced, sighting);
         }
-        outcome.extend(done(&batch));
     }
 
     /// Does with a frame what the engine decided.
@@ -332,7 +355,7 @@ impl Worker {
 
     fn punt(&mut self, punt: Punt, mut frame: Frame) {
         let punted = self.quota.take(punt.port, self.now)
-            && self.punts.push(Punted { punt, bytes: frame.bytes().to_vec() }).is_ok();
+            && self.punts.push(Punted { punt, bytes: whole(&frame) }).is_ok();
         if punted {
             self.engine.counters().punted(punt.why.reason());
             return self.pool.put(frame);
@@ -340,7 +363,9 @@ impl Worker {
         if punt.why.is_vital() {
             let port = punt.port;
             let from = if punt.tunneled { Ingress::Tunnel(port) } else { Ingress::Port(port) };
-            self.engine.take_back(&self.snapshot, &mut work(&mut frame, from));
+            let mut rooms = self.desk.rooms(std::slice::from_ref(&frame));
+            let mut work = work(&mut frame, from, &mut rooms);
+            self.engine.take_back(&self.snapshot, &mut work);
         }
         self.drop_frame(frame, DropReason::PuntFull);
     }
@@ -356,16 +381,12 @@ impl Worker {
         for _ in 0..BATCH {
             let Some(injected) = self.link().next_injected() else { break };
             any += 1;
-            let Some(mut frame) = self.pool.take() else {
-                self.engine.counters().dropped(DropReason::TxFull);
-                continue;
-            };
-            match frame.write(HEADROOM, &injected.bytes) {
-                Ok(()) if injected.due > self.fine => {
+            match self.pool.packet(&injected.bytes) {
+                Some(frame) if injected.due > self.fine => {
                     self.hold(injected.due, injected.port, frame);
                 }
-                Ok(()) => self.forward(injected.port, frame),
-                Err(_) => self.drop_frame(frame, DropReason::TooBig),
+                Some(frame) => self.forward(injected.port, frame),
+                None => self.engine.counters().dropped(DropReason::TxFull),
             }
         }
         any
@@ -559,10 +580,9 @@ impl Worker {
     }
 }
 
-/// A frame as the engine has it.
-fn work(frame: &mut Frame, ingress: Ingress) -> Work<'_> {
-    let (start, len) = (frame.start(), frame.len());
-    Work { chunk: frame.chunk_mut(), start, len, ingress, reassembled: false, read: false }
+/// A copy of the whole packet.
+fn whole(frame: &Frame) -> Vec<u8> {
+    frame.parts().collect::<Vec<_>>().concat()
 }
 
 /// Where the frames of a batch that has run begin, how long they are, and their fates.

@@ -181,7 +181,7 @@ impl Device {
         if self.outbox.is_full() {
             self.flush(pool, counters);
         }
-        self.ports.push((port, frame.len()));
+        self.ports.push((port, frame.packet_len()));
         self.outbox.push(frame);
     }
 

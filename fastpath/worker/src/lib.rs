@@ -13,8 +13,8 @@
 //!
 //! In the order of use: [`link`]: the queues, as others see a worker; [`device`]: a socket with its
 //! heat and what waits to be sent by it; `quota`: a port's share of the slow path;
-//! `held`: frames that a limit keeps waiting; [`cycle`]: one
-//! turn of the loop; [`tap`]: packets that somebody wants to see; [`rest`]: when and how a worker
+//! `held`: frames that a limit keeps waiting; `desk`: packets larger than a chunk, in one piece;
+//! [`cycle`]: one turn of the loop; [`tap`]: packets that somebody wants to see; [`rest`]: when and how a worker
 //! sleeps; [`clock`].
 
 pub mod link;
@@ -22,6 +22,7 @@ pub mod link;
 mod device;
 mod quota;
 mod held;
+mod desk;
 pub mod cycle;
 mod rest;
 pub mod tap;

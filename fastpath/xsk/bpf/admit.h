@@ -10,8 +10,10 @@
 #include "margay.h"
 #include "passage.h"
 
-/* Set at load, and so in a section of its own. */
+/* Set at load, and so in sections of their own. */
 const volatile __u8 inward_mac[8] SEC(".rodata.inward") = {};
+/* Whether a packet may go on in further buffers: only kernels that have those are asked how long it is. */
+const volatile __u8 multi_buffer SEC(".rodata.buffers") = 0;
 
 static __always_inline bool is_same(const __u8 *a, const __u8 *b, int length)
 {
@@ -55,7 +57,7 @@ static __always_inline bool is_expected_tunnel(const struct vxlan_cover *cover,
 static __always_inline int admit(struct xdp_md *ctx, __u32 cover, __be16 kind)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u32 length = end - data;
+	__u32 length = multi_buffer ? bpf_xdp_get_buff_len(ctx) : end - data;
 	struct ethhdr *ethernet = data;
 	struct segment segment = { .key.ifindex = ctx->ingress_ifindex };
 	struct passage *passage;

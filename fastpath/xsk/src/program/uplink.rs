@@ -58,6 +58,7 @@ pub struct Uplink {
     /// The ranges of ports that translated connections leave with: of now, and of before.
     snat_ports: [Option<RangeInclusive<u16>>; 2],
     failsafes: BTreeSet<[u8; 24]>,
+    multi_buffer: bool,
 }
 
 // === impl AddressClass ===
@@ -126,15 +127,23 @@ impl Uplink {
             Shortcut::MAPS.map(|map| (map, inward.loaded().as_ref()));
         let of_egress = [SAFE_FLOWS, EXCHANGES].map(|map| (map, egress.loaded()));
         let shared = [of_egress[0], of_egress[1], passages, counts, generation];
-        let constants: [(&str, &[u8]); 1] = [(inward::MAC, inward.mac())];
+        let constants: [(&str, &[u8]); 2] =
+            [(inward::MAC, inward.mac()), (xdp::BUFFERS, &[u8::from(multi_buffer)])];
         let loaded = Loaded::load_with("uplink", object, &constants, &shared, |open| {
             xdp::set_multi_buffer(open, multi_buffer);
         })?;
         let (classes, ports) = (BTreeMap::new(), BTreeSet::new());
         let snat_ports = [None, None];
-        let mut uplink = Self { loaded, classes, ports, snat_ports, failsafes: BTreeSet::new() };
+        let failsafes = BTreeSet::new();
+        let mut uplink = Self { loaded, classes, ports, snat_ports, failsafes, multi_buffer };
         uplink.set_config(&UplinkConfig::default())?;
         Ok(uplink)
+    }
+
+    /// Whether it is for an interface whose packets may be larger than a chunk.
+    #[must_use]
+    pub fn is_multi_buffer(&self) -> bool {
+        self.multi_buffer
     }
 
     /// Replaces the classes of addresses. What is new comes before what is old goes, so that no

@@ -9,6 +9,9 @@ use super::{ProgramError, object::Loaded};
 /// `BPF_F_XDP_HAS_FRAGS` (include/uapi/linux/bpf.h, Linux 5.18).
 const HAS_FRAGS: u32 = 1 << 5;
 
+/// The section of what an uplink's program knows of that.
+pub(super) const BUFFERS: &str = ".rodata.buffers";
+
 /// How an XDP program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum XdpMode {
@@ -48,8 +51,7 @@ impl std::fmt::Display for XdpMode {
 }
 
 /// Whether the program of an object that is not loaded yet takes packets of several buffers, of which
-/// it sees the first. Drivers want that where the MTU is beyond a page. A veth has its peer send
-/// super-frames then, unless that is told not to.
+/// it sees the first. Drivers want that where the MTU is beyond a page.
 pub(super) fn set_multi_buffer(open: &mut OpenObject, multi_buffer: bool) {
     if multi_buffer {
         open.progs_mut().for_each(|mut program| program.set_flags(HAS_FRAGS));
