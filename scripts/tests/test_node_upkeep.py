@@ -1,5 +1,6 @@
 """What the node keeps while its addresses, links, neighbours and daemon come and go."""
 
+import signal
 import time
 
 import pytest
@@ -86,6 +87,23 @@ def test_a_dead_daemon_takes_nothing_from_the_nodes_own_servers(rig, who):
         rig.start("n1", "daemon")
     wait_until(lambda: rig.ready("n1"), "n1 ready")
     wait_until(lambda: who.serves("n1", "172.20.0.1", NODE_PORT), "the node port")
+
+
+def test_a_daemon_that_comes_after_a_crash_takes_a_larger_mtu(rig, who):
+    """What its predecessor left on the trunk takes packets of one buffer, and bounds the MTU."""
+    ready = lambda: rig.ready("n2")  # noqa: E731
+    rig.kill("n2", "daemon")
+    rig.exec("n2", "ip", "link", "set", "eth0", "mtu", 9000)
+    try:
+        rig.start("n2", "daemon")
+        wait_until(ready, "the daemon is ready", within=10)
+        assert "mtu 9000" in rig.exec("n2", "ip", "link", "show", "margay0")
+        wait_until(lambda: who.serves("a", rig.pods["c"][0], 7), "pods are reached")
+    finally:
+        rig.kill("n2", "daemon", signal.SIGTERM)
+        rig.exec("n2", "ip", "link", "set", "eth0", "mtu", 1500)
+        rig.start("n2", "daemon")
+        wait_until(ready, "the daemon is ready again", within=10)
 
 
 def test_masquerading_leaves_the_ports_of_the_nodes_processes_alone(rig, who):

@@ -106,8 +106,8 @@ impl BusyPoll {
 
     /// Leaves alone what the administrator has set.
     fn defer(&self) -> io::Result<()> {
-        let theirs = |value: &str| value != NONE && value != TIMER;
-        if theirs(&self.read("gro_flush_timeout")?) {
+        let (timer, turns) = (self.read("gro_flush_timeout")?, self.read("napi_defer_hard_irqs")?);
+        if timer != TIMER && (timer != NONE || turns != NONE) {
             return Ok(());
         }
         self.write(TURNS, TIMER)

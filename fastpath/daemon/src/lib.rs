@@ -149,7 +149,11 @@ async fn serve(
     let multi_buffer = devices::is_jumbo(desired.mtu);
     let binder = Binder::new(region, UmemOptions { multi_buffer, ..UmemOptions::default() });
     let trunk = (&trunk.kernel, &trunk.worker);
-    let devices = Devices::new(binder, links.clone(), &config, trunk)?;
+    let devices = Devices::new(binder, links.clone(), &config, trunk);
+    let devices = match multi_buffer {
+        true => devices.context("an uplink of jumbo frames wants Linux 6.6 or later")?,
+        false => devices?,
+    };
     let shortcut = config.shortcut.then(|| Arc::new(Shortcut::new(devices.shortcut())));
     let slow_counters = Arc::new(Counters::default());
     let readings = Arc::new(Readings::default());

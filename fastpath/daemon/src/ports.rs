@@ -80,7 +80,8 @@ impl Ports {
         attached: &[Attached],
         trunk_mtu: u16,
     ) -> Underlay {
-        let ports: Vec<_> = attached.iter().filter_map(|port| self.port(view, port)).collect();
+        let ports: Vec<_> =
+            attached.iter().filter_map(|port| self.port(view, port, trunk_mtu)).collect();
         let by_index: BTreeMap<u32, PortId> =
             ports.iter().filter(|p| p.uplink).map(|p| (p.ifindex, p.id)).collect();
         let neighbours = (view.neighbours.keys())
@@ -100,14 +101,15 @@ impl Ports {
         }
     }
 
-    fn port(&mut self, view: &KernelView, attached: &Attached) -> Option<PortInfo> {
+    fn port(&mut self, view: &KernelView, attached: &Attached, largest: u16) -> Option<PortInfo> {
         let link = view.link(&attached.name)?;
         Some(PortInfo {
             id: self.number(&attached.name),
             name: attached.name.clone(),
             ifindex: link.index,
             mac: link.mac,
-            mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
+            // Sockets were made for no more.
+            mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX).min(largest),
             device: attached.device,
             uplink: attached.uplink,
             addresses: addresses_of(view, link.index),

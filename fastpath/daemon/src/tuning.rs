@@ -94,7 +94,7 @@ fn memory(region: &Region) -> Setting {
     Setting::new(
         "packet memory",
         value,
-        format!("{reason}; frames of what the uplinks' MTU asks for"),
+        format!("{reason}; sized by the uplinks' MTU, a jumbo packet takes up to three"),
     )
 }
 

@@ -582,7 +582,9 @@ impl Worker {
 
 /// A copy of the whole packet.
 fn whole(frame: &Frame) -> Vec<u8> {
-    frame.parts().collect::<Vec<_>>().concat()
+    let mut bytes = Vec::with_capacity(frame.packet_len());
+    frame.parts().for_each(|part| bytes.extend_from_slice(part));
+    bytes
 }
 
 /// Where the frames of a batch that has run begin, how long they are, and their fates.

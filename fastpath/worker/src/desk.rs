@@ -11,8 +11,8 @@ use margay_xsk::{Frame, HEADROOM, Pool};
 
 use crate::cycle::Outcome;
 
-/// Bytes for one packet: the largest there is, and what is put around it.
-const ROOM: usize = HEADROOM + 64 + margay_model::LARGEST_MTU as usize;
+/// Bytes for one packet: the largest there is, in whatever it came in.
+const ROOM: usize = HEADROOM + 128 + margay_model::LARGEST_MTU as usize;
 
 /// Room for the large packets of one batch; none until the first one comes.
 #[derive(Default)]
@@ -45,6 +45,10 @@ impl Desk {
         let large = frames.iter_mut().zip(&mut outcome[first..]).filter(|(f, _)| f.goes_on());
         for ((frame, (start, len, fate)), room) in large.zip(self.memory.chunks_exact(ROOM)) {
             if !matches!(fate, Fate::Drop(_)) {
+                // What it has is free for what it becomes.
+                if let Some(rest) = frame.split_rest() {
+                    pool.put(rest);
+                }
                 match room.get(*start..*start + *len).and_then(|packet| pool.packet(packet)) {
                     Some(new) => pool.put(std::mem::replace(frame, new)),
                     None => *fate = Fate::Drop(DropReason::TxFull),

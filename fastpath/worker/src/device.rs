@@ -86,14 +86,15 @@ impl Device {
         if !into.is_empty() {
             self.last = now;
         }
-        if into.is_full() || into.len() * 2 >= self.socket.ready() as usize {
+        let chunks: usize = into.iter().map(Frame::chunks).sum();
+        if chunks + Frame::MOST_CHUNKS > BATCH || chunks * 2 >= self.socket.ready() as usize {
             self.keep_more(pool);
         }
         self.refill(pool);
     }
 
-    /// A full batch, or half of what was ready at once: more comes than was expected. More frames are kept ready, as long as packet
-    /// memory has enough for others too.
+    /// A batch about full, or half of what was ready at once: more comes than was expected. More
+    /// chunks are kept ready, as long as packet memory has enough for others too.
     fn keep_more(&mut self, pool: &Pool) {
         let (ready, region) = (self.socket.ready(), pool.region());
         if ready < BUSY && region.spare() > region.chunks() as usize / 4 {
@@ -178,6 +179,11 @@ impl Device {
         pool: &mut Pool,
         counters: &Counters,
     ) {
+        if !self.socket.can_send(&frame) {
+            // Of more chunks than this socket takes: the MTU was smaller when it was bound.
+            counters.dropped(DropReason::TooBig);
+            return pool.put(frame);
+        }
         if self.outbox.is_full() {
             self.flush(pool, counters);
         }

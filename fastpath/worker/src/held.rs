@@ -10,7 +10,8 @@ use margay_xsk::Frame;
 #[derive(Default)]
 pub(crate) struct Held {
     heap: BinaryHeap<Reverse<Waiting>>,
-    /// Frames that may wait.
+    /// Chunks of the frames that wait, and how many may.
+    chunks: usize,
     most: usize,
     came: u64,
 }
@@ -25,16 +26,17 @@ struct Waiting {
 // === impl Held ===
 
 impl Held {
-    /// Room for so many frames, which is made when the first comes.
+    /// Room for so many chunks, which is made when the first frame comes.
     pub(crate) fn new(most: usize) -> Self {
         Self { most, ..Self::default() }
     }
 
     /// Keeps a frame until `due` (nanoseconds); gives it back where too many wait.
     pub(crate) fn push(&mut self, due: u64, port: PortId, frame: Frame) -> Result<(), Frame> {
-        if self.heap.len() >= self.most {
+        if self.chunks + frame.chunks() > self.most {
             return Err(frame);
         }
+        self.chunks += frame.chunks();
         if self.heap.capacity() == 0 {
             self.heap.reserve_exact(self.most);
         }
@@ -48,7 +50,9 @@ impl Held {
         if self.next()? > now {
             return None;
         }
-        self.heap.pop().map(|Reverse(waiting)| (waiting.port, waiting.frame))
+        let Reverse(Waiting { port, frame, .. }) = self.heap.pop()?;
+        self.chunks -= frame.chunks();
+        Some((port, frame))
     }
 
     /// When the next frame is due.

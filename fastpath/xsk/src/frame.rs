@@ -143,9 +143,23 @@ impl Frame {
     }
 
     /// Length in bytes of the whole packet.
+    #[inline]
     #[must_use]
     pub fn packet_len(&self) -> usize {
-        self.spans().map(|span| usize::from(span.len)).sum()
+        if self.goes_on() { self.measured().1 } else { self.len() }
+    }
+
+    /// Chunks of the whole packet.
+    #[inline]
+    #[must_use]
+    pub fn chunks(&self) -> usize {
+        if self.goes_on() { self.measured().0 } else { 1 }
+    }
+
+    /// Chunks and bytes of the whole packet.
+    #[cold]
+    fn measured(&self) -> (usize, usize) {
+        self.spans().fold((0, 0), |(chunks, len), span| (chunks + 1, len + usize::from(span.len)))
     }
 
     /// The whole packet, chunk by chunk.

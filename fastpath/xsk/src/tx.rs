@@ -63,7 +63,8 @@ impl Socket {
     /// Whether the kernel sends it: an empty descriptor is skipped without a completion, another
     /// region's bytes would be others, and too many chunks are refused.
     #[inline]
-    fn can_send(&self, frame: &Frame) -> bool {
+    #[must_use]
+    pub fn can_send(&self, frame: &Frame) -> bool {
         !frame.is_empty()
             && std::ptr::eq(frame.region(), self.region)
             && (!frame.goes_on() || self.can_send_parts(frame))
@@ -71,8 +72,7 @@ impl Socket {
 
     #[cold]
     fn can_send_parts(&self, frame: &Frame) -> bool {
-        frame.parts().count() <= self.most_chunks as usize
-            && frame.parts().all(|part| !part.is_empty())
+        frame.chunks() <= self.most_chunks as usize && frame.parts().all(|part| !part.is_empty())
     }
 
     /// Puts a packet's descriptors into the ring, which has room for them, and returns how many.

@@ -29,6 +29,8 @@ pub(super) const KERNEL_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 67);
 /// recognised.
 pub(super) const WORKER_MAC: Mac = Mac([0x02, 0x4d, 0xff, 0xff, 0xff, 0xff]);
 
+/// `EINVAL`: among others, a larger MTU than the interface takes.
+const INVALID: i32 = 22;
 /// `ENODEV`: no such interface.
 const NO_DEVICE: i32 = 19;
 
@@ -86,7 +88,16 @@ pub(super) async fn ensure(
         Some(trunk) => trunk,
         None => find(handle).await?.ok_or_else(gone)?,
     };
-    set_up(handle, &trunk, mtu, changes).await?;
+    match set_up(handle, &trunk, mtu, changes).await {
+        // A predecessor's program, for packets of one buffer, is still there and bounds the MTU.
+        Err(KernelError::Request { source, .. }) if errno(&source) == Some(INVALID) => {
+            delete(handle, &trunk).await?;
+            create(handle, queues, Some((trunk.kernel.index, trunk.worker.index))).await?;
+            changes.push(Change::TrunkReplaced);
+            set_up(handle, &trunk, mtu, changes).await?;
+        }
+        done => done?,
+    }
     find(handle).await?.ok_or_else(gone)
 }
 

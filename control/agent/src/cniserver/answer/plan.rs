@@ -2,6 +2,7 @@
 
 use margay_cni_api::{CniError, Code, EndpointPlan, PlanEndpoint};
 use margay_datastore::Datastore;
+use margay_model::LARGEST_MTU;
 use margay_resources::v3::IpPoolSpec;
 use margay_resources::{Kind, Resource};
 use serde_json::Value;
@@ -36,7 +37,10 @@ impl<W: InForce> Backend<W> {
             ));
         }
         Ok(EndpointPlan {
-            mtu: if request.mtu == 0 { self.mtu().await? } else { request.mtu },
+            mtu: match request.mtu {
+                0 => self.mtu().await?,
+                asked => asked.min(LARGEST_MTU.into()),
+            },
             mac: wishes.mac,
             queues: QUEUES,
             tx_checksum_offload: TX_CHECKSUM_OFFLOAD,
