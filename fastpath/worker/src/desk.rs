@@ -59,8 +59,8 @@ impl Desk {
     }
 }
 
-/// A frame as the engine has it. One of several chunks is copied into the next room; what is larger than that
-/// is malformed.
+/// A frame as the engine has it. One of several chunks is copied into the next room; what is larger
+/// than that is malformed.
 #[inline]
 pub(crate) fn work<'a>(frame: &'a mut Frame, ingress: Ingress, rooms: &mut Rooms<'a>) -> Work<'a> {
     if frame.goes_on() {

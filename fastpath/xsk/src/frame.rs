@@ -12,8 +12,7 @@ use crate::region::{Region, Span};
 /// it matters, [`Pool::put`](crate::Pool::put) does that without touching a shared cache line.
 ///
 /// A packet that is longer than a chunk goes on in further ones, which the same frame owns. All
-/// methods are about its first chunk, where the headers are, but for those that say otherwise:
-/// [`Frame::packet_len`], [`Frame::parts`], [`Frame::append`], [`Frame::split_rest`].
+/// methods are about its first chunk, where the headers are, but for those that say otherwise.
 ///
 /// Invariant: `start + len <= chunk size`, for each chunk.
 pub struct Frame {
