@@ -15,7 +15,7 @@ use margay_xsk::{
     Frame,
     program::{Approval, Cover, InwardProgram, Passage, PodProgram, Shortcut, TrunkProgram},
 };
-use rig::{Namespace, Station, command, region, veth};
+use rig::{Ending, Namespace, Station, command, region, veth};
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 254);
 /// Ports of iperf3's data connection.
@@ -84,9 +84,10 @@ impl Node {
         let done = AtomicBool::new(false);
         let station = &mut self.station;
         thread::scope(|scope| {
+            let ending = Ending(&done);
             let forwarder = scope.spawn(|| forward(station, &ports, &done));
             let result = work(&self.namespace, &self.pods);
-            done.store(true, Ordering::Relaxed);
+            drop(ending);
             (result, forwarder.join().unwrap())
         })
     }

@@ -8,7 +8,7 @@ use std::{
     fs::File,
     os::fd::AsFd,
     process::{Command, Output},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -220,6 +220,15 @@ pub fn uplink() -> (Uplink, HostFlowProgram) {
     let inward = InwardProgram::load([2; 6], &PodProgram::load(1).unwrap()).unwrap();
     let egress = HostFlowProgram::load(1).unwrap();
     (Uplink::load(&egress, &inward, false).unwrap(), egress)
+}
+
+/// Tells a thread to end when it is dropped: with a test, also where that fails.
+pub struct Ending<'a>(pub &'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Runs a command; fails with what it printed.
