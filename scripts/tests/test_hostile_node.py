@@ -41,6 +41,9 @@ def test_a_mode_that_the_uplink_cannot_do_is_refused_with_the_reason(scene):
     done = on_spare_node(scene.rig, "br9", ["--xdp-mode", "zerocopy"])
     assert not done["ready"]
     assert "br9" in done["log"] and "zero" in done["log"].lower(), done["log"]
+    done = on_spare_node(scene.rig, "br9", ["--xdp-mode", "copy"])
+    assert not done["ready"]
+    assert "br9" in done["log"] and "XDP" in done["log"], done["log"]
 
 
 def test_an_uplink_that_is_not_there_is_refused_by_name(scene):

@@ -108,7 +108,7 @@ pub enum XdpMode {
     Zerocopy,
     /// Native XDP, packets are copied.
     Copy,
-    /// Generic XDP, packets are copied.
+    /// Generic XDP, packets are copied: on any interface, slower.
     Generic,
 }
 

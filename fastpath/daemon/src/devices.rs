@@ -58,6 +58,17 @@ pub(crate) enum DeviceError {
         #[source]
         source: margay_xsk::Error,
     },
+    /// XDP does not run there in the way that was asked for.
+    #[error("no {hook} XDP on {interface}")]
+    Hook {
+        /// The interface.
+        interface: String,
+        /// The way.
+        hook: Hook,
+        /// Why not.
+        #[source]
+        source: ProgramError,
+    },
     /// Its program.
     #[error(transparent)]
     Program(#[from] ProgramError),
@@ -197,7 +208,16 @@ impl Devices {
         self.host_flows.set_failsafes(&classes.failsafes[1])?;
         set_guard(&mut program, &self.host_flows, (name, link.index), classes, self.arrival)?;
         self.inward.attach(link.index)?;
-        let attached = program.attach(link.index)?;
+        let only = |hook| {
+            let refused = |source| DeviceError::Hook { interface: name.into(), hook, source };
+            program.attach_as(link.index, hook).map_err(refused)
+        };
+        let attached = match self.mode {
+            // Zero-copy takes native XDP, and says what it lacks better than that does.
+            XdpMode::Auto | XdpMode::Zerocopy => program.attach(link.index)?,
+            XdpMode::Copy => only(Hook::Native)?,
+            XdpMode::Generic => only(Hook::Generic)?,
+        };
         self.host_flows.attach(link.index)?;
         let preference = match self.mode {
             XdpMode::Auto => Preference::Auto,
@@ -359,6 +379,11 @@ impl Devices {
             uplink: false,
         });
         uplinks.chain(pods).collect()
+    }
+
+    /// Whether the trunk is still there.
+    pub(crate) fn has_trunk(&self, view: &KernelView) -> bool {
+        view.link(TRUNK).is_some_and(|link| link.index == self.trunk_index)
     }
 
     /// How packets get in, the trunk first.

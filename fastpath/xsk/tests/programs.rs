@@ -54,6 +54,23 @@ fn an_xdp_program_outlives_its_loader_and_gives_way_to_a_successor() {
 }
 
 #[test]
+fn a_program_that_runs_the_other_way_gives_way_too() {
+    let (node, far) = (Namespace::new(), Namespace::new());
+    veth(&node, "port", &far, "far");
+    let index = node.ifindex("port");
+    let (first, _) = rig::uplink();
+    let (second, _) = rig::uplink();
+    node.enter(|| {
+        for mode in [XdpMode::Native, XdpMode::Generic, XdpMode::Native] {
+            assert_eq!(first.attach_as(index, mode).unwrap().mode, mode);
+            assert_eq!(second.attach_as(index, mode).unwrap().mode, mode);
+        }
+        second.detach(index).unwrap();
+    });
+    assert_eq!(xdp_id(&node, "port"), None);
+}
+
+#[test]
 fn a_tc_program_outlives_its_loader_and_gives_way_to_a_successor() {
     let (node, far) = (Namespace::new(), Namespace::new());
     veth(&node, "port", &far, "far");

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use libbpf_rs::{MapCore, MapFlags};
 
 use super::{
-    Attached, HostFlowProgram, InwardProgram, ProgramError, Shortcut,
+    Attached, HostFlowProgram, InwardProgram, ProgramError, Shortcut, XdpMode,
     guard::{SAFE_FLOWS, SafePort, set_failsafes},
     inward,
     object::{Loaded, mapped},
@@ -231,6 +231,14 @@ impl Uplink {
     /// [`ProgramError::Attach`] if neither native nor generic XDP is possible.
     pub fn attach(&self, ifindex: u32) -> Result<Attached, ProgramError> {
         xdp::attach(&self.loaded, ifindex)
+    }
+
+    /// Attaches it in this mode only, in place of whatever XDP program is there.
+    ///
+    /// # Errors
+    /// [`ProgramError::Attach`].
+    pub fn attach_as(&self, ifindex: u32, mode: XdpMode) -> Result<Attached, ProgramError> {
+        xdp::attach_as(&self.loaded, ifindex, mode)
     }
 
     /// Takes it off again, unless a successor is there already.

@@ -33,6 +33,13 @@ pub struct Attached {
 // === impl XdpMode ===
 
 impl XdpMode {
+    fn other(self) -> Self {
+        match self {
+            Self::Native => Self::Generic,
+            Self::Generic => Self::Native,
+        }
+    }
+
     fn flags(self) -> XdpFlags {
         match self {
             Self::Native => XdpFlags::DRV_MODE,
@@ -58,36 +65,37 @@ pub(super) fn set_multi_buffer(open: &mut OpenObject, multi_buffer: bool) {
     }
 }
 
-/// Attaches natively if the driver can, else generically. A program that is there in the same mode
-/// is replaced in one step; one in the other mode is taken off first, as the kernel allows one only.
+/// Attaches natively if the driver can, else generically.
 pub(super) fn attach(loaded: &Loaded, ifindex: u32) -> Result<Attached, ProgramError> {
-    let xdp = Xdp::new(loaded.as_fd());
-    let index = ifindex as i32;
-    let native = match xdp.attach(index, XdpMode::Native.flags()) {
-        // Someone's generic program is there.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => xdp
-            .detach(index, XdpMode::Generic.flags())
-            .and_then(|()| xdp.attach(index, XdpMode::Native.flags())),
-        outcome => outcome,
-    };
-    let Err(fallback) = native else {
+    let Err(fallback) = put(loaded, ifindex, XdpMode::Native) else {
         return Ok(Attached { mode: XdpMode::Native, fallback: None });
     };
-    xdp.attach(index, XdpMode::Generic.flags())
-        .map(|()| Attached { mode: XdpMode::Generic, fallback: Some(fallback) })
-        .map_err(|source| ProgramError::Attach { program: loaded.name(), ifindex, source })
+    let attached = attach_as(loaded, ifindex, XdpMode::Generic)?;
+    Ok(Attached { fallback: Some(fallback), ..attached })
 }
 
-/// Attaches in this mode, and in no other. A program that is there in the same mode is replaced.
+/// Attaches in this mode, and in no other.
 pub(super) fn attach_as(
     loaded: &Loaded,
     ifindex: u32,
     mode: XdpMode,
 ) -> Result<Attached, ProgramError> {
-    Xdp::new(loaded.as_fd())
-        .attach(ifindex as i32, mode.flags())
+    put(loaded, ifindex, mode)
         .map(|()| Attached { mode, fallback: None })
         .map_err(|source| ProgramError::Attach { program: loaded.name(), ifindex, source })
+}
+
+/// A program that is there in the same mode is replaced in one step; one in the other mode is taken
+/// off first, as the kernel allows one only.
+fn put(loaded: &Loaded, ifindex: u32, mode: XdpMode) -> libbpf_rs::Result<()> {
+    let (xdp, index) = (Xdp::new(loaded.as_fd()), ifindex as i32);
+    match xdp.attach(index, mode.flags()) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            xdp.detach(index, mode.other().flags())?;
+            xdp.attach(index, mode.flags())
+        }
+        outcome => outcome,
+    }
 }
 
 /// Takes the program off if it, and not a successor, is there. An interface that is gone is no
