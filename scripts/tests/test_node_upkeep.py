@@ -89,6 +89,17 @@ def test_a_dead_daemon_takes_nothing_from_the_nodes_own_servers(rig, who):
     wait_until(lambda: who.serves("n1", "172.20.0.1", NODE_PORT), "the node port")
 
 
+def test_a_daemon_whose_trunk_was_deleted_ends_and_the_next_one_has_all_of_it_back(rig, who):
+    rig.exec("n1", "ip", "link", "del", "margay0")
+    wait_until(lambda: not rig.alive("n1", "daemon"), "the daemon has ended")
+    assert "somebody has deleted the interface margay0" in rig.log("n1", "daemon")
+    rig.start("n1", "daemon")
+    wait_until(lambda: rig.ready("n1"), "n1 ready")
+    wait_until(lambda: rig.ping("n1", rig.pods["a"][0]), "the node's pod")
+    wait_until(lambda: who.serves("n1", "10.96.0.1", 7), "the service")
+    wait_until(lambda: who.serves("a", rig.pods["c"][0], 7), "a pod of another node")
+
+
 def test_a_daemon_that_comes_after_a_crash_takes_a_larger_mtu(rig, who):
     """What its predecessor left on the trunk takes packets of one buffer, and bounds the MTU."""
     ready = lambda: rig.ready("n2")  # noqa: E731

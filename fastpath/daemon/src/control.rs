@@ -42,7 +42,7 @@ use crate::fronts::Fronts;
 use crate::kernel::{Desired, HostPort, Keeper, KernelView};
 use crate::names::Learned;
 use crate::path_mtu::PathMtus;
-use crate::ports::{Ports, addresses_of};
+use crate::ports::{Ports, TRUNK, addresses_of};
 use crate::shared::{Origin, Shared};
 use crate::show;
 use crate::slow::{Ask, Tell, exchange, host_flow};
@@ -135,6 +135,17 @@ pub(crate) struct Control {
     refused: Option<String>,
 }
 
+/// What the daemon cannot be without.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Gone {
+    /// Somebody has deleted the trunk, and all pods' ports with it.
+    #[error("somebody has deleted the interface {TRUNK}")]
+    Trunk,
+    /// Netlink has ended.
+    #[error("the kernel is not watched any more")]
+    Watch,
+}
+
 /// When changes of the kernel's view are to be in force.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum When {
@@ -224,8 +235,14 @@ impl Control {
         });
     }
 
-    /// Runs until told to stop, or until nobody is left to ask.
-    pub(crate) async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
+    /// Runs until told to stop.
+    ///
+    /// # Errors
+    /// What it works with is gone. Whoever starts again makes it anew.
+    pub(crate) async fn run(
+        mut self,
+        mut requests: mpsc::UnboundedReceiver<Request>,
+    ) -> Result<(), Gone> {
         let mut second = tokio::time::interval(Duration::from_secs(1));
         let mut rarely = tokio::time::interval(Duration::from_secs(10));
         let mut often = tokio::time::interval(Duration::from_millis(50));
@@ -235,17 +252,21 @@ impl Control {
                     Some(Request::Stop(done)) => {
                         self.stop().await;
                         let _ = done.send(());
-                        return;
+                        return Ok(());
                     }
                     Some(request) => self.answer(request).await,
-                    None => return self.stop().await,
+                    None => {
+                        self.stop().await;
+                        return Ok(());
+                    }
                 },
                 changed = self.parts.views.changed() => {
-                    if changed.is_err() {
-                        error!("the kernel is not watched any more");
-                        return self.stop().await;
-                    }
                     self.view = self.parts.views.borrow_and_update().clone();
+                    let trunk = self.parts.devices.has_trunk(&self.view);
+                    if changed.is_err() || !trunk {
+                        self.save();
+                        return Err(if trunk { Gone::Watch } else { Gone::Trunk });
+                    }
                     self.look_again(When::Soon).await;
                 }
                 Some(ask) = self.parts.ask.recv() => self.asked(ask).await,

@@ -58,7 +58,7 @@ use margay_xsk::{Binder, ChunkSize, Region, RegionConfig, UmemOptions};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{error, info};
+use tracing::info;
 
 use crate::accounts::{Accountant, Accounts};
 use crate::config::Config;
@@ -191,7 +191,7 @@ async fn serve(
         tell: told,
         ask,
     };
-    let slow = tokio::spawn(slow.run());
+    let mut slow = tokio::spawn(slow.run());
 
     let parts = Parts {
         dir,
@@ -211,7 +211,7 @@ async fn serve(
     let mut control = Control::new(parts, first, assembler);
     control.begin().await?;
     let (requests, questions) = mpsc::unbounded_channel();
-    let control = tokio::spawn(control.run(questions));
+    let mut control = tokio::spawn(control.run(questions));
 
     if let Some(listener) = metrics {
         tokio::spawn(margay_health::serve(listener, Arc::new(Numbers(shared.clone()))));
@@ -224,10 +224,13 @@ async fn serve(
     }));
     info!(node = config.node, workers = config.workers, "forwarding");
 
+    // Without one of its parts the process ends as though it were killed: what is attached stays for
+    // its successor, which goes on with it.
     tokio::select! {
         _ = stop.recv() => {}
         _ = interrupt.recv() => {}
-        _ = control_ended(&requests) => error!("the control task has ended"),
+        ended = &mut control => return ended?.context("cannot go on"),
+        ended = &mut slow => return Ok(ended??).and(Err(anyhow!("the slow path has ended"))),
     }
     // Streams end first, so that nothing changes any more; then what is attached comes off.
     current.send_modify(|current| *current = u64::MAX);
@@ -238,7 +241,7 @@ async fn serve(
     }
     drop(socket_file);
     let _ = tokio::time::timeout(std::time::Duration::from_secs(1), server).await;
-    let _ = control.await;
+    control.await??;
     slow.abort();
     tokio::task::spawn_blocking(move || {
         for thread in threads {
@@ -248,10 +251,6 @@ async fn serve(
     .await?;
     info!("stopped");
     Ok(())
-}
-
-async fn control_ended(requests: &mpsc::UnboundedSender<Request>) {
-    requests.closed().await;
 }
 
 fn flow_config(config: &Config) -> FlowConfig {
