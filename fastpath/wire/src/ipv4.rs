@@ -91,10 +91,11 @@ impl<B: Deref<Target = [u8; LEN]>> Ipv4<B> {
 impl<B: DerefMut<Target = [u8; LEN]>> Ipv4<B> {
     /// Lowers the TTL by one and mends the checksum. The TTL must not be zero.
     pub fn lower_ttl(&mut self) {
-        let old = u16::from_be_bytes([self.0[8], self.0[9]]);
-        let new = old.wrapping_sub(0x0100);
-        self.mend(Delta::default().replace16(old, new));
-        self.0[8] = (new >> 8) as u8;
+        self.0[8] = self.0[8].wrapping_sub(1);
+        // A word that is 0x0100 less makes a sum that is as much more (RFC 1624 §4), and zero is written
+        // as 0, never as 0xffff.
+        let sum = u32::from(self.checksum()) + 0x0100;
+        self.set_checksum((sum + u32::from(sum >= 0xffff)) as u16);
     }
 
     /// Sets DSCP and ECN and mends the checksum.
@@ -113,7 +114,10 @@ impl<B: DerefMut<Target = [u8; LEN]>> Ipv4<B> {
     }
 
     fn mend(&mut self, delta: Delta) {
-        let sum = delta.apply(self.checksum());
+        self.set_checksum(delta.apply(self.checksum()));
+    }
+
+    fn set_checksum(&mut self, sum: u16) {
         self.0[10..12].copy_from_slice(&sum.to_be_bytes());
     }
 }
@@ -259,5 +263,18 @@ mod tests {
         assert_eq!((view.ttl(), view.traffic_class()), (63, 0xb9));
         assert_eq!((view.src(), view.dst()), ([192, 168, 255, 255], [0, 0, 0, 1]));
         assert!(checksum_ok(&bytes));
+    }
+
+    #[test]
+    fn a_lower_ttl_does_to_every_checksum_what_any_other_change_of_the_word_does() {
+        for sum in 0..=u16::MAX {
+            let mut bytes = SCAPY;
+            bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+            let mut view = Ipv4(&mut bytes);
+            let word = u16::from_be_bytes([view.ttl(), view.protocol()]);
+            view.lower_ttl();
+            let expected = Delta::default().replace16(word, word - 0x0100).apply(sum);
+            assert_eq!(view.checksum(), expected, "{sum:#06x}");
+        }
     }
 }

@@ -73,36 +73,75 @@ pub(crate) fn decap(
     merge_ecn(frame, ecn)
 }
 
-/// The same of a packet that came by a port from outside, whose IPv4 header has no options. Whatever
-/// may be wrong with it is left to be found by who knows what to say: it is as it came then.
+/// The same of a packet that came by a port from outside, whose IP header has neither options nor
+/// extensions. Whatever may be wrong with it is left to be found by who knows what to say: it is as it
+/// came then.
 pub(super) fn open(
     snapshot: &Snapshot,
     frame: &mut Frame<'_>,
     port: PortId,
     tunnel: Tunnel,
 ) -> Option<()> {
-    let header = Ipv4(at::<{ ipv4::LEN }>(frame.bytes(), ethernet::LEN)?);
-    let len = ethernet::LEN + usize::from(header.total_len());
-    let bytes = frame.bytes().get(..len)?;
-    let (src, dst) = (Addr::from(header.src()), Addr::from(header.dst()));
-    let inner = ethernet::LEN + ipv4::LEN + tunnel.headers();
-    let class = Ipv4(at::<{ ipv4::LEN }>(bytes, inner)?).traffic_class();
-    let expected = match tunnel {
-        Tunnel::Ipip => true,
+    let outer = OuterIp::read(frame.bytes())?;
+    let bytes = frame.bytes().get(..outer.end)?;
+    let inner = outer.transport + tunnel.headers();
+    let kind = match tunnel {
+        Tunnel::Ipip => ethertype::IPV4,
         Tunnel::Vxlan => {
-            let vni = vxlan::vni(at(bytes, ethernet::LEN + ipv4::LEN + vxlan::UDP_LEN)?);
+            let vni = vxlan::vni(at(bytes, outer.transport + vxlan::UDP_LEN)?)?;
             let kind = Ethernet(at(bytes, inner - ethernet::LEN)?).ethertype();
-            vni == Some(snapshot.settings.vxlan_vni) && kind == ethertype::IPV4
+            (vni == snapshot.settings.vxlan_vni).then_some(kind)?
         }
     };
     // Marks that are to be merged are seldom.
-    let marked = header.traffic_class() & 3 != class & 3;
-    if !expected || marked || !snapshot.tunnel_ends.contains(&dst) {
+    let marked = (outer.class ^ class_at(bytes, inner, kind)?) & 3 != 0;
+    if marked || !snapshot.tunnel_ends.contains(&outer.dst) {
         return None;
     }
-    snapshot.tunnel_peers.get(&src)?;
-    (frame.len, frame.ingress) = (len, Ingress::Tunnel(port));
+    snapshot.tunnel_peers.get(&outer.src)?;
+    (frame.len, frame.ingress) = (outer.end, Ingress::Tunnel(port));
     uncover(frame, tunnel, inner, false)
+}
+
+/// The IP header of a tunnel's packet, as far as it matters.
+struct OuterIp {
+    src: Addr,
+    dst: Addr,
+    class: u8,
+    /// Offset of what follows it in the frame.
+    transport: usize,
+    /// Offset of what follows the packet.
+    end: usize,
+}
+
+impl OuterIp {
+    #[inline(always)]
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let kind = Ethernet(at(bytes, 0)?).ethertype();
+        let class = class_at(bytes, ethernet::LEN, kind)?;
+        let (src, dst, header, len) = if kind == ethertype::IPV4 {
+            let ip = Ipv4(at::<{ ipv4::LEN }>(bytes, ethernet::LEN)?);
+            let len = usize::from(ip.total_len());
+            (Addr::from(ip.src()), Addr::from(ip.dst()), ipv4::LEN, len)
+        } else {
+            let ip = Ipv6(at::<{ ipv6::LEN }>(bytes, ethernet::LEN)?);
+            let len = ipv6::LEN + usize::from(ip.payload_len());
+            let (src, dst) = (Addr::from(ip.src()), Addr::from(ip.dst()));
+            // An IPv4 address in IPv6 clothes would be taken for a tunnel's end.
+            (!src.is_v4() && !dst.is_v4()).then_some((src, dst, ipv6::LEN, len))?
+        };
+        let (transport, end) = (ethernet::LEN + header, ethernet::LEN + len);
+        Some(Self { src, dst, class, transport, end })
+    }
+}
+
+/// The traffic class of the IP header at an offset, by its Ethertype.
+fn class_at(bytes: &[u8], offset: usize, kind: u16) -> Option<u8> {
+    match kind {
+        ethertype::IPV4 => Some(Ipv4(at::<{ ipv4::LEN }>(bytes, offset)?).traffic_class()),
+        ethertype::IPV6 => Some(Ipv6(at::<{ ipv6::LEN }>(bytes, offset)?).traffic_class()),
+        _ => None,
+    }
 }
 
 /// Has a frame begin with the Ethernet header before the inner IP header, which is at `inner`, and say

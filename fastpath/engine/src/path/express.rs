@@ -1,26 +1,28 @@
 //! Arrives: a frame as the wire or a pod sent it. Leaves: the same on its way to the next hop, if
 //! nothing about it needs more than one look; anything else as it came, for the stages that follow.
 //!
-//! What travels express is IPv4 without options, whole, TCP or UDP, and belongs to a connection that
-//! goes on: its decision is in force, its sequence number is the next one, its next hop is known, it
-//! fits. Nine of ten packets are like that, and two words name their connection. All that is asked here
-//! is asked by the other stages too. They would do exactly the same with such a packet, to which
-//! `tests/path/express.rs` holds both, and they alone decide what becomes of others.
+//! What travels express is IPv4 without options or IPv6 without extensions, whole, TCP or UDP, and
+//! belongs to a connection that goes on: its decision is in force, its sequence number is the next one,
+//! its next hop is known, it fits. Nine of ten packets are like that, and few words name their
+//! connection. All that is asked here is asked by the other stages too, and what they ask of nothing but
+//! tuple, side and snapshot was asked when the decision was made. They would do exactly the same with
+//! such a packet, to which `tests/path/express.rs` holds both, and they alone decide what becomes of
+//! others.
 //!
 //! Drops: malformed and no_headroom, as [`write`] does.
 
 use std::ops::ControlFlow;
 
 use margay_tables::addr::Addr;
-use margay_tables::flow::{FlowId, FlowRef, KeyV4, Stamped};
-use margay_wire::checksum::pseudo_header;
+use margay_tables::flow::{FlowId, FlowKey, FlowRef, KeyV4, KeyV6, Stamped};
+use margay_wire::checksum::{Sum, pseudo_header};
 use margay_wire::ethernet::{self, Ethernet, ethertype};
 use margay_wire::ipv4::{self, Ipv4};
+use margay_wire::ipv6::{self, Ipv6};
 use margay_wire::transport::{self, TCP_LEN, TcpFacts, tcp_flags};
 use margay_wire::{at, protocol};
 
 use super::decap::{self, Tunnel};
-use super::parse::is_martian_v4;
 use super::{Last, apply, window, write};
 use crate::Engine;
 use crate::batch::{Fate, Frame, Ingress, Side};
@@ -32,13 +34,20 @@ use crate::snapshot::{Adjacency, HopState, Outer, Port, PortId, PortKind, Snapsh
 /// Flags that more has to be done about than to count.
 const FLAGS: u8 = tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST;
 
-/// Offset of the transport header in a frame that travels express.
-const TRANSPORT: usize = ethernet::LEN + ipv4::LEN;
+/// What either family of IP has of its own.
+trait Family: FlowKey {
+    const V4: bool;
+    /// Length of the IP header of what travels express.
+    const IP_LEN: usize;
+
+    /// Translates a packet that begins with its IP header.
+    fn translate(ip: &mut [u8], old: Self, new: Self) -> Option<()>;
+}
 
 /// What was read of a packet that may travel express.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Express {
-    key: KeyV4,
+    key: Key,
     /// The hash of its tuple.
     pub(super) hash: u64,
     /// The record that the index names for the hash.
@@ -49,6 +58,33 @@ pub(crate) struct Express {
     /// Length of the IP packet in bytes.
     ip_len: u16,
     ttl: u8,
+}
+
+/// The tuple of a packet.
+#[derive(Clone, Copy, Debug)]
+enum Key {
+    V4(KeyV4),
+    V6(KeyV6),
+}
+
+impl Family for KeyV4 {
+    const V4: bool = true;
+    const IP_LEN: usize = ipv4::LEN;
+
+    #[inline(always)]
+    fn translate(ip: &mut [u8], old: Self, new: Self) -> Option<()> {
+        apply::translate_v4(ip, old, new)
+    }
+}
+
+impl Family for KeyV6 {
+    const V4: bool = false;
+    const IP_LEN: usize = ipv6::LEN;
+
+    #[inline]
+    fn translate(ip: &mut [u8], old: Self, new: Self) -> Option<()> {
+        apply::translate(ip, ipv6::LEN, &old.tuple(), &new.tuple())
+    }
 }
 
 /// Reads a frame; `None` where it has to go through the other stages, for which it is as it came, or out
@@ -79,34 +115,81 @@ enum Seen {
 
 #[inline(always)]
 fn look(engine: &Engine<'_>, snapshot: &Snapshot, frame: &Frame<'_>, from: &Port) -> Option<Seen> {
+    let header = Ethernet(at(frame.bytes(), 0)?);
+    let side = side_of(frame.ingress, from, header.dst())?;
+    match header.ethertype() {
+        ethertype::IPV4 => look_v4(engine, snapshot, frame, from, side),
+        ethertype::IPV6 => look_v6(engine, snapshot, frame, from, side),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn look_v4(
+    engine: &Engine<'_>,
+    snapshot: &Snapshot,
+    frame: &Frame<'_>,
+    from: &Port,
+    side: Side,
+) -> Option<Seen> {
     let bytes = frame.bytes();
-    let side = side_of(frame.ingress, from, Ethernet(at(bytes, 0)?))?;
     let header = at::<{ ipv4::LEN }>(bytes, ethernet::LEN)?;
     let ip = Ipv4(header);
-    let body = bytes.get(TRANSPORT..ethernet::LEN + usize::from(ip.total_len()))?;
+    let body = bytes.get(ethernet::LEN + ipv4::LEN..ethernet::LEN + usize::from(ip.total_len()))?;
     if header[0] != 0x45 || ip.is_fragment() || !ipv4::checksum_ok(header) {
         return None;
     }
     let ports = match ip.protocol() {
-        protocol::TCP => tcp_ports(body)?,
-        protocol::UDP => udp_ports(body)?,
         protocol::IPIP => return enclosed(frame, side, Tunnel::Ipip),
-        _ => return None,
+        protocol => ports(protocol, body)?,
     };
     if ip.protocol() == protocol::UDP && ports.1 == snapshot.settings.vxlan_port {
         return enclosed(frame, side, Tunnel::Vxlan);
     }
     let (src, dst) = (u32::from_be_bytes(ip.src()), u32::from_be_bytes(ip.dst()));
-    let odd = is_martian_v4(src)
-        || is_martian_v4(dst)
-        || (side == Side::Pod && !from.sources.contains(&Addr::from_v4_bits(src)))
-        || (side == Side::Pod && frame.ingress != Ingress::Trunk && is_partial(&ip, body));
-    if odd {
+    let pseudo = || pseudo_header(&ip.src(), &ip.dst(), ip.protocol(), body.len() as u32);
+    if side == Side::Pod
+        && (!from.sources.contains(&Addr::from_v4_bits(src))
+            || frame.ingress != Ingress::Trunk && is_partial(pseudo(), ip.protocol(), body))
+    {
         return None;
     }
     let key = KeyV4::new((src, dst), ports, ip.protocol());
     let (ip_len, ttl, hash) = (ip.total_len(), ip.ttl(), engine.hash(&key.tuple()));
-    let expected = None;
+    let (key, expected) = (Key::V4(key), None);
+    Some(Seen::Plain(Express { key, hash, expected, port: from.id, side, ip_len, ttl }))
+}
+
+#[inline(always)]
+fn look_v6(
+    engine: &Engine<'_>,
+    snapshot: &Snapshot,
+    frame: &Frame<'_>,
+    from: &Port,
+    side: Side,
+) -> Option<Seen> {
+    let bytes = frame.bytes();
+    let ip = Ipv6(at::<{ ipv6::LEN }>(bytes, ethernet::LEN)?);
+    let ip_len = ip.payload_len().checked_add(ipv6::LEN as u16)?;
+    let body = bytes.get(ethernet::LEN + ipv6::LEN..ethernet::LEN + usize::from(ip_len))?;
+    if ip.version() != 6 {
+        return None;
+    }
+    let ports = ports(ip.next_header(), body)?;
+    if ip.next_header() == protocol::UDP && ports.1 == snapshot.settings.vxlan_port {
+        return enclosed(frame, side, Tunnel::Vxlan);
+    }
+    let (src, dst) = (Addr::from(ip.src()), Addr::from(ip.dst()));
+    let pseudo = || pseudo_header(&ip.src(), &ip.dst(), ip.next_header(), body.len() as u32);
+    if side == Side::Pod
+        && (!from.sources.contains(&src)
+            || frame.ingress != Ingress::Trunk && is_partial(pseudo(), ip.next_header(), body))
+    {
+        return None;
+    }
+    let key = KeyV6::new((src, dst), ports, ip.next_header());
+    let (ttl, hash) = (ip.hop_limit(), engine.hash(&key.tuple()));
+    let (key, expected) = (Key::V6(key), None);
     Some(Seen::Plain(Express { key, hash, expected, port: from.id, side, ip_len, ttl }))
 }
 
@@ -116,21 +199,26 @@ fn enclosed(frame: &Frame<'_>, side: Side, tunnel: Tunnel) -> Option<Seen> {
     outermost.then_some(Seen::Enclosed(tunnel))
 }
 
-/// The side that a frame of IPv4 came from, where its Ethernet header says no more than that.
+/// The side that a frame came from, where its Ethernet destination says no more than that.
 #[inline(always)]
-fn side_of(ingress: Ingress, from: &Port, header: Ethernet<&[u8; ethernet::LEN]>) -> Option<Side> {
-    if header.ethertype() != ethertype::IPV4 {
-        return None;
-    }
+fn side_of(ingress: Ingress, from: &Port, dst: [u8; 6]) -> Option<Side> {
     match (from.kind, ingress) {
         (PortKind::Pod(_), Ingress::Trunk | Ingress::Port(_)) => Some(Side::Pod),
-        (PortKind::Uplink, Ingress::Port(_)) if header.dst() != from.mac => None,
+        (PortKind::Uplink, Ingress::Port(_)) if dst != from.mac => None,
         (PortKind::Uplink, Ingress::Port(_) | Ingress::Tunnel(_)) if from.guard.is_none() => {
             Some(Side::Wire)
         }
-        (PortKind::Host, Ingress::Trunk) if trunk_index(&header.dst()) == Some(0) => {
-            Some(Side::Host)
-        }
+        (PortKind::Host, Ingress::Trunk) if trunk_index(&dst) == Some(0) => Some(Side::Host),
+        _ => None,
+    }
+}
+
+/// Both ports of a packet that may travel express, by what follows its IP header.
+#[inline(always)]
+fn ports(protocol: u8, body: &[u8]) -> Option<(u16, u16)> {
+    match protocol {
+        protocol::TCP => tcp_ports(body),
+        protocol::UDP => udp_ports(body),
         _ => None,
     }
 }
@@ -156,15 +244,14 @@ fn udp_ports(body: &[u8]) -> Option<(u16, u16)> {
     whole.then(|| transport::ports(&[a, b, c, d]))
 }
 
-/// Whether the transport checksum may have been left to the pod's interface.
+/// Whether the transport checksum may have been left to the pod's interface: see `offload`.
 #[inline(always)]
-fn is_partial(ip: &Ipv4<&[u8; ipv4::LEN]>, body: &[u8]) -> bool {
-    let sum = pseudo_header(&ip.src(), &ip.dst(), ip.protocol(), body.len() as u32).fold();
-    let field = transport::checksum_offset(ip.protocol()).and_then(|offset| at::<2>(body, offset));
-    field == Some(&sum.to_be_bytes())
+fn is_partial(pseudo: Sum, protocol: u8, body: &[u8]) -> bool {
+    let field = transport::checksum_offset(protocol).and_then(|offset| at::<2>(body, offset));
+    field == Some(&pseudo.fold().to_be_bytes())
 }
 
-/// Sends the packet on; `None` where that takes more than the flow's own line says. It is as it came
+/// Sends the packet on; `None` where that takes more than the flow's own lines say. It is as it came
 /// then.
 #[inline(always)]
 pub(super) fn forward(
@@ -173,7 +260,21 @@ pub(super) fn forward(
     frame: &mut Frame<'_>,
     packet: &Express,
 ) -> Option<ControlFlow<Fate, PortId>> {
-    let flow = engine.expected(packet.expected?, packet.key)?;
+    match packet.key {
+        Key::V4(key) => forward_as(engine, snapshot, frame, packet, key),
+        Key::V6(key) => forward_as(engine, snapshot, frame, packet, key),
+    }
+}
+
+#[inline(always)]
+fn forward_as<K: Family>(
+    engine: &Engine<'_>,
+    snapshot: &Snapshot,
+    frame: &mut Frame<'_>,
+    packet: &Express,
+    key: K,
+) -> Option<ControlFlow<Fate, PortId>> {
+    let flow = engine.expected(packet.expected?, &key)?;
     let Stamped { generation, action } = flow.decision();
     let (hop, keep_ttl) = Decision::onward(action, packet.side)?;
     let hop = snapshot.adjacency(hop)?;
@@ -187,19 +288,17 @@ pub(super) fn forward(
     if !goes_on {
         return None;
     }
-    let next = next(flow, frame, packet)?;
+    let next = next::<K>(flow, frame, packet.ip_len, key)?;
     frame.len = ethernet::LEN + usize::from(packet.ip_len);
     flow.touch(engine.now, packet.ip_len.into());
     if next != flow.conntrack() {
         flow.set_conntrack(next);
     }
-    let new = flow.rewrite_v4(packet.key);
-    let last = Last { v4: true, keep_ttl, hash: packet.hash };
-    let written = write(frame, hop, &last, |ip| {
-        if new == packet.key {
-            return Some(());
-        }
-        apply::translate_v4(ip, packet.key, new)
+    let new = key.rewritten(&flow);
+    let last = Last { v4: K::V4, keep_ttl, hash: packet.hash };
+    let written = write(frame, hop, &last, |ip| match new == key {
+        true => Some(()),
+        false => K::translate(ip, key, new),
     });
     Some(written.map_continue(|()| hop.port))
 }
@@ -219,12 +318,12 @@ fn is_limited(snapshot: &Snapshot, from: PortId, to: PortId) -> bool {
 
 /// The conntrack word after the packet, if it is the next one that was to come.
 #[inline(always)]
-fn next(flow: FlowRef<'_>, frame: &Frame<'_>, packet: &Express) -> Option<u64> {
-    if packet.key.protocol() != protocol::TCP {
+fn next<K: Family>(flow: FlowRef<'_>, frame: &Frame<'_>, ip_len: u16, key: K) -> Option<u64> {
+    if key.protocol() != protocol::TCP {
         return Some(conntrack::SEEN);
     }
-    let facts = TcpFacts::parse(at(frame.bytes(), TRANSPORT)?);
-    let payload = window::payload(packet.ip_len, ipv4::LEN as u16, &facts);
+    let facts = TcpFacts::parse(at(frame.bytes(), ethernet::LEN + K::IP_LEN)?);
+    let payload = window::payload(ip_len, K::IP_LEN as u16, &facts);
     let word = flow.conntrack();
     tcp::is_next(word, &facts).then(|| tcp::advance(word, &facts, payload))
 }

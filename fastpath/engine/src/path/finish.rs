@@ -18,7 +18,7 @@ const OUTER_TTL: u8 = 64;
 /// Writes everything that stands before the packet. `hash` is the flow's: it spreads the tunnel's
 /// packets over paths and queues. `None` where the chunk has no room.
 pub(crate) fn finish(frame: &mut Frame<'_>, hop: &Adjacency, v4: bool, hash: u64) -> Option<()> {
-    let own = if v4 { ethertype::IPV4 } else { ethertype::IPV6 };
+    let own = own_ethertype(v4);
     let outermost = match hop.outer {
         Outer::None => own,
         Outer::Arrival => {
@@ -46,6 +46,12 @@ pub(crate) fn finish(frame: &mut Frame<'_>, hop: &Adjacency, v4: bool, hash: u64
         }
     };
     emit_ethernet(frame, hop.dst_mac, hop.src_mac, outermost)
+}
+
+/// The Ethertype of a packet without outer headers.
+#[inline]
+pub(crate) fn own_ethertype(v4: bool) -> u16 {
+    if v4 { ethertype::IPV4 } else { ethertype::IPV6 }
 }
 
 /// What of the inner header goes into the outer one: class (the mark copied, RFC 6040 §4.1 normal

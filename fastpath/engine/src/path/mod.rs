@@ -24,8 +24,9 @@ use std::ops::ControlFlow::{self, Break, Continue};
 
 use margay_model::DropReason;
 use margay_tables::flow::FlowRef;
+use margay_wire::ethernet::{self, Ethernet};
 use margay_wire::transport::{TCP_LEN, tcp_flags};
-use margay_wire::{ethernet, ipv4, ipv6};
+use margay_wire::{ipv4, ipv6};
 
 use self::express::Express;
 use crate::Engine;
@@ -40,6 +41,8 @@ use crate::trace::Seen;
 /// What one frame's way through its batch has in memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Read {
+    /// The hash of its tuple.
+    hash: u64,
     /// It may travel express.
     express: Option<Express>,
     /// What parse learned of it otherwise, and how it ended there, if it did.
@@ -59,13 +62,13 @@ pub(crate) fn run(engine: &mut Engine<'_>, snapshot: &Snapshot, batch: &mut Batc
         let port = parse::port_of(snapshot, frame);
         engine.counters.received(port.continue_value().unwrap_or(PortId::HOST), frame.len);
         match express::read(engine, snapshot, frame, port) {
-            Some(express) => read.express = Some(express),
+            Some(express) => (read.hash, read.express) = (express.hash, Some(express)),
             None => read.parse(engine, snapshot, frame, port),
         }
-        engine.prefetch(read.hash());
+        engine.prefetch(read.hash);
     }
     for read in all.iter_mut().take(batch.frames.len()) {
-        let expected = engine.prefetch_record(read.hash());
+        let expected = engine.prefetch_record(read.hash);
         if let Some(express) = &mut read.express {
             express.expected = expected;
         }
@@ -89,15 +92,6 @@ pub(crate) fn run(engine: &mut Engine<'_>, snapshot: &Snapshot, batch: &mut Batc
 }
 
 impl Read {
-    /// The hash of the packet's tuple.
-    #[inline(always)]
-    fn hash(&self) -> u64 {
-        match &self.express {
-            Some(express) => express.hash,
-            None => self.packet.hash,
-        }
-    }
-
     #[inline]
     fn parse(
         &mut self,
@@ -110,6 +104,7 @@ impl Read {
         self.packet = Packet::BLANK;
         self.ended = parse::parse(snapshot, frame, port, &mut self.packet).break_value();
         self.packet.hash = engine.hash(&self.packet.tuple);
+        self.hash = self.packet.hash;
     }
 
     /// The fate of a frame that does not travel express, or not any more.
@@ -389,12 +384,17 @@ fn write(
     last: &Last,
     translate: impl FnOnce(&mut [u8]) -> Option<()>,
 ) -> ControlFlow<Fate> {
-    let written = frame.bytes_mut().get_mut(ethernet::LEN..).and_then(|ip| {
+    let written = frame.bytes_mut().split_first_chunk_mut().and_then(|(header, ip)| {
         translate(ip)?;
-        if last.keep_ttl { Some(()) } else { apply::lower_ttl(ip, last.v4) }
+        if !last.keep_ttl {
+            apply::lower_ttl(ip, last.v4)?;
+        }
+        Some(Ethernet(header))
     });
-    if written.is_none() {
-        return parse::dropped(DropReason::Malformed);
+    let Some(mut header) = written else { return parse::dropped(DropReason::Malformed) };
+    if matches!(hop.outer, Outer::None) {
+        header.emit(hop.dst_mac, hop.src_mac, finish::own_ethertype(last.v4));
+        return Continue(());
     }
     match finish::finish(frame, hop, last.v4, last.hash) {
         Some(()) => Continue(()),

@@ -383,16 +383,16 @@ pub(crate) fn is_martian(addr: Addr) -> bool {
 
 /// The same by the 32 bits of an IPv4 address.
 #[inline(always)]
-pub(super) fn is_martian_v4(bits: u32) -> bool {
+fn is_martian_v4(bits: u32) -> bool {
     let first = bits >> 24;
     // 0/8, 127/8, 224/4 and 240/4; 169.254/16.
     first == 0 || first == 127 || first >= 224 || bits >> 16 == 0xa9fe
 }
 
+/// The same of an IPv6 address: :: and ::1, fe80::/10, ff00::/8.
 fn is_martian_v6(addr: Addr) -> bool {
-    let [a, b, .., last] = addr.to_v6_bytes();
-    let zeros = addr.to_v6_bytes()[..15].iter().all(|byte| *byte == 0);
-    a == 0xff || (a == 0xfe && b & 0xc0 == 0x80) || (zeros && last <= 1)
+    let (hi, lo) = addr.halves();
+    (hi == 0 && lo <= 1) || hi >> 54 == 0xfe80 >> 6 || hi >> 56 == 0xff
 }
 
 pub(crate) fn dropped<T>(reason: DropReason) -> ControlFlow<Fate, T> {

@@ -12,7 +12,7 @@ use crate::support::*;
 
 /// Connections that packets are of: who begins them, and with what.
 fn connections() -> Vec<(PortId, Ip)> {
-    let a = |port| at("10.65.0.2", port);
+    let (a, a6) = (|port| at("10.65.0.2", port), |port| at("fd00:65::2", port));
     vec![
         (A, tcp(&a(1000), "10.65.0.3:80", SYN)),
         (A, udp(&a(1001), "10.65.0.3:53")),
@@ -29,7 +29,16 @@ fn connections() -> Vec<(PortId, Ip)> {
         (WIRE, tcp("10.65.2.5:1014", "10.65.0.3:80", SYN)),
         (WIRE, udp("10.65.3.5:1015", "10.65.0.3:53")),
         (WIRE, tcp("10.65.3.6:1016", "10.96.0.10:80", SYN)),
-        (A, tcp("[fd00:65::2]:1012", "[fd00:65::3]:80", SYN)),
+        (A, tcp(&a6(1012), "[fd00:65::3]:80", SYN)),
+        (A, udp(&a6(1017), "[fd00:65::3]:53")),
+        (A, tcp(&a6(1018), "[fd96::10]:80", SYN)),
+        (N, udp("[fd00:65::4]:1019", "[fd96::10]:80")),
+        (A, tcp(&a6(1020), "[fd00:65:0:3::5]:80", SYN)),
+        (A, udp(&a6(1021), "[2001:db8:1::100]:443")),
+        (HOST, tcp("[2001:db8:1::1]:1022", "[fd00:65::3]:80", SYN)),
+        (WIRE, udp("[fd00:65:0:1::5]:1023", "[fd00:65::3]:53")),
+        (WIRE, tcp("[fd00:65:0:3::5]:1024", "[fd00:65::3]:80", SYN)),
+        (WIRE, udp("[fd00:65:0:3::6]:1025", "[fd96::10]:80")),
     ]
 }
 
@@ -97,7 +106,7 @@ impl Talk {
             self.next[from] = seq.wrapping_add(step.len as u32);
         }
         let packet = packet.numbered(seq, self.next[1 - from]).ttl(step.ttl).sized(step.len);
-        let tcp = matches!(packet.body, Body::Tcp { .. }) && packet.src.is_ipv4();
+        let tcp = matches!(packet.body, Body::Tcp { .. });
         let mut frame = frame_from(port, &enclosed(port, &packet, step.class));
         if tcp {
             // The last header of it, whatever stands before.
@@ -119,6 +128,8 @@ fn enclosed(from: PortId, packet: &Ip, class: u8) -> Ip {
         0
     } else if far("10.65.3.") {
         1
+    } else if far("fd00:65:0:3:") {
+        2
     } else {
         9
     };
@@ -161,7 +172,7 @@ proptest! {
         let mut nodes = [busy_node(), busy_node()];
         let mut talks: Vec<_> =
             connections().into_iter().filter_map(|first| Talk::begin(&mut nodes, first)).collect();
-        prop_assert!(talks.len() > 12, "{}", talks.len());
+        prop_assert!(talks.len() > 22, "{}", talks.len());
         for (steps, edit) in batches {
             let at = |step: &Step| step.connection % talks.len();
             let frames = steps.iter().map(|step| (at(step), step)).collect::<Vec<_>>();

@@ -8,7 +8,7 @@ use margay_model::{Action, DefaultAction, PolicyKey};
 use super::facts::{Cause, Decision, Direction, PacketFacts, Verdict};
 use super::matcher::CompiledRule;
 use super::names::NOBODY;
-use super::prefilter::Prefilter;
+use super::prefilter::{Prefilter, Room};
 use super::sets::Sets;
 
 /// The compiled policies of an endpoint; the default one denies everything. Cloning shares.
@@ -124,7 +124,9 @@ impl RuleList {
         facts: &PacketFacts,
         holds: impl Fn(&PolicyKey, u32) -> bool,
     ) -> Decision<'_> {
-        self.course().evaluate(sets, facts, self.prefilter.candidates(sets, facts), holds)
+        let mut room = Room::new();
+        let candidates = self.prefilter.candidates(sets, facts, &mut room);
+        self.course().evaluate(sets, facts, candidates, holds)
     }
 
     /// The same without prefilter: every rule is asked.
@@ -136,7 +138,7 @@ impl RuleList {
     /// How many rules a packet is compared with, at most.
     #[cfg(all(test, not(loom)))]
     pub(super) fn candidates(&self, sets: &Sets, facts: &PacketFacts) -> usize {
-        self.prefilter.candidates(sets, facts).count()
+        self.prefilter.candidates(sets, facts, &mut Room::new()).count()
     }
 
     #[inline]

@@ -61,15 +61,17 @@ type Places = SmallVec<[u32; 4]>;
 struct Gathered<'p> {
     glances: &'p [Glance],
     facts: &'p PacketFacts,
-    places: SmallVec<[u32; 64]>,
+    places: &'p mut Room,
 }
+
+/// Where places are gathered: the caller's, as so many bytes are not moved for nothing.
+pub(super) type Room = SmallVec<[u32; 64]>;
 
 /// The places where a packet may find its rule, ascending, each once.
 #[derive(Debug)]
 pub(super) struct Candidates<'p> {
     always: &'p [u32],
-    gathered: SmallVec<[u32; 64]>,
-    next: usize,
+    gathered: &'p [u32],
 }
 
 /// A value that a rule can be entered under.
@@ -132,10 +134,15 @@ impl Prefilter {
         }
     }
 
-    /// The places of the rules that the packet could match.
+    /// The places of the rules that the packet could match, for which there is `room`.
     #[inline]
-    pub(super) fn candidates(&self, sets: &Sets, facts: &PacketFacts) -> Candidates<'_> {
-        let mut gathered = Gathered { glances: &self.glances, facts, places: SmallVec::new() };
+    pub(super) fn candidates<'p>(
+        &'p self,
+        sets: &Sets,
+        facts: &PacketFacts,
+        room: &'p mut Room,
+    ) -> Candidates<'p> {
+        let mut gathered = Gathered { glances: &self.glances, facts, places: room };
         if !self.dst_ports.is_empty()
             && let Some(places) = facts.dst_port.and_then(|port| self.dst_ports.get(&port))
         {
@@ -148,10 +155,9 @@ impl Prefilter {
         }
         self.src.gather(End::Src, sets, &mut gathered);
         self.dst.gather(End::Dst, sets, &mut gathered);
-        let mut gathered = gathered.places;
-        gathered.sort_unstable();
-        gathered.dedup();
-        Candidates { always: &self.always, gathered, next: 0 }
+        room.sort_unstable();
+        room.dedup();
+        Candidates { always: &self.always, gathered: room }
     }
 }
 
@@ -242,17 +248,16 @@ impl Iterator for Candidates<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<u32> {
-        let gathered = self.gathered.get(self.next).copied();
-        match (self.always.split_first(), gathered) {
-            (Some((always, rest)), other) if other.is_none_or(|other| *always < other) => {
+        let (first, rest) = match (self.always.split_first(), self.gathered.split_first()) {
+            (Some((always, _)), Some((gathered, rest))) if gathered < always => (gathered, rest),
+            (None, gathered) => gathered?,
+            (Some((always, rest)), _) => {
                 self.always = rest;
-                Some(*always)
+                return Some(*always);
             }
-            (_, other) => {
-                self.next += 1;
-                other
-            }
-        }
+        };
+        self.gathered = rest;
+        Some(*first)
     }
 }
 

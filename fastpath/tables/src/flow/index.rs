@@ -64,6 +64,13 @@ impl<'t> Index<'t> {
         prefetch(self.bucket(self.first(hash)));
     }
 
+    /// Brings both buckets of a key that will be entered into the cache.
+    #[inline]
+    pub(super) fn prefetch_both(&self, hash: u64) {
+        prefetch(self.bucket(self.first(hash)));
+        prefetch(self.bucket(self.second(hash)));
+    }
+
     /// Brings the record behind the first entry of the key's first bucket whose tag fits into the
     /// cache, or else the second bucket; the record's id.
     #[inline]
@@ -72,12 +79,9 @@ impl<'t> Index<'t> {
         for slot in slots(self.bucket(self.first(hash))) {
             let entry = slot.load(Relaxed);
             if entry >> (TAG_SHIFT - 1) == tag {
-                let flow = self.flow(entry)?;
-                prefetch(flow.own_line());
-                if flow.id().is_v6() {
-                    prefetch(flow.address_line());
-                }
-                return Some(flow.id());
+                let id = FlowId::from_bits(entry);
+                id.lines().filter_map(|line| self.lines.get(line as usize)).for_each(prefetch);
+                return Some(id);
             }
         }
         prefetch(self.bucket(self.second(hash)));

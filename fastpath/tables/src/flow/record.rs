@@ -24,7 +24,7 @@
 //! by whoever carries a packet of that direction, with plain loads and stores: two workers that
 //! carry packets of one direction at the same instant may lose one of two counts, nothing else.
 
-use super::key::{Key, KeyV4, pack_v4, unpack_v4};
+use super::key::{Key, KeyV4, KeyV6, pack_v4, unpack, unpack_v4};
 use super::layout::{LINES_V4, LINES_V6};
 use super::region::Line;
 use crate::addr::{Addr, Tuple};
@@ -148,6 +148,16 @@ impl FlowId {
         self.0 & ID_V6 != 0
     }
 
+    /// Numbers of the lines that a packet of the direction is compared with: its own, and that of the
+    /// addresses if they have one.
+    #[inline]
+    pub(super) fn lines(self) -> impl Iterator<Item = u32> {
+        let (span, addresses) =
+            if self.is_v6() { (LINES_V6, Some(self.line() + 1)) } else { (LINES_V4, None) };
+        let own = if self.dir() == Dir::Orig { self.line() } else { self.line() + span - 1 };
+        std::iter::once(own).chain(addresses)
+    }
+
     /// Line number of the Orig line.
     pub(super) fn line(self) -> u32 {
         self.0 as u32
@@ -215,16 +225,8 @@ impl<'t> FlowRef<'t> {
 
     /// The key: what packets of this direction carry when they arrive.
     pub fn tuple(&self) -> Tuple {
-        let meta = self.meta();
         let (src, dst) = self.addresses(self.dir());
-        Tuple {
-            src,
-            dst,
-            src_port: (meta >> 48) as u16,
-            dst_port: (meta >> 32) as u16,
-            protocol: (meta >> 8) as u8,
-            zone: (meta >> 16) as u16,
-        }
+        unpack(src, dst, self.meta())
     }
 
     /// What packets of this direction carry when they leave: the reverse of the peer's key. Of a
@@ -239,13 +241,6 @@ impl<'t> FlowRef<'t> {
             unpack_v4(self.word(2))
         };
         Rewrite { src, dst, src_port: (ports >> 48) as u16, dst_port: (ports >> 32) as u16 }
-    }
-
-    /// The same of a connection of IPv4, whose packets of this direction arrive with `key`.
-    #[inline]
-    pub fn rewrite_v4(&self, key: KeyV4) -> KeyV4 {
-        let ports = self.word(PORTS_SEEN) & PORTS_MASK;
-        KeyV4 { addresses: self.word(2), meta: ports | key.meta & !PORTS_MASK }
     }
 
     /// What was decided.
@@ -345,9 +340,15 @@ impl<'t> FlowRef<'t> {
         if !self.id.is_v6() {
             return unpack_v4(self.word(0));
         }
+        let [src_hi, src_lo, dst_hi, dst_lo] = self.words_v6(dir);
+        (Addr::from_halves(src_hi, src_lo), Addr::from_halves(dst_hi, dst_lo))
+    }
+
+    /// Source and destination of a direction of IPv6.
+    #[inline]
+    fn words_v6(&self, dir: Dir) -> [u64; 4] {
         let at = if dir == Dir::Orig { 0 } else { 4 };
-        let word = |i: usize| self.addresses.0[at + i].load(Relaxed);
-        (Addr::from_halves(word(0), word(1)), Addr::from_halves(word(2), word(3)))
+        [0, 1, 2, 3].map(|i| self.addresses.0[at + i].load(Relaxed))
     }
 
     // --- the table's own side
@@ -367,18 +368,44 @@ impl<'t> FlowRef<'t> {
         if !self.id.is_v6() {
             return key.v4 && self.word(0) == key.words_v4;
         }
-        let at = if self.dir() == Dir::Orig { 0 } else { 4 };
-        key.words.iter().enumerate().all(|(i, w)| self.addresses.0[at + i].load(Relaxed) == *w)
+        self.words_v6(self.dir()) == key.words
     }
 
     /// The same of a live record of IPv4.
     #[inline]
-    pub(super) fn matches_v4(&self, key: KeyV4) -> bool {
-        let meta = self.own.0[META].load(Acquire);
-        (meta ^ key.meta) & KEY_MASK == 0
-            && state_of(meta) == State::Live
-            && !self.id.is_v6()
-            && self.word(0) == key.addresses
+    pub(super) fn matches_v4(&self, key: &KeyV4) -> bool {
+        self.is_live_with(key.meta) && !self.id.is_v6() && self.word(0) == key.addresses
+    }
+
+    /// The same of a live record of IPv6.
+    #[inline]
+    pub(super) fn matches_v6(&self, key: &KeyV6) -> bool {
+        self.is_live_with(key.meta) && self.id.is_v6() && self.words_v6(self.dir()) == key.addresses
+    }
+
+    #[inline]
+    fn is_live_with(&self, meta: u64) -> bool {
+        let own = self.own.0[META].load(Acquire);
+        (own ^ meta) & KEY_MASK == 0 && state_of(own) == State::Live
+    }
+
+    /// What packets of this direction, which arrive with `key`, leave with.
+    #[inline]
+    pub(super) fn rewrite_v4(&self, key: &KeyV4) -> KeyV4 {
+        KeyV4 { addresses: self.word(2), meta: self.rewritten_meta(key.meta) }
+    }
+
+    /// The same of IPv6.
+    #[inline]
+    pub(super) fn rewrite_v6(&self, key: &KeyV6) -> KeyV6 {
+        let [src_hi, src_lo, dst_hi, dst_lo] = self.words_v6(self.peer().dir());
+        let addresses = [dst_hi, dst_lo, src_hi, src_lo];
+        KeyV6 { addresses, meta: self.rewritten_meta(key.meta) }
+    }
+
+    #[inline]
+    fn rewritten_meta(&self, meta: u64) -> u64 {
+        self.word(PORTS_SEEN) & PORTS_MASK | meta & !PORTS_MASK
     }
 
     /// Fills a record that nobody else can see; both lines end PENDING. `self` is its Orig.
@@ -468,14 +495,6 @@ impl<'t> FlowRef<'t> {
     /// Writes word 7 of this direction's line, while the record is dead.
     pub(super) fn set_link(&self, word: u64) {
         self.own.0[LINK].store(word, Relaxed);
-    }
-
-    pub(super) fn own_line(&self) -> &'t Line {
-        self.own
-    }
-
-    pub(super) fn address_line(&self) -> &'t Line {
-        self.addresses
     }
 }
 

@@ -4,7 +4,7 @@ use super::affinity::Affinities;
 use super::epoch::Epochs;
 use super::index::Index;
 use super::journal::Journal;
-use super::key::{Key, KeyV4};
+use super::key::{FlowKey, Key};
 use super::layout::{FlowConfig, Layout, LayoutError, W_GENERATION, W_SEED};
 use super::pool::Pool;
 use super::record::{Dir, FlowId, FlowRef, State};
@@ -149,10 +149,16 @@ impl FlowTable {
         self.index().prefetch_record(hash)
     }
 
+    /// Brings into the cache what will be looked at when a connection with this tuple is entered.
+    #[inline]
+    pub fn prefetch_entry(&self, tuple: &Tuple) {
+        self.index().prefetch_both(self.hash(tuple));
+    }
+
     /// The flow with this id, if it is the live one that packets with this key belong to.
     #[inline]
-    pub fn flow_of(&self, id: FlowId, key: KeyV4) -> Option<FlowRef<'_>> {
-        self.flow(id).filter(|flow| flow.matches_v4(key))
+    pub fn flow_of(&self, id: FlowId, key: &impl FlowKey) -> Option<FlowRef<'_>> {
+        self.flow(id).filter(|flow| key.is_of(flow))
     }
 
     /// The connection, and which of its directions, that a packet with this tuple belongs to.

@@ -92,6 +92,9 @@ pub(crate) fn miss<'t>(
     host::pre_dnat(engine, snapshot, packet, &mut way)?;
     // Services first: everything behind judges what the packet is really meant for.
     dnat::dnat(engine, snapshot, packet, &mut way)?;
+    // Unless the source changes too, the answers are known by this tuple: memory has its place in the
+    // table ready once the policies are judged.
+    engine.table.prefetch_entry(&way.to.reversed());
     // The route finds the pods at both ends.
     route(snapshot, packet, &mut way)?;
     way.leaves = departure(snapshot, way.hop);
