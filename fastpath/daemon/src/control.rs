@@ -138,7 +138,7 @@ pub(crate) struct Control {
 /// What the daemon cannot be without.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Gone {
-    /// Somebody has deleted the trunk, and all pods' ports with it.
+    /// The trunk, and all pods' ports with it.
     #[error("somebody has deleted the interface {TRUNK}")]
     Trunk,
     /// Netlink has ended.

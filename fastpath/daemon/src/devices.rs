@@ -381,9 +381,10 @@ impl Devices {
         uplinks.chain(pods).collect()
     }
 
-    /// Whether the trunk is still there.
+    /// Whether the trunk is still there, whatever it is called. What is known of the kernel may be of
+    /// before the trunk was made: the kernel itself has the last word.
     pub(crate) fn has_trunk(&self, view: &KernelView) -> bool {
-        view.link(TRUNK).is_some_and(|link| link.index == self.trunk_index)
+        view.links.contains_key(&self.trunk_index) || kernel::is_there(self.trunk_index)
     }
 
     /// How packets get in, the trunk first.

@@ -45,6 +45,7 @@ mod server;
 mod metrics;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use core_affinity::CoreId;
@@ -224,13 +225,20 @@ async fn serve(
     }));
     info!(node = config.node, workers = config.workers, "forwarding");
 
-    // Without one of its parts the process ends as though it were killed: what is attached stays for
-    // its successor, which goes on with it.
+    // Without the control task or the slow path the process ends as though it were killed: what is
+    // attached stays for its successor, which goes on with it. The slow path ends with the control task,
+    // which knows why.
     tokio::select! {
+        biased;
+        ended = &mut control => return ended?.context("cannot go on"),
+        ended = &mut slow => {
+            if let Ok(ended) = tokio::time::timeout(Duration::from_secs(1), control).await {
+                return ended?.context("cannot go on");
+            }
+            return Ok(ended??).and(Err(anyhow!("the slow path has ended")));
+        }
         _ = stop.recv() => {}
         _ = interrupt.recv() => {}
-        ended = &mut control => return ended?.context("cannot go on"),
-        ended = &mut slow => return Ok(ended??).and(Err(anyhow!("the slow path has ended"))),
     }
     // Streams end first, so that nothing changes any more; then what is attached comes off.
     current.send_modify(|current| *current = u64::MAX);
@@ -240,7 +248,7 @@ async fn serve(
         let _ = finished.await;
     }
     drop(socket_file);
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), server).await;
+    let _ = tokio::time::timeout(Duration::from_secs(1), server).await;
     control.await??;
     slow.abort();
     tokio::task::spawn_blocking(move || {

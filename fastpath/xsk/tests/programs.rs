@@ -71,6 +71,23 @@ fn a_program_that_runs_the_other_way_gives_way_too() {
 }
 
 #[test]
+fn an_interface_whose_program_cannot_be_replaced_keeps_one() {
+    let node = Namespace::new();
+    node.ip("link add bridge type bridge");
+    let index = node.ifindex("bridge");
+    let (first, _) = rig::uplink();
+    let (second, _) = rig::uplink();
+    node.enter(|| {
+        first.attach_as(index, XdpMode::Generic).unwrap();
+        second.attach_as(index, XdpMode::Native).unwrap_err();
+        assert!(xdp_id(&node, "bridge").is_some(), "it lets nothing in that it did not before");
+        assert_eq!(first.attach(index).unwrap().mode, XdpMode::Generic);
+        first.detach(index).unwrap();
+    });
+    assert_eq!(xdp_id(&node, "bridge"), None);
+}
+
+#[test]
 fn a_tc_program_outlives_its_loader_and_gives_way_to_a_successor() {
     let (node, far) = (Namespace::new(), Namespace::new());
     veth(&node, "port", &far, "far");

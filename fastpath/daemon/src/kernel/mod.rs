@@ -38,6 +38,13 @@ pub use neigh::Keeper;
 pub use view::{KernelView, Link, NeighbourState, NextHop, Route, RouteKind};
 pub use watch::Watch;
 
+/// Whether the kernel has an interface with this index; also where it cannot be asked.
+pub fn is_there(index: u32) -> bool {
+    use rustix::net::{AddressFamily, SocketType, netdevice::index_to_name, socket};
+    let Ok(any) = socket(AddressFamily::INET, SocketType::DGRAM, None) else { return true };
+    index_to_name(any, index) != Err(rustix::io::Errno::NODEV)
+}
+
 /// Marks routes and rules as Margay's, so that they are found again (`/etc/iproute2/rt_protos` of
 /// iproute2 gives the number to nobody).
 pub const PROTOCOL: u8 = 77;

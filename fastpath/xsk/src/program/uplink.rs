@@ -236,7 +236,7 @@ impl Uplink {
     /// Attaches it in this mode only, in place of whatever XDP program is there.
     ///
     /// # Errors
-    /// [`ProgramError::Attach`].
+    /// [`ProgramError::Attach`]. Where a program was there that ran the other way, this one does so now.
     pub fn attach_as(&self, ifindex: u32, mode: XdpMode) -> Result<Attached, ProgramError> {
         xdp::attach_as(&self.loaded, ifindex, mode)
     }

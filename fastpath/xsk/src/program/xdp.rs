@@ -65,13 +65,16 @@ pub(super) fn set_multi_buffer(open: &mut OpenObject, multi_buffer: bool) {
     }
 }
 
-/// Attaches natively if the driver can, else generically.
+/// Attaches natively if the driver can, else generically. A native program that is there and cannot be
+/// replaced stays.
 pub(super) fn attach(loaded: &Loaded, ifindex: u32) -> Result<Attached, ProgramError> {
     let Err(fallback) = put(loaded, ifindex, XdpMode::Native) else {
         return Ok(Attached { mode: XdpMode::Native, fallback: None });
     };
-    let attached = attach_as(loaded, ifindex, XdpMode::Generic)?;
-    Ok(Attached { fallback: Some(fallback), ..attached })
+    Xdp::new(loaded.as_fd())
+        .attach(ifindex as i32, XdpMode::Generic.flags())
+        .map(|()| Attached { mode: XdpMode::Generic, fallback: Some(fallback) })
+        .map_err(|source| ProgramError::Attach { program: loaded.name(), ifindex, source })
 }
 
 /// Attaches in this mode, and in no other.
@@ -86,13 +89,15 @@ pub(super) fn attach_as(
 }
 
 /// A program that is there in the same mode is replaced in one step; one in the other mode is taken
-/// off first, as the kernel allows one only.
+/// off first, as the kernel allows one only. Where that was in vain this one takes its place as it was:
+/// an interface that was guarded does not become an open one.
 fn put(loaded: &Loaded, ifindex: u32, mode: XdpMode) -> libbpf_rs::Result<()> {
     let (xdp, index) = (Xdp::new(loaded.as_fd()), ifindex as i32);
     match xdp.attach(index, mode.flags()) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            xdp.detach(index, mode.other().flags())?;
-            xdp.attach(index, mode.flags())
+            let other = || mode.other().flags();
+            xdp.detach(index, other())?;
+            xdp.attach(index, mode.flags()).inspect_err(|_| drop(xdp.attach(index, other())))
         }
         outcome => outcome,
     }
