@@ -23,6 +23,7 @@ use margay_wire::transport::{self, TCP_LEN, TcpFacts, tcp_flags};
 use margay_wire::{at, protocol};
 
 use super::decap::{self, Tunnel};
+use super::parse::is_martian;
 use super::{Last, apply, window, write};
 use crate::Engine;
 use crate::batch::{Fate, Frame, Ingress, Side};
@@ -148,6 +149,9 @@ fn look_v4(
     }
     let (src, dst) = (u32::from_be_bytes(ip.src()), u32::from_be_bytes(ip.dst()));
     let pseudo = || pseudo_header(&ip.src(), &ip.dst(), ip.protocol(), body.len() as u32);
+    if is_disputed(snapshot, side, ip.src(), ip.dst()) {
+        return None;
+    }
     if side == Side::Pod
         && (!from.sources.contains(&Addr::from_v4_bits(src))
             || frame.ingress != Ingress::Trunk && is_partial(pseudo(), ip.protocol(), body))
@@ -180,6 +184,9 @@ fn look_v6(
         return enclosed(frame, side, Tunnel::Vxlan);
     }
     let (src, dst) = (Addr::from(ip.src()), Addr::from(ip.dst()));
+    if is_disputed(snapshot, side, src, dst) {
+        return None;
+    }
     let pseudo = || pseudo_header(&ip.src(), &ip.dst(), ip.next_header(), body.len() as u32);
     if side == Side::Pod
         && (!from.sources.contains(&src)
@@ -191,6 +198,24 @@ fn look_v6(
     let (ttl, hash) = (ip.hop_limit(), engine.hash(&key.tuple()));
     let (key, expected) = (Key::V6(key), None);
     Some(Seen::Plain(Express { key, hash, expected, port: from.id, side, ip_len, ttl }))
+}
+
+/// Whether one uplink may let in what another does not: behind a host endpoint the kernel takes packets
+/// of any address.
+#[inline(always)]
+fn is_disputed(
+    snapshot: &Snapshot,
+    side: Side,
+    src: impl Into<Addr>,
+    dst: impl Into<Addr>,
+) -> bool {
+    side == Side::Wire && !snapshot.guards.is_empty() && are_martian(src.into(), dst.into())
+}
+
+#[cold]
+#[inline(never)]
+fn are_martian(src: Addr, dst: Addr) -> bool {
+    is_martian(src) || is_martian(dst)
 }
 
 /// A tunnel's packet, if it comes from where tunnels come from, in no other one.

@@ -1,6 +1,6 @@
 //! Arrives: a parsed packet. Leaves: its flow and the decision in force.
 //!
-//! A *hit* finds both in one line of memory. A decision of an older generation, or one made for
+//! A *hit* finds both in one line of memory, of IPv6 in two. A decision of an older generation, or one made for
 //! packets from another side, is made anew from what the flow remembers: its translation stays,
 //! its route and verdict are judged again. So is a denial when domain names were learned since.
 //! A packet without flow goes through the miss walk.

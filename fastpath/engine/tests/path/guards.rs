@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use margay_engine::snapshot::{arrival_mac, trunk_mac};
-use margay_engine::{Fate, Ingress};
+use margay_engine::snapshot::{PortInfo, arrival_mac, trunk_mac};
+use margay_engine::{Fate, Ingress, PortId};
 use margay_model::{
     Action, DefaultAction, DropReason, Dscp, Failsafe, HostEndpoint, HostInterface, Rule, Service,
     State, TierPolicies, Update,
@@ -92,6 +92,32 @@ fn without_a_host_endpoint_nothing_is_as_the_kernels_own() {
     // A frame that was on its way when the host endpoint went is not lost.
     let own = udp(&at(NODE, 9), &at(CLIENT, 9));
     assert_eq!(departs(&mut node, CLIENT_MAC, &own).by(WIRE), to_wire(CLIENT_MAC, &own));
+}
+
+#[test]
+fn what_a_host_endpoint_lets_in_no_other_uplink_brings() {
+    const OTHER: PortId = PortId(5);
+    let mut node = Node::default();
+    let eth0 = node.underlay.ports.iter().find(|port| port.id == WIRE).unwrap().clone();
+    let eth1 = PortInfo { id: OTHER, name: "eth1".into(), ifindex: ifindex(OTHER), ..eth0 };
+    node.underlay.ports.push(eth1);
+    guard(&mut node, |state, _| {
+        for (name, address, backend) in
+            [("four", "10.96.0.9:80", "10.65.0.2:80"), ("six", "[fd96::9]:80", "[fd00:65::2]:80")]
+        {
+            let node_port = Some(30_009);
+            serve(state, Service { node_port, ..service(name, 17, address, &[backend]) });
+        }
+    });
+    for (far, own) in [("169.254.10.10", NODE), ("fe80::9", "2001:db8:1::1")] {
+        let ask = udp(&at(far, 5), &at(own, 30_009));
+        for _ in 0..2 {
+            node.send(WIRE, &ask).by(A);
+            let frame = ask.frame(UPLINK_MAC, GATEWAY_MAC);
+            let (outs, _) = node.batch(vec![(Ingress::Port(OTHER), frame)]);
+            outs.into_iter().next().unwrap().dropped(DropReason::Martian);
+        }
+    }
 }
 
 #[test]
