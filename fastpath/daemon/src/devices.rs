@@ -212,18 +212,15 @@ impl Devices {
             let refused = |source| DeviceError::Hook { interface: name.into(), hook, source };
             program.attach_as(link.index, hook).map_err(refused)
         };
-        let attached = match self.mode {
-            // Zero-copy takes native XDP, and says what it lacks better than that does.
-            XdpMode::Auto | XdpMode::Zerocopy => program.attach(link.index)?,
-            XdpMode::Copy => only(Hook::Native)?,
-            XdpMode::Generic => only(Hook::Generic)?,
+        let copy = Preference::Only(Mode::Copy);
+        let (attached, preference) = match self.mode {
+            XdpMode::Auto => (program.attach(link.index)?, Preference::Auto),
+            // It takes native XDP, and says what it lacks better than that does.
+            XdpMode::Zerocopy => (program.attach(link.index)?, Preference::Only(Mode::ZeroCopy)),
+            XdpMode::Copy => (only(Hook::Native)?, copy),
+            XdpMode::Generic => (only(Hook::Generic)?, copy),
         };
         self.host_flows.attach(link.index)?;
-        let preference = match self.mode {
-            XdpMode::Auto => Preference::Auto,
-            XdpMode::Zerocopy => Preference::Only(Mode::ZeroCopy),
-            XdpMode::Copy | XdpMode::Generic => Preference::Only(Mode::Copy),
-        };
         BusyPoll::put_back(name, link.index);
         let mut busy_poll = self.polls.then(|| BusyPoll::new(name, link.index));
         let queues = 0..link.rx_queues.max(1);

@@ -47,7 +47,7 @@ use margay_model::node::Timeouts;
 use margay_tables::addr::Tuple;
 use margay_tables::flow::{
     Affinities, Dir, FlowId, FlowKey, FlowRef, FlowTable, FlowWorker, Insert, Journal, NewFlow,
-    Share, Tally, Worth,
+    Share, Tally, Words, Worth,
 };
 use meter::{Stage, Stopwatch, Ticks};
 use path::Read;
@@ -268,7 +268,7 @@ impl<'t> Engine<'t> {
 
     /// The flow with this id, if it still is the connection whose packets have this key.
     #[inline]
-    fn expected(&self, id: FlowId, key: &impl FlowKey) -> Option<FlowRef<'t>> {
+    fn expected(&self, id: FlowId, key: &FlowKey<impl Words>) -> Option<FlowRef<'t>> {
         self.table.flow_of(id, key)
     }
 

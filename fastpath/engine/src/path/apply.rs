@@ -5,7 +5,7 @@
 //! Drops: malformed (cannot happen behind parse; it is the closed end of every length check).
 
 use margay_tables::addr::{Addr, Tuple};
-use margay_tables::flow::{FlowKey, KeyV4};
+use margay_tables::flow::KeyV4;
 use margay_wire::checksum::Delta;
 use margay_wire::ipv4::{self, Ipv4};
 use margay_wire::ipv6::{self, Ipv6};

@@ -14,7 +14,7 @@
 use std::ops::ControlFlow;
 
 use margay_tables::addr::Addr;
-use margay_tables::flow::{FlowId, FlowKey, FlowRef, KeyV4, KeyV6, Stamped};
+use margay_tables::flow::{FlowId, FlowKey, FlowRef, KeyV4, KeyV6, Stamped, Words};
 use margay_wire::checksum::{Sum, pseudo_header};
 use margay_wire::ethernet::{self, Ethernet, ethertype};
 use margay_wire::ipv4::{self, Ipv4};
@@ -36,13 +36,13 @@ use crate::snapshot::{Adjacency, HopState, Outer, Port, PortId, PortKind, Snapsh
 const FLAGS: u8 = tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST;
 
 /// What either family of IP has of its own.
-trait Family: FlowKey {
+trait Family: Words {
     const V4: bool;
     /// Length of the IP header of what travels express.
     const IP_LEN: usize;
 
     /// Translates a packet that begins with its IP header.
-    fn translate(ip: &mut [u8], old: Self, new: Self) -> Option<()>;
+    fn translate(ip: &mut [u8], old: FlowKey<Self>, new: FlowKey<Self>) -> Option<()>;
 }
 
 /// What was read of a packet that may travel express.
@@ -68,22 +68,22 @@ enum Key {
     V6(KeyV6),
 }
 
-impl Family for KeyV4 {
+impl Family for u64 {
     const V4: bool = true;
     const IP_LEN: usize = ipv4::LEN;
 
     #[inline(always)]
-    fn translate(ip: &mut [u8], old: Self, new: Self) -> Option<()> {
+    fn translate(ip: &mut [u8], old: KeyV4, new: KeyV4) -> Option<()> {
         apply::translate_v4(ip, old, new)
     }
 }
 
-impl Family for KeyV6 {
+impl Family for [u64; 4] {
     const V4: bool = false;
     const IP_LEN: usize = ipv6::LEN;
 
     #[inline]
-    fn translate(ip: &mut [u8], old: Self, new: Self) -> Option<()> {
+    fn translate(ip: &mut [u8], old: KeyV6, new: KeyV6) -> Option<()> {
         apply::translate(ip, ipv6::LEN, &old.tuple(), &new.tuple())
     }
 }
@@ -149,13 +149,8 @@ fn look_v4(
     }
     let (src, dst) = (u32::from_be_bytes(ip.src()), u32::from_be_bytes(ip.dst()));
     let pseudo = || pseudo_header(&ip.src(), &ip.dst(), ip.protocol(), body.len() as u32);
-    if is_disputed(snapshot, side, ip.src(), ip.dst()) {
-        return None;
-    }
-    if side == Side::Pod
-        && (!from.sources.contains(&Addr::from_v4_bits(src))
-            || frame.ingress != Ingress::Trunk && is_partial(pseudo(), ip.protocol(), body))
-    {
+    let partial = || is_partial(pseudo(), ip.protocol(), body);
+    if is_odd(snapshot, frame, from, side, [src, dst].map(Addr::from_v4_bits), partial) {
         return None;
     }
     let key = KeyV4::new((src, dst), ports, ip.protocol());
@@ -184,14 +179,9 @@ fn look_v6(
         return enclosed(frame, side, Tunnel::Vxlan);
     }
     let (src, dst) = (Addr::from(ip.src()), Addr::from(ip.dst()));
-    if is_disputed(snapshot, side, src, dst) {
-        return None;
-    }
     let pseudo = || pseudo_header(&ip.src(), &ip.dst(), ip.next_header(), body.len() as u32);
-    if side == Side::Pod
-        && (!from.sources.contains(&src)
-            || frame.ingress != Ingress::Trunk && is_partial(pseudo(), ip.next_header(), body))
-    {
+    let partial = || is_partial(pseudo(), ip.next_header(), body);
+    if is_odd(snapshot, frame, from, side, [src, dst], partial) {
         return None;
     }
     let key = KeyV6::new((src, dst), ports, ip.next_header());
@@ -200,16 +190,23 @@ fn look_v6(
     Some(Seen::Plain(Express { key, hash, expected, port: from.id, side, ip_len, ttl }))
 }
 
-/// Whether one uplink may let in what another does not: behind a host endpoint the kernel takes packets
-/// of any address.
+/// Whether a packet between these two is for the other stages to judge: it may not be its pod's, or not be
+/// complete, or one uplink may let in what another does not (behind a host endpoint the kernel takes
+/// packets of any address).
 #[inline(always)]
-fn is_disputed(
+fn is_odd(
     snapshot: &Snapshot,
+    frame: &Frame<'_>,
+    from: &Port,
     side: Side,
-    src: impl Into<Addr>,
-    dst: impl Into<Addr>,
+    [src, dst]: [Addr; 2],
+    partial: impl FnOnce() -> bool,
 ) -> bool {
-    side == Side::Wire && !snapshot.guards.is_empty() && are_martian(src.into(), dst.into())
+    match side {
+        Side::Pod => !from.sources.contains(&src) || frame.ingress != Ingress::Trunk && partial(),
+        Side::Wire => !snapshot.guards.is_empty() && are_martian(src, dst),
+        Side::Host => false,
+    }
 }
 
 #[cold]
@@ -292,12 +289,12 @@ pub(super) fn forward(
 }
 
 #[inline(always)]
-fn forward_as<K: Family>(
+fn forward_as<W: Family>(
     engine: &Engine<'_>,
     snapshot: &Snapshot,
     frame: &mut Frame<'_>,
     packet: &Express,
-    key: K,
+    key: FlowKey<W>,
 ) -> Option<ControlFlow<Fate, PortId>> {
     let flow = engine.expected(packet.expected?, &key)?;
     let Stamped { generation, action } = flow.decision();
@@ -313,17 +310,17 @@ fn forward_as<K: Family>(
     if !goes_on {
         return None;
     }
-    let next = next::<K>(flow, frame, packet.ip_len, key)?;
+    let next = next(flow, frame, packet.ip_len, key)?;
     frame.len = ethernet::LEN + usize::from(packet.ip_len);
     flow.touch(engine.now, packet.ip_len.into());
     if next != flow.conntrack() {
         flow.set_conntrack(next);
     }
     let new = key.rewritten(&flow);
-    let last = Last { v4: K::V4, keep_ttl, hash: packet.hash };
+    let last = Last { v4: W::V4, keep_ttl, hash: packet.hash };
     let written = write(frame, hop, &last, |ip| match new == key {
         true => Some(()),
-        false => K::translate(ip, key, new),
+        false => W::translate(ip, key, new),
     });
     Some(written.map_continue(|()| hop.port))
 }
@@ -343,12 +340,17 @@ fn is_limited(snapshot: &Snapshot, from: PortId, to: PortId) -> bool {
 
 /// The conntrack word after the packet, if it is the next one that was to come.
 #[inline(always)]
-fn next<K: Family>(flow: FlowRef<'_>, frame: &Frame<'_>, ip_len: u16, key: K) -> Option<u64> {
+fn next<W: Family>(
+    flow: FlowRef<'_>,
+    frame: &Frame<'_>,
+    ip_len: u16,
+    key: FlowKey<W>,
+) -> Option<u64> {
     if key.protocol() != protocol::TCP {
         return Some(conntrack::SEEN);
     }
-    let facts = TcpFacts::parse(at(frame.bytes(), ethernet::LEN + K::IP_LEN)?);
-    let payload = window::payload(ip_len, K::IP_LEN as u16, &facts);
+    let facts = TcpFacts::parse(at(frame.bytes(), ethernet::LEN + W::IP_LEN)?);
+    let payload = window::payload(ip_len, W::IP_LEN as u16, &facts);
     let word = flow.conntrack();
     tcp::is_next(word, &facts).then(|| tcp::advance(word, &facts, payload))
 }

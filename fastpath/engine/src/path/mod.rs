@@ -41,11 +41,10 @@ use crate::trace::Seen;
 /// What one frame's way through its batch has in memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Read {
-    /// The hash of its tuple.
-    hash: u64,
     /// It may travel express.
     express: Option<Express>,
-    /// What parse learned of it otherwise, and how it ended there, if it did.
+    /// What parse learned of it otherwise, and how it ended there, if it did. The hash is there in either
+    /// case.
     packet: Packet,
     ended: Option<Fate>,
 }
@@ -62,13 +61,13 @@ pub(crate) fn run(engine: &mut Engine<'_>, snapshot: &Snapshot, batch: &mut Batc
         let port = parse::port_of(snapshot, frame);
         engine.counters.received(port.continue_value().unwrap_or(PortId::HOST), frame.len);
         match express::read(engine, snapshot, frame, port) {
-            Some(express) => (read.hash, read.express) = (express.hash, Some(express)),
+            Some(express) => (read.packet.hash, read.express) = (express.hash, Some(express)),
             None => read.parse(engine, snapshot, frame, port),
         }
-        engine.prefetch(read.hash);
+        engine.prefetch(read.packet.hash);
     }
     for read in all.iter_mut().take(batch.frames.len()) {
-        let expected = engine.prefetch_record(read.hash);
+        let expected = engine.prefetch_record(read.packet.hash);
         if let Some(express) = &mut read.express {
             express.expected = expected;
         }
@@ -104,7 +103,6 @@ impl Read {
         self.packet = Packet::BLANK;
         self.ended = parse::parse(snapshot, frame, port, &mut self.packet).break_value();
         self.packet.hash = engine.hash(&self.packet.tuple);
-        self.hash = self.packet.hash;
     }
 
     /// The fate of a frame that does not travel express, or not any more.

@@ -67,7 +67,7 @@ impl<'t> Index<'t> {
     /// Brings both buckets of a key that will be entered into the cache.
     #[inline]
     pub(super) fn prefetch_both(&self, hash: u64) {
-        prefetch(self.bucket(self.first(hash)));
+        self.prefetch(hash);
         prefetch(self.bucket(self.second(hash)));
     }
 

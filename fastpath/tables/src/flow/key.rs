@@ -5,49 +5,29 @@ use crate::addr::{Addr, Tuple};
 
 /// A tuple of one family in the words that records hold it in: quicker made, kept and compared than
 /// a [`Tuple`].
-pub trait FlowKey: Copy + Eq {
-    /// The tuple that it stands for.
-    fn tuple(&self) -> Tuple;
-
-    /// Both ports, zone and protocol, as word 1 of a record has them.
-    fn meta(&self) -> u64;
-
-    /// Whether packets with this key belong to that flow, which is live.
-    fn is_of(&self, flow: &FlowRef<'_>) -> bool;
-
-    /// The key that packets which arrive in that flow with this one leave with.
-    #[must_use]
-    fn rewritten(&self, flow: &FlowRef<'_>) -> Self;
-
-    /// Source port in the upper half, destination port in the lower.
-    #[inline]
-    fn ports(&self) -> u32 {
-        (self.meta() >> 32) as u32
-    }
-
-    /// The IP protocol number.
-    #[inline]
-    fn protocol(&self) -> u8 {
-        (self.meta() >> 8) as u8
-    }
-}
-
-/// A tuple of IPv4.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KeyV4 {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowKey<W> {
     /// Source and destination.
-    pub(super) addresses: u64,
+    addresses: W,
     /// Both ports, zone and protocol: what of word 1 is the key's.
-    pub(super) meta: u64,
+    meta: u64,
 }
 
-/// A tuple of IPv6.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KeyV6 {
-    /// Source and destination, the upper half of each before the lower.
-    pub(super) addresses: [u64; 4],
-    /// As in [`KeyV4`].
-    pub(super) meta: u64,
+/// A tuple of IPv4: both addresses in one word.
+pub type KeyV4 = FlowKey<u64>;
+/// A tuple of IPv6: of each address the upper half before the lower.
+pub type KeyV6 = FlowKey<[u64; 4]>;
+
+/// Both addresses of a tuple as the records of its family hold them.
+pub trait Words: Copy + Eq {
+    /// Source and destination.
+    fn addresses(self) -> (Addr, Addr);
+
+    /// Those of a flow's packets as they arrive, if it is one of the family.
+    fn arriving(flow: &FlowRef<'_>) -> Option<Self>;
+
+    /// Those of its packets as they leave; it is one of the family.
+    fn leaving(flow: &FlowRef<'_>) -> Self;
 }
 
 /// A tuple of either family.
@@ -59,7 +39,41 @@ pub(super) struct Key {
     pub(super) words: [u64; 4],
 }
 
-// === impl KeyV4 ===
+// === impl FlowKey ===
+
+impl<W: Words> FlowKey<W> {
+    /// The tuple that it stands for.
+    #[inline]
+    pub fn tuple(&self) -> Tuple {
+        let (src, dst) = self.addresses.addresses();
+        unpack(src, dst, self.meta)
+    }
+
+    /// Source port in the upper half, destination port in the lower.
+    #[inline]
+    pub fn ports(&self) -> u32 {
+        (self.meta >> 32) as u32
+    }
+
+    /// The IP protocol number.
+    #[inline]
+    pub fn protocol(&self) -> u8 {
+        (self.meta >> 8) as u8
+    }
+
+    /// Whether packets with this key belong to that flow, which is live.
+    #[inline]
+    pub(super) fn is_of(&self, flow: &FlowRef<'_>) -> bool {
+        flow.is_live_with(self.meta) && W::arriving(flow) == Some(self.addresses)
+    }
+
+    /// The key that packets which arrive in that flow with this one leave with.
+    #[inline]
+    #[must_use]
+    pub fn rewritten(&self, flow: &FlowRef<'_>) -> Self {
+        Self { addresses: W::leaving(flow), meta: flow.rewritten_meta(self.meta) }
+    }
+}
 
 impl KeyV4 {
     /// The key of the node's own zone with these addresses and ports, in host byte order.
@@ -76,31 +90,6 @@ impl KeyV4 {
     }
 }
 
-impl FlowKey for KeyV4 {
-    #[inline]
-    fn tuple(&self) -> Tuple {
-        let (src, dst) = unpack_v4(self.addresses);
-        unpack(src, dst, self.meta)
-    }
-
-    #[inline]
-    fn meta(&self) -> u64 {
-        self.meta
-    }
-
-    #[inline]
-    fn is_of(&self, flow: &FlowRef<'_>) -> bool {
-        flow.matches_v4(self)
-    }
-
-    #[inline]
-    fn rewritten(&self, flow: &FlowRef<'_>) -> Self {
-        flow.rewrite_v4(self)
-    }
-}
-
-// === impl KeyV6 ===
-
 impl KeyV6 {
     /// The key of the node's own zone with these addresses and ports, in host byte order.
     #[inline]
@@ -111,27 +100,39 @@ impl KeyV6 {
     }
 }
 
-impl FlowKey for KeyV6 {
+impl Words for u64 {
     #[inline]
-    fn tuple(&self) -> Tuple {
-        let [src_hi, src_lo, dst_hi, dst_lo] = self.addresses;
-        let (src, dst) = (Addr::from_halves(src_hi, src_lo), Addr::from_halves(dst_hi, dst_lo));
-        unpack(src, dst, self.meta)
+    fn addresses(self) -> (Addr, Addr) {
+        unpack_v4(self)
     }
 
     #[inline]
-    fn meta(&self) -> u64 {
-        self.meta
+    fn arriving(flow: &FlowRef<'_>) -> Option<Self> {
+        (!flow.id().is_v6()).then(|| flow.arriving_v4())
     }
 
     #[inline]
-    fn is_of(&self, flow: &FlowRef<'_>) -> bool {
-        flow.matches_v6(self)
+    fn leaving(flow: &FlowRef<'_>) -> Self {
+        flow.leaving_v4()
+    }
+}
+
+impl Words for [u64; 4] {
+    #[inline]
+    fn addresses(self) -> (Addr, Addr) {
+        let [src_hi, src_lo, dst_hi, dst_lo] = self;
+        (Addr::from_halves(src_hi, src_lo), Addr::from_halves(dst_hi, dst_lo))
     }
 
     #[inline]
-    fn rewritten(&self, flow: &FlowRef<'_>) -> Self {
-        flow.rewrite_v6(self)
+    fn arriving(flow: &FlowRef<'_>) -> Option<Self> {
+        flow.id().is_v6().then(|| flow.words_v6(flow.dir()))
+    }
+
+    #[inline]
+    fn leaving(flow: &FlowRef<'_>) -> Self {
+        let [src_hi, src_lo, dst_hi, dst_lo] = flow.words_v6(flow.peer().dir());
+        [dst_hi, dst_lo, src_hi, src_lo]
     }
 }
 

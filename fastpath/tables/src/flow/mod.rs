@@ -48,7 +48,7 @@ mod tests;
 
 pub use affinity::{Affinities, AffinityKey, BackendId};
 pub use journal::{Entry, FlowCopy, Journal, Logged, Tally};
-pub use key::{FlowKey, KeyV4, KeyV6};
+pub use key::{FlowKey, KeyV4, KeyV6, Words};
 pub use layout::{FlowConfig, LayoutError};
 pub use record::{Dir, FlowId, FlowRef, MARKS, NewFlow, Rewrite, Stamped};
 pub use region::{Line, Region};

@@ -24,7 +24,7 @@
 //! by whoever carries a packet of that direction, with plain loads and stores: two workers that
 //! carry packets of one direction at the same instant may lose one of two counts, nothing else.
 
-use super::key::{Key, KeyV4, KeyV6, pack_v4, unpack, unpack_v4};
+use super::key::{Key, Words, pack_v4, unpack, unpack_v4};
 use super::layout::{LINES_V4, LINES_V6};
 use super::region::Line;
 use crate::addr::{Addr, Tuple};
@@ -340,13 +340,12 @@ impl<'t> FlowRef<'t> {
         if !self.id.is_v6() {
             return unpack_v4(self.word(0));
         }
-        let [src_hi, src_lo, dst_hi, dst_lo] = self.words_v6(dir);
-        (Addr::from_halves(src_hi, src_lo), Addr::from_halves(dst_hi, dst_lo))
+        self.words_v6(dir).addresses()
     }
 
     /// Source and destination of a direction of IPv6.
     #[inline]
-    fn words_v6(&self, dir: Dir) -> [u64; 4] {
+    pub(super) fn words_v6(&self, dir: Dir) -> [u64; 4] {
         let at = if dir == Dir::Orig { 0 } else { 4 };
         [0, 1, 2, 3].map(|i| self.addresses.0[at + i].load(Relaxed))
     }
@@ -371,40 +370,27 @@ impl<'t> FlowRef<'t> {
         self.words_v6(self.dir()) == key.words
     }
 
-    /// The same of a live record of IPv4.
+    /// Whether it is live and has these ports, zone and protocol.
     #[inline]
-    pub(super) fn matches_v4(&self, key: &KeyV4) -> bool {
-        self.is_live_with(key.meta) && !self.id.is_v6() && self.word(0) == key.addresses
-    }
-
-    /// The same of a live record of IPv6.
-    #[inline]
-    pub(super) fn matches_v6(&self, key: &KeyV6) -> bool {
-        self.is_live_with(key.meta) && self.id.is_v6() && self.words_v6(self.dir()) == key.addresses
-    }
-
-    #[inline]
-    fn is_live_with(&self, meta: u64) -> bool {
+    pub(super) fn is_live_with(&self, meta: u64) -> bool {
         let own = self.own.0[META].load(Acquire);
         (own ^ meta) & KEY_MASK == 0 && state_of(own) == State::Live
     }
 
-    /// What packets of this direction, which arrive with `key`, leave with.
+    /// Addresses of an IPv4 flow's packets as they arrive, and as they leave.
     #[inline]
-    pub(super) fn rewrite_v4(&self, key: &KeyV4) -> KeyV4 {
-        KeyV4 { addresses: self.word(2), meta: self.rewritten_meta(key.meta) }
-    }
-
-    /// The same of IPv6.
-    #[inline]
-    pub(super) fn rewrite_v6(&self, key: &KeyV6) -> KeyV6 {
-        let [src_hi, src_lo, dst_hi, dst_lo] = self.words_v6(self.peer().dir());
-        let addresses = [dst_hi, dst_lo, src_hi, src_lo];
-        KeyV6 { addresses, meta: self.rewritten_meta(key.meta) }
+    pub(super) fn arriving_v4(&self) -> u64 {
+        self.word(0)
     }
 
     #[inline]
-    fn rewritten_meta(&self, meta: u64) -> u64 {
+    pub(super) fn leaving_v4(&self) -> u64 {
+        self.word(2)
+    }
+
+    /// A key's word 1 with the ports that packets of this direction leave with.
+    #[inline]
+    pub(super) fn rewritten_meta(&self, meta: u64) -> u64 {
         self.word(PORTS_SEEN) & PORTS_MASK | meta & !PORTS_MASK
     }
 

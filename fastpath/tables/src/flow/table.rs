@@ -4,7 +4,7 @@ use super::affinity::Affinities;
 use super::epoch::Epochs;
 use super::index::Index;
 use super::journal::Journal;
-use super::key::{FlowKey, Key};
+use super::key::{FlowKey, Key, Words};
 use super::layout::{FlowConfig, Layout, LayoutError, W_GENERATION, W_SEED};
 use super::pool::Pool;
 use super::record::{Dir, FlowId, FlowRef, State};
@@ -157,7 +157,7 @@ impl FlowTable {
 
     /// The flow with this id, if it is the live one that packets with this key belong to.
     #[inline]
-    pub fn flow_of(&self, id: FlowId, key: &impl FlowKey) -> Option<FlowRef<'_>> {
+    pub fn flow_of(&self, id: FlowId, key: &FlowKey<impl Words>) -> Option<FlowRef<'_>> {
         self.flow(id).filter(|flow| key.is_of(flow))
     }
 
