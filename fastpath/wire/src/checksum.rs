@@ -46,6 +46,7 @@ impl Sum {
     }
 
     /// The checksum: the complement of the folded sum.
+    #[inline]
     pub fn finish(self) -> u16 {
         !self.fold()
     }
@@ -70,17 +71,23 @@ impl Delta {
         self
     }
 
-    /// Notes that a 32-bit field changes.
+    /// Notes that a 32-bit field at an even offset changes.
     #[must_use]
     #[inline]
-    pub fn replace32(self, old: u32, new: u32) -> Self {
-        self.replace16((old >> 16) as u16, (new >> 16) as u16).replace16(old as u16, new as u16)
+    pub fn replace32(mut self, old: u32, new: u32) -> Self {
+        // 2¹⁶ is 1 in this arithmetic: both halves at once.
+        self.0 += u64::from(!old) + u64::from(new);
+        self
     }
 
     /// Notes that a field of an even number of bytes, at an even offset, changes.
     #[must_use]
     pub fn replace<const N: usize>(mut self, old: &[u8; N], new: &[u8; N]) -> Self {
-        for (old, new) in old.as_chunks::<2>().0.iter().zip(new.as_chunks::<2>().0) {
+        let ((old, old_rest), (new, new_rest)) = (old.as_chunks::<4>(), new.as_chunks::<4>());
+        for (old, new) in old.iter().zip(new) {
+            self = self.replace32(u32::from_be_bytes(*old), u32::from_be_bytes(*new));
+        }
+        for (old, new) in old_rest.as_chunks::<2>().0.iter().zip(new_rest.as_chunks::<2>().0) {
             self = self.replace16(u16::from_be_bytes(*old), u16::from_be_bytes(*new));
         }
         self
@@ -89,10 +96,7 @@ impl Delta {
     /// The checksum after the change.
     #[inline]
     pub fn apply(self, checksum: u16) -> u16 {
-        // Some fields of 16 bits: below 2³².
-        let sum = self.0 + u64::from(!checksum);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        !((sum & 0xffff) + (sum >> 16)) as u16
+        Sum(self.0 + u64::from(!checksum)).finish()
     }
 
     /// The checksum of a UDP datagram after the change: an absent one (zero) stays absent, and a
@@ -135,6 +139,26 @@ mod tests {
             bytes[offset..offset + 4].copy_from_slice(&new);
             let after = Sum::default().bytes(&bytes).finish();
             prop_assert_eq!(Delta::default().replace(&old, &new).apply(before), after);
+        }
+
+        #[test]
+        fn changes_add_up(
+            mut bytes in prop::collection::vec(any::<u8>(), 60..=60),
+            new in any::<([u8; 16], u32, [u8; 6], u16)>(),
+        ) {
+            bytes[0] |= 1;
+            let mut delta = Delta::default();
+            let before = Sum::default().bytes(&bytes).finish();
+            let (addr, word, mac, half) = new;
+            delta = delta.replace(&bytes[4..20].try_into().unwrap(), &addr);
+            bytes[4..20].copy_from_slice(&addr);
+            delta = delta.replace(&bytes[20..26].try_into().unwrap(), &mac);
+            bytes[20..26].copy_from_slice(&mac);
+            delta = delta.replace32(u32::from_be_bytes(bytes[26..30].try_into().unwrap()), word);
+            bytes[26..30].copy_from_slice(&word.to_be_bytes());
+            delta = delta.replace16(u16::from_be_bytes(bytes[30..32].try_into().unwrap()), half);
+            bytes[30..32].copy_from_slice(&half.to_be_bytes());
+            prop_assert_eq!(delta.apply(before), Sum::default().bytes(&bytes).finish());
         }
 
         #[test]

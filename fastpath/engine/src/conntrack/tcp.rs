@@ -35,7 +35,7 @@ const SCALE_MASK: u64 = 0xf;
 const NEXT_SHIFT: u32 = 32;
 
 /// The word after a segment with `payload` bytes.
-#[inline]
+#[inline(always)] // Measured: called, what was read of the segment goes through memory.
 pub fn advance(word: u64, tcp: &TcpFacts, payload: usize) -> u64 {
     let flags = tcp.flags;
     let mut bits = word & 0xffff_ffff | SEEN | u64::from(flags) & (SYN | ACK | FIN | RST);

@@ -88,39 +88,45 @@ impl Family for [u64; 4] {
     }
 }
 
-/// Reads a frame; `None` where it has to go through the other stages, for which it is as it came, or out
-/// of its tunnel.
+/// Reads a frame into `place`; `None` where it has to go through the other stages, for which it is as it
+/// came, or out of its tunnel.
 #[inline(always)]
-pub(super) fn read(
+pub(super) fn read<'p>(
     engine: &Engine<'_>,
     snapshot: &Snapshot,
     frame: &mut Frame<'_>,
     port: ControlFlow<Fate, PortId>,
-) -> Option<Express> {
+    place: &'p mut Option<Express>,
+) -> Option<&'p Express> {
+    *place = None;
     let port = port.continue_value()?;
     // Where a host endpoint looks at every single packet, none travels express.
     let from = snapshot.port(port).filter(|_| !snapshot.untracked)?;
-    loop {
-        match look(engine, snapshot, frame, from)? {
-            Seen::Plain(express) => return Some(express),
-            Seen::Enclosed(tunnel) => decap::open(snapshot, frame, port, tunnel)?,
-        }
+    while let Seen::Enclosed(tunnel) = look(engine, snapshot, frame, from, place)? {
+        decap::open(snapshot, frame, port, tunnel)?;
     }
+    place.as_ref()
 }
 
 /// What a frame is.
 enum Seen {
-    Plain(Express),
+    Plain,
     Enclosed(Tunnel),
 }
 
 #[inline(always)]
-fn look(engine: &Engine<'_>, snapshot: &Snapshot, frame: &Frame<'_>, from: &Port) -> Option<Seen> {
+fn look(
+    engine: &Engine<'_>,
+    snapshot: &Snapshot,
+    frame: &Frame<'_>,
+    from: &Port,
+    place: &mut Option<Express>,
+) -> Option<Seen> {
     let header = Ethernet(at(frame.bytes(), 0)?);
-    let side = side_of(frame.ingress, from, header.dst())?;
+    let side = side_of(frame.ingress, from, || header.dst())?;
     match header.ethertype() {
-        ethertype::IPV4 => look_v4(engine, snapshot, frame, from, side),
-        ethertype::IPV6 => look_v6(engine, snapshot, frame, from, side),
+        ethertype::IPV4 => look_v4(engine, snapshot, frame, from, side, place),
+        ethertype::IPV6 => look_v6(engine, snapshot, frame, from, side, place),
         _ => None,
     }
 }
@@ -132,6 +138,7 @@ fn look_v4(
     frame: &Frame<'_>,
     from: &Port,
     side: Side,
+    place: &mut Option<Express>,
 ) -> Option<Seen> {
     let bytes = frame.bytes();
     let header = at::<{ ipv4::LEN }>(bytes, ethernet::LEN)?;
@@ -156,7 +163,8 @@ fn look_v4(
     let key = KeyV4::new((src, dst), ports, ip.protocol());
     let (ip_len, ttl, hash) = (ip.total_len(), ip.ttl(), engine.hash(&key.tuple()));
     let (key, expected) = (Key::V4(key), None);
-    Some(Seen::Plain(Express { key, hash, expected, port: from.id, side, ip_len, ttl }))
+    *place = Some(Express { key, hash, expected, port: from.id, side, ip_len, ttl });
+    Some(Seen::Plain)
 }
 
 #[inline(always)]
@@ -166,6 +174,7 @@ fn look_v6(
     frame: &Frame<'_>,
     from: &Port,
     side: Side,
+    place: &mut Option<Express>,
 ) -> Option<Seen> {
     let bytes = frame.bytes();
     let ip = Ipv6(at::<{ ipv6::LEN }>(bytes, ethernet::LEN)?);
@@ -187,7 +196,8 @@ fn look_v6(
     let key = KeyV6::new((src, dst), ports, ip.next_header());
     let (ttl, hash) = (ip.hop_limit(), engine.hash(&key.tuple()));
     let (key, expected) = (Key::V6(key), None);
-    Some(Seen::Plain(Express { key, hash, expected, port: from.id, side, ip_len, ttl }))
+    *place = Some(Express { key, hash, expected, port: from.id, side, ip_len, ttl });
+    Some(Seen::Plain)
 }
 
 /// Whether a packet between these two is for the other stages to judge: it may not be its pod's, or not be
@@ -223,14 +233,14 @@ fn enclosed(frame: &Frame<'_>, side: Side, tunnel: Tunnel) -> Option<Seen> {
 
 /// The side that a frame came from, where its Ethernet destination says no more than that.
 #[inline(always)]
-fn side_of(ingress: Ingress, from: &Port, dst: [u8; 6]) -> Option<Side> {
+fn side_of(ingress: Ingress, from: &Port, dst: impl Fn() -> [u8; 6]) -> Option<Side> {
     match (from.kind, ingress) {
         (PortKind::Pod(_), Ingress::Trunk | Ingress::Port(_)) => Some(Side::Pod),
-        (PortKind::Uplink, Ingress::Port(_)) if dst != from.mac => None,
+        (PortKind::Uplink, Ingress::Port(_)) if dst() != from.mac => None,
         (PortKind::Uplink, Ingress::Port(_) | Ingress::Tunnel(_)) if from.guard.is_none() => {
             Some(Side::Wire)
         }
-        (PortKind::Host, Ingress::Trunk) if trunk_index(&dst) == Some(0) => Some(Side::Host),
+        (PortKind::Host, Ingress::Trunk) if trunk_index(&dst()) == Some(0) => Some(Side::Host),
         _ => None,
     }
 }

@@ -60,8 +60,8 @@ pub(crate) fn run(engine: &mut Engine<'_>, snapshot: &Snapshot, batch: &mut Batc
     for (frame, read) in batch.frames.iter_mut().zip(&mut all) {
         let port = parse::port_of(snapshot, frame);
         engine.counters.received(port.continue_value().unwrap_or(PortId::HOST), frame.len);
-        match express::read(engine, snapshot, frame, port) {
-            Some(express) => (read.packet.hash, read.express) = (express.hash, Some(express)),
+        match express::read(engine, snapshot, frame, port, &mut read.express) {
+            Some(express) => read.packet.hash = express.hash,
             None => read.parse(engine, snapshot, frame, port),
         }
         engine.prefetch(read.packet.hash);
@@ -382,16 +382,15 @@ fn write(
     last: &Last,
     translate: impl FnOnce(&mut [u8]) -> Option<()>,
 ) -> ControlFlow<Fate> {
-    let written = frame.bytes_mut().split_first_chunk_mut().and_then(|(header, ip)| {
-        translate(ip)?;
-        if !last.keep_ttl {
-            apply::lower_ttl(ip, last.v4)?;
-        }
-        Some(Ethernet(header))
-    });
-    let Some(mut header) = written else { return parse::dropped(DropReason::Malformed) };
+    let Some((header, ip)) = frame.bytes_mut().split_first_chunk_mut() else {
+        return parse::dropped(DropReason::Malformed);
+    };
+    let translated = translate(ip).is_some();
+    if !translated || !(last.keep_ttl || apply::lower_ttl(ip, last.v4).is_some()) {
+        return parse::dropped(DropReason::Malformed);
+    }
     if matches!(hop.outer, Outer::None) {
-        header.emit(hop.dst_mac, hop.src_mac, finish::own_ethertype(last.v4));
+        Ethernet(header).emit(hop.dst_mac, hop.src_mac, finish::own_ethertype(last.v4));
         return Continue(());
     }
     match finish::finish(frame, hop, last.v4, last.hash) {

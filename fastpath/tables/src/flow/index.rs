@@ -80,7 +80,9 @@ impl<'t> Index<'t> {
             let entry = slot.load(Relaxed);
             if entry >> (TAG_SHIFT - 1) == tag {
                 let id = FlowId::from_bits(entry);
-                id.lines().filter_map(|line| self.lines.get(line as usize)).for_each(prefetch);
+                for line in id.lines() {
+                    self.lines.get(line as usize).map(prefetch);
+                }
                 return Some(id);
             }
         }

@@ -148,14 +148,14 @@ impl FlowId {
         self.0 & ID_V6 != 0
     }
 
-    /// Numbers of the lines that a packet of the direction is compared with: its own, and that of the
-    /// addresses if they have one.
+    /// Numbers of the lines that a packet of the direction is compared with: its own, and that with the
+    /// addresses.
     #[inline]
-    pub(super) fn lines(self) -> impl Iterator<Item = u32> {
-        let (span, addresses) =
-            if self.is_v6() { (LINES_V6, Some(self.line() + 1)) } else { (LINES_V4, None) };
+    pub(super) fn lines(self) -> [u32; 2] {
+        let span = if self.is_v6() { LINES_V6 } else { LINES_V4 };
         let own = if self.dir() == Dir::Orig { self.line() } else { self.line() + span - 1 };
-        std::iter::once(own).chain(addresses)
+        let addresses = if self.is_v6() { self.line() + 1 } else { own };
+        [own, addresses]
     }
 
     /// Line number of the Orig line.
@@ -299,6 +299,7 @@ impl<'t> FlowRef<'t> {
     }
 
     /// Packets of this direction (40 bits, wrapping).
+    #[inline]
     pub fn packets(&self) -> u64 {
         self.word(COUNT) >> 24
     }
