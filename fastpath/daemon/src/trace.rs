@@ -283,13 +283,13 @@ fn service(state: &State, snapshot: &Snapshot, asked: &FlowTuple) -> Option<Stri
 }
 
 fn describe_hop(snapshot: &Snapshot, hop: &margay_engine::snapshot::Adjacency) -> proto::Hop {
-    let (encapsulation, outer) = match hop.outer {
-        Outer::None | Outer::Arrival | Outer::Departure => ("none", None),
-        Outer::Ipip { src, dst } => ("ipip", Some((src.into(), dst.into()))),
-        Outer::Vxlan { src, dst, .. } => ("vxlan", Some((src.into(), dst.into()))),
+    let encapsulation = match hop.outer {
+        Outer::None | Outer::Arrival | Outer::Departure => "none",
+        Outer::Ipip(_) => "ipip",
+        Outer::Vxlan(_) => "vxlan",
     };
-    let (outer_src, outer_dst) =
-        outer.map(|(src, dst)| (from_address(src), from_address(dst))).unwrap_or_default();
+    let ends = hop.outer.ends().map(|(src, dst)| (from_address(src), from_address(dst)));
+    let (outer_src, outer_dst) = ends.unwrap_or_default();
     proto::Hop {
         interface: snapshot.port(hop.port).map_or("", |port| &port.name).to_owned(),
         neighbour: hop.neighbour.map(|addr| from_address(addr.into())).unwrap_or_default(),

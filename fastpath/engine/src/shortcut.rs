@@ -277,17 +277,6 @@ fn leg(
 
 /// The same way as the other end has it.
 fn mirrored(hop: &Adjacency) -> Adjacency {
-    let outer = match hop.outer {
-        Outer::Ipip { src, dst } => Outer::Ipip { src: dst, dst: src },
-        Outer::Vxlan { src, dst, port, vni, inner_src, inner_dst } => Outer::Vxlan {
-            src: dst,
-            dst: src,
-            port,
-            vni,
-            inner_src: inner_dst,
-            inner_dst: inner_src,
-        },
-        other => other,
-    };
-    Adjacency { src_mac: hop.dst_mac, dst_mac: hop.src_mac, outer, ..hop.clone() }
+    let (src_mac, dst_mac, outer) = (hop.dst_mac, hop.src_mac, hop.outer.mirrored());
+    Adjacency { src_mac, dst_mac, outer, ..hop.clone() }
 }

@@ -38,6 +38,11 @@ impl<B: Deref<Target = [u8; LEN]>> Ethernet<B> {
 }
 
 impl<B: DerefMut<Target = [u8; LEN]>> Ethernet<B> {
+    /// Sets the EtherType.
+    pub fn set_ethertype(&mut self, ethertype: u16) {
+        self.0[12..].copy_from_slice(&ethertype.to_be_bytes());
+    }
+
     /// Writes the whole header.
     pub fn emit(&mut self, dst: [u8; 6], src: [u8; 6], ethertype: u16) {
         let b = &mut *self.0;

@@ -98,6 +98,25 @@ impl<B: DerefMut<Target = [u8; LEN]>> Ipv4<B> {
         self.set_checksum((sum + u32::from(sum >= 0xffff)) as u16);
     }
 
+    /// Fills in what is each packet's own, in bytes where it is a length, where the header has zeros, and
+    /// mends the checksum.
+    pub fn fill_in(
+        &mut self,
+        traffic_class: u8,
+        total_len: u16,
+        identification: u16,
+        dont_fragment: bool,
+    ) {
+        let flags = if dont_fragment { 0x4000 } else { 0 };
+        let words = [u16::from(traffic_class), total_len, identification, flags];
+        let delta = words.iter().fold(Delta::default(), |delta, word| delta.replace16(0, *word));
+        self.mend(delta);
+        self.0[1] = traffic_class;
+        for (at, word) in [(2, total_len), (4, identification), (6, flags)] {
+            self.0[at..at + 2].copy_from_slice(&word.to_be_bytes());
+        }
+    }
+
     /// Sets DSCP and ECN and mends the checksum.
     pub fn set_traffic_class(&mut self, class: u8) {
         let old = u16::from_be_bytes([self.0[0], self.0[1]]);
@@ -215,6 +234,7 @@ pub fn checksum_ok(header: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     /// scapy: raw(IP(src="10.0.0.1", dst="10.0.0.2", id=0x1234, ttl=64, tos=0x02, flags="DF",
     /// proto=17, len=48))
@@ -238,6 +258,21 @@ mod tests {
     fn emit_writes_what_scapy_writes() {
         assert_eq!(REPR.emit(), SCAPY);
         assert!(checksum_ok(&SCAPY));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_filled_in_is_as_though_it_had_been_written(
+            traffic_class: u8, total_len: u16, identification: u16, dont_fragment: bool, dst: [u8; 4],
+        ) {
+            let repr = Repr { traffic_class, total_len, identification, dont_fragment, dst, ..REPR };
+            let zeros = Repr {
+                traffic_class: 0, total_len: 0, identification: 0, dont_fragment: false, ..repr
+            };
+            let mut bytes = zeros.emit();
+            Ipv4(&mut bytes).fill_in(traffic_class, total_len, identification, dont_fragment);
+            prop_assert_eq!(bytes, repr.emit());
+        }
     }
 
     #[test]

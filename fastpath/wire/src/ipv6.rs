@@ -67,6 +67,11 @@ impl<B: DerefMut<Target = [u8; LEN]>> Ipv6<B> {
         self.0[1] = (self.0[1] & 0x0f) | (class << 4);
     }
 
+    /// Sets the length of what follows the fixed header in bytes.
+    pub fn set_payload_len(&mut self, len: u16) {
+        self.0[4..6].copy_from_slice(&len.to_be_bytes());
+    }
+
     /// Sets both addresses; the checksum of the payload is the caller's.
     pub fn set_addresses(&mut self, src: [u8; 16], dst: [u8; 16]) {
         self.0[8..24].copy_from_slice(&src);

@@ -25,6 +25,13 @@ pub fn emit(src_port: u16, dst_port: u16, udp_len: u16, vni: u32) -> [u8; UDP_LE
     [s0, s1, d0, d1, l0, l1, 0, 0, 0x08, 0, 0, 0, v0, v1, v2, 0]
 }
 
+/// Fills in source port and length of UDP.
+#[inline]
+pub fn fill_in(headers: &mut [u8; UDP_LEN + LEN], src_port: u16, udp_len: u16) {
+    headers[..2].copy_from_slice(&src_port.to_be_bytes());
+    headers[4..6].copy_from_slice(&udp_len.to_be_bytes());
+}
+
 /// The source port for a flow's hash: 49152–65535, the same for all packets of the flow.
 pub const fn source_port(hash: u32) -> u16 {
     FIRST_SOURCE_PORT | (hash ^ (hash >> 16)) as u16

@@ -3,23 +3,19 @@
 //!
 //! Drops: no_headroom.
 
-use margay_tables::addr::Addr;
 use margay_wire::ethernet::{self, Ethernet, ethertype};
 use margay_wire::ipv4::{self, Ipv4};
 use margay_wire::ipv6::{self, Ipv6};
-use margay_wire::{at, at_mut, protocol, vxlan};
+use margay_wire::{at, at_mut, checksum, protocol, vxlan};
 
 use crate::batch::Frame;
-use crate::snapshot::{Adjacency, Outer};
-
-/// TTL of outer headers, as Linux's tunnels have it.
-const OUTER_TTL: u8 = 64;
+use crate::snapshot::{Adjacency, Outer, OuterIp, Vxlan};
 
 /// Writes everything that stands before the packet. `hash` is the flow's: it spreads the tunnel's
 /// packets over paths and queues. `None` where the chunk has no room.
 pub(crate) fn finish(frame: &mut Frame<'_>, hop: &Adjacency, v4: bool, hash: u64) -> Option<()> {
     let own = own_ethertype(v4);
-    let outermost = match hop.outer {
+    let outermost = match &hop.outer {
         Outer::None => own,
         Outer::Arrival => {
             let dst = Ethernet(at(frame.bytes(), 0)?).dst();
@@ -29,23 +25,15 @@ pub(crate) fn finish(frame: &mut Frame<'_>, hop: &Adjacency, v4: bool, hash: u64
             let neighbour = Ethernet(at(frame.bytes(), 0)?).src();
             return emit_ethernet(frame, neighbour, hop.src_mac, own);
         }
-        Outer::Ipip { src, dst } => {
-            ipip(frame, src, dst, hash)?;
-            ethertype::IPV4
-        }
-        Outer::Vxlan { src, dst, port, vni, inner_src, inner_dst } => {
-            emit_ethernet(frame, inner_dst, inner_src, own)?;
-            let inner = Inner::read(frame, v4, hash)?;
-            let source = vxlan::source_port((hash ^ (hash >> 32)) as u32);
-            let udp_len = u16::try_from(frame.len + vxlan::LEN + vxlan::UDP_LEN).ok()?;
-            push(frame, vxlan::UDP_LEN + vxlan::LEN)?;
-            *at_mut(frame.bytes_mut(), 0)? = vxlan::emit(source, port, udp_len, vni);
-            outer_ip(frame, src, dst, &inner)?;
-            push(frame, ethernet::LEN)?;
-            if src.is_v4() { ethertype::IPV4 } else { ethertype::IPV6 }
-        }
+        Outer::Ipip(tunnel) => ipip(frame, &tunnel.ip, hash)?,
+        Outer::Vxlan(tunnel) => vxlan(frame, tunnel, own, v4, hash)?,
     };
     emit_ethernet(frame, hop.dst_mac, hop.src_mac, outermost)
+}
+
+fn emit_ethernet(frame: &mut Frame<'_>, dst: [u8; 6], src: [u8; 6], kind: u16) -> Option<()> {
+    Ethernet(at_mut(frame.bytes_mut(), 0)?).emit(dst, src, kind);
+    Some(())
 }
 
 /// The Ethertype of a packet without outer headers.
@@ -79,11 +67,10 @@ impl Inner {
         let identification = if dont_fragment { 0 } else { own ^ hash as u16 };
         Some(Self { class: view.traffic_class(), dont_fragment, identification })
     }
-}
 
-fn emit_ethernet(frame: &mut Frame<'_>, dst: [u8; 6], src: [u8; 6], kind: u16) -> Option<()> {
-    Ethernet(at_mut(frame.bytes_mut(), 0)?).emit(dst, src, kind);
-    Some(())
+    fn fill_in(&self, outer: &mut [u8; ipv4::LEN], total_len: u16) {
+        Ipv4(outer).fill_in(self.class, total_len, self.identification, self.dont_fragment);
+    }
 }
 
 /// Takes `len` bytes of headroom into the frame.
@@ -93,59 +80,61 @@ fn push(frame: &mut Frame<'_>, len: usize) -> Option<()> {
     Some(())
 }
 
-fn ipip(frame: &mut Frame<'_>, src: [u8; 4], dst: [u8; 4], hash: u64) -> Option<()> {
+/// The packet in an IPv4 header; the EtherType of that.
+fn ipip(frame: &mut Frame<'_>, header: &[u8; ipv4::LEN], hash: u64) -> Option<u16> {
     let inner = Inner::read(frame, true, hash)?;
-    let total = u16::try_from(frame.len - ethernet::LEN + ipv4::LEN).ok()?;
     push(frame, ipv4::LEN)?;
-    let header = ipv4::Repr {
-        traffic_class: inner.class,
-        total_len: total,
-        identification: inner.identification,
-        dont_fragment: inner.dont_fragment,
-        ttl: OUTER_TTL,
-        protocol: protocol::IPIP,
-        src,
-        dst,
-    };
-    *at_mut(frame.bytes_mut(), ethernet::LEN)? = header.emit();
-    Some(())
+    let total_len = u16::try_from(frame.len - ethernet::LEN).ok()?;
+    let ip = at_mut(frame.bytes_mut(), ethernet::LEN)?;
+    *ip = *header;
+    inner.fill_in(ip, total_len);
+    Some(ethertype::IPV4)
 }
 
-/// The IP header before UDP. A VTEP must not fragment (RFC 7348 §4.3): what is too big has been
-/// told so, or cut, before. As with IPIP, DF is the inner packet's. The UDP checksum over IPv6 is
-/// filled in, as receivers without RFC 6935 demand.
-fn outer_ip(frame: &mut Frame<'_>, src: Addr, dst: Addr, inner: &Inner) -> Option<()> {
-    let payload_len = u16::try_from(frame.len).ok()?;
-    if let (Some(src), Some(dst)) = (src.to_v4_bytes(), dst.to_v4_bytes()) {
-        push(frame, ipv4::LEN)?;
-        let header = ipv4::Repr {
-            traffic_class: inner.class,
-            total_len: payload_len.checked_add(ipv4::LEN as u16)?,
-            identification: inner.identification,
-            dont_fragment: inner.dont_fragment,
-            ttl: OUTER_TTL,
-            protocol: protocol::UDP,
-            src,
-            dst,
-        };
-        *at_mut(frame.bytes_mut(), 0)? = header.emit();
-        return Some(());
+/// The packet, whose EtherType is `own`, in VXLAN; the EtherType of that. A VTEP must not fragment (RFC 7348 §4.3): what is too big has been told so, or cut, before. As with
+/// IPIP, DF is the inner packet's. The UDP checksum over IPv6 is filled in, as receivers without RFC 6935
+/// demand.
+fn vxlan(frame: &mut Frame<'_>, tunnel: &Vxlan, own: u16, v4: bool, hash: u64) -> Option<u16> {
+    let inner = Inner::read(frame, v4, hash)?;
+    let source = vxlan::source_port((hash ^ (hash >> 32)) as u32);
+    match &tunnel.ip {
+        OuterIp::V4(header) => {
+            push(frame, ethernet::LEN + ipv4::LEN + vxlan::UDP_LEN + vxlan::LEN)?;
+            let total_len = u16::try_from(frame.len - ethernet::LEN).ok()?;
+            // One look at the length for all of them.
+            let headers = at_mut::<{ ipv4::LEN + Vxlan::INNER }>(frame.bytes_mut(), ethernet::LEN)?;
+            let (ip, udp) = headers.split_first_chunk_mut()?;
+            *ip = *header;
+            inner.fill_in(ip, total_len);
+            under(udp, tunnel, own, source, total_len - ipv4::LEN as u16)?;
+            Some(ethertype::IPV4)
+        }
+        OuterIp::V6(header) => {
+            push(frame, ethernet::LEN + ipv6::LEN + vxlan::UDP_LEN + vxlan::LEN)?;
+            let payload_len = u16::try_from(frame.len - ethernet::LEN - ipv6::LEN).ok()?;
+            let (ip, udp) = frame.bytes_mut().get_mut(ethernet::LEN..)?.split_first_chunk_mut()?;
+            *ip = *header;
+            let mut ip = Ipv6(ip);
+            ip.set_traffic_class(inner.class);
+            ip.set_payload_len(payload_len);
+            under(udp, tunnel, own, source, payload_len)?;
+            let pseudo =
+                checksum::pseudo_header(&ip.src(), &ip.dst(), protocol::UDP, payload_len.into());
+            let sum = pseudo.bytes(udp).finish();
+            *at_mut(udp, 6)? = if sum == 0 { [0xff; 2] } else { sum.to_be_bytes() };
+            Some(ethertype::IPV6)
+        }
     }
-    let (src, dst) = (src.to_v6_bytes(), dst.to_v6_bytes());
-    let sum = margay_wire::checksum::pseudo_header(&src, &dst, protocol::UDP, payload_len.into())
-        .bytes(frame.bytes())
-        .finish();
-    *at_mut(frame.bytes_mut(), 6)? = if sum == 0 { [0xff; 2] } else { sum.to_be_bytes() };
-    push(frame, ipv6::LEN)?;
-    let header = ipv6::Repr {
-        traffic_class: inner.class,
-        flow_label: 0,
-        payload_len,
-        next_header: protocol::UDP,
-        hop_limit: OUTER_TTL,
-        src,
-        dst,
-    };
-    *at_mut(frame.bytes_mut(), 0)? = header.emit();
+}
+
+/// What stands in VXLAN between the IP headers.
+#[inline]
+fn under(udp: &mut [u8], tunnel: &Vxlan, own: u16, source: u16, udp_len: u16) -> Option<()> {
+    let (headers, rest) = udp.split_first_chunk_mut()?;
+    *headers = tunnel.udp;
+    vxlan::fill_in(headers, source, udp_len);
+    let inner = rest.first_chunk_mut()?;
+    *inner = tunnel.ethernet;
+    Ethernet(inner).set_ethertype(own);
     Some(())
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use margay_tables::addr::Addr;
 
+use super::outer::Outer;
 use super::port::PortId;
 
 /// Number of a next hop; it keeps its meaning while the process lives.
@@ -54,40 +55,6 @@ pub enum State {
     Unresolved,
     /// There is no way to it.
     Gone,
-}
-
-/// The outer headers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outer {
-    /// None: routed as it is.
-    None,
-    /// None, and the Ethernet destination stays what it was: it may be a group's.
-    Arrival,
-    /// None, and the Ethernet source is the neighbour: the kernel's choice was put there when its
-    /// frame was taken from the uplink.
-    Departure,
-    /// RFC 2003.
-    Ipip {
-        /// Outer source.
-        src: [u8; 4],
-        /// Outer destination.
-        dst: [u8; 4],
-    },
-    /// RFC 7348.
-    Vxlan {
-        /// Outer source; its family is the underlay's.
-        src: Addr,
-        /// Outer destination.
-        dst: Addr,
-        /// UDP destination port.
-        port: u16,
-        /// Network identifier.
-        vni: u32,
-        /// Inner Ethernet source: our VTEP.
-        inner_src: [u8; 6],
-        /// Inner Ethernet destination: the other VTEP.
-        inner_dst: [u8; 6],
-    },
 }
 
 /// A next hop.

@@ -16,11 +16,12 @@ use margay_tables::flow::BackendId;
 use margay_tables::lpm::Lpm;
 use margay_tables::service::ServiceTable;
 
-use super::adjacency::{Adjacency, AdjacencyId, HopKey, Outer, State as HopState};
+use super::adjacency::{Adjacency, AdjacencyId, HopKey, State as HopState};
 use super::bound::BoundPorts;
 use super::guard::{Guard, everywhere, of_port, of_uplinks};
 use super::limit;
 use super::names;
+use super::outer::Outer;
 use super::port::{DeviceId, POD_GATEWAY_MAC, Port, PortId, PortKind, trunk_mac};
 use super::resolve::{Inputs, on_link, resolve, underlay_hop, underlay_v6};
 use super::trunk::Trunk;

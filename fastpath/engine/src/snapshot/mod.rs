@@ -12,17 +12,20 @@ mod bound;
 mod guard;
 mod limit;
 mod names;
+mod outer;
 mod port;
 mod trunk;
 mod resolve;
 mod underlay;
 
-pub use adjacency::{Adjacency, AdjacencyId, DIRECT_VNI, HopKey, Outer, State as HopState};
+pub use adjacency::{Adjacency, AdjacencyId, DIRECT_VNI, HopKey, State as HopState};
 pub use assemble::Assembler;
 pub use bound::BoundPorts;
 pub(crate) use guard::is_failsafe;
 pub use guard::{Guard, host_endpoint};
 pub(crate) use limit::{Buckets, Connections, PortLimits};
+pub use outer::Outer;
+pub(crate) use outer::{OuterIp, Vxlan};
 pub use port::{
     ARRIVAL_MAC_PREFIX, DeviceId, HAIRPIN_V4, HAIRPIN_V6, POD_GATEWAY_MAC, Port, PortId, PortKind,
     TRUNK_MAC_PREFIX, arrival_mac, trunk_index, trunk_mac,

@@ -8,7 +8,8 @@ use margay_model::{Encap, RemoteNode, State};
 use margay_tables::addr::{Addr, Prefix};
 use margay_tables::lpm::Lpm;
 
-use super::adjacency::{Adjacency, DIRECT_VNI, HopKey, Outer, State as HopState};
+use super::adjacency::{Adjacency, DIRECT_VNI, HopKey, State as HopState};
+use super::outer::{Ipip, Outer, Vxlan};
 use super::port::{DeviceId, POD_GATEWAY_MAC, PortId, arrival_mac, trunk_mac};
 use super::underlay::{PortInfo, Underlay};
 
@@ -117,9 +118,7 @@ pub(super) fn resolve(inputs: &Inputs<'_>, key: HopKey) -> Adjacency {
             mtu: info.mtu,
             ..gone.clone()
         }),
-        HopKey::Ipip(name) => tunnel(inputs, name, Encap::Ipip, false, &gone),
-        HopKey::Vxlan(name, v6) => tunnel(inputs, name, Encap::Vxlan, *v6, &gone),
-        HopKey::Direct(name, v6) => direct(inputs, name, *v6, &gone),
+        HopKey::Ipip(_) | HopKey::Vxlan(..) | HopKey::Direct(..) => tunnel(inputs, &key, &gone),
     };
     found.unwrap_or(gone)
 }
@@ -156,25 +155,16 @@ fn neighbour(inputs: &Inputs<'_>, port: PortId, addr: Addr, gone: &Adjacency) ->
     })
 }
 
-/// VXLAN in the network for what is answered directly.
-fn direct(inputs: &Inputs<'_>, name: &str, v6: bool, gone: &Adjacency) -> Option<Adjacency> {
-    let mut adjacency = tunnel(inputs, name, Encap::Vxlan, v6, gone)?;
-    if let Outer::Vxlan { vni, .. } = &mut adjacency.outer {
-        *vni = DIRECT_VNI;
-    }
-    Some(adjacency)
-}
-
 /// A tunnel leaves by the way that the other node's address has.
-fn tunnel(
-    inputs: &Inputs<'_>,
-    name: &str,
-    encap: Encap,
-    v6: bool,
-    gone: &Adjacency,
-) -> Option<Adjacency> {
-    let remote = inputs.state.remotes.get(name)?;
+fn tunnel(inputs: &Inputs<'_>, key: &HopKey, gone: &Adjacency) -> Option<Adjacency> {
     let node = &inputs.state.node;
+    let (name, encap, v6, vni) = match key {
+        HopKey::Ipip(name) => (name, Encap::Ipip, false, 0),
+        HopKey::Vxlan(name, v6) => (name, Encap::Vxlan, *v6, node.settings.vxlan_vni),
+        HopKey::Direct(name, v6) => (name, Encap::Vxlan, *v6, DIRECT_VNI),
+        _ => return None,
+    };
+    let remote = inputs.state.remotes.get(name)?;
     let (src, dst): (IpAddr, IpAddr) = if v6 {
         (node.v6?.0.into(), remote.v6?.into())
     } else {
@@ -186,16 +176,12 @@ fn tunnel(
     adjacency.mtu = adjacency.mtu.min(path).saturating_sub(encap.overhead(v6));
     adjacency.outer = match (encap, src, dst) {
         (Encap::Ipip, IpAddr::V4(src), IpAddr::V4(dst)) => {
-            Outer::Ipip { src: src.octets(), dst: dst.octets() }
+            Outer::Ipip(Ipip::new(src.octets(), dst.octets()))
         }
-        (Encap::Vxlan, ..) => Outer::Vxlan {
-            src: src.into(),
-            dst: dst.into(),
-            port: node.settings.vxlan_port,
-            vni: node.settings.vxlan_vni,
-            inner_src: node.vtep_mac.0,
-            inner_dst: remote.vtep_mac.0,
-        },
+        (Encap::Vxlan, ..) => {
+            let vteps = (node.vtep_mac.0, remote.vtep_mac.0);
+            Outer::Vxlan(Vxlan::new((src, dst), vteps, node.settings.vxlan_port, vni)?)
+        }
         _ => return None,
     };
     Some(adjacency)
