@@ -47,8 +47,9 @@ mod metrics;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use core_affinity::CoreId;
+use futures::{FutureExt, TryFutureExt};
 use margay_engine::{Assembler, Counters, Engine, Underlay};
 use margay_model::{LARGEST_MTU, State};
 use margay_slowpath::SlowPath;
@@ -59,6 +60,7 @@ use margay_xsk::{Binder, ChunkSize, Region, RegionConfig, UmemOptions};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tracing::info;
 
 use crate::accounts::{Accountant, Accounts};
@@ -145,7 +147,8 @@ async fn serve(
         snapshot: first.clone(),
         polling: if config.busy { Polling::Busy } else { Polling::Adaptive },
     };
-    let threads = start_workers(&config.cores, &worker)?;
+    let (ending, mut lost) = mpsc::unbounded_channel();
+    let threads = start_workers(&config.cores, &worker, &ending)?;
 
     let multi_buffer = devices::is_jumbo(desired.mtu);
     let binder = Binder::new(region, UmemOptions { multi_buffer, ..UmemOptions::default() });
@@ -172,11 +175,14 @@ async fn serve(
     let shared = Arc::new(shared);
     let (snapshots, slow_snapshots) = watch::channel(first.clone());
     let guest = FlowWorker::new(table.clone()).ok_or_else(|| anyhow!("no seat"))?;
-    tokio::spawn(Accountant::new(accounts, slow_snapshots.clone(), guest).run());
+    let mut tasks = JoinSet::<std::io::Result<&str>>::new();
+    let accountant = Accountant::new(accounts, slow_snapshots.clone(), guest).run();
+    tasks.spawn(accountant.map(|()| Ok("the accountant")));
     if let Some((shared, mentions)) = shortcut.zip(mentions) {
         let guest = FlowWorker::new(table.clone()).ok_or_else(|| anyhow!("no seat"))?;
         let snapshots = slow_snapshots.clone();
-        tokio::spawn(Bookkeeper { shared, mentions, snapshots, guest }.run());
+        let bookkeeper = Bookkeeper { shared, mentions, snapshots, guest }.run();
+        tasks.spawn(bookkeeper.map(|()| Ok("the shortcut's bookkeeper")));
     }
     let (tell, told) = mpsc::unbounded_channel();
     let (ask, asked) = mpsc::unbounded_channel();
@@ -192,7 +198,7 @@ async fn serve(
         tell: told,
         ask,
     };
-    let mut slow = tokio::spawn(slow.run());
+    tasks.spawn(slow.run().map_ok(|()| "the slow path"));
 
     let parts = Parts {
         dir,
@@ -225,18 +231,19 @@ async fn serve(
     }));
     info!(node = config.node, workers = config.workers, "forwarding");
 
-    // Without the control task or the slow path the process ends as though it were killed: what is
-    // attached stays for its successor, which goes on with it. The slow path ends with the control task,
-    // which knows why.
+    // Without a worker or one of the tasks the process ends as though it were killed: what is attached
+    // stays for its successor, which goes on with it. The other tasks end with the control task, which
+    // knows why.
     tokio::select! {
         biased;
         ended = &mut control => return ended?.context("cannot go on"),
-        ended = &mut slow => {
+        Some(ended) = tasks.join_next() => {
             if let Ok(ended) = tokio::time::timeout(Duration::from_secs(1), control).await {
                 return ended?.context("cannot go on");
             }
-            return Ok(ended??).and(Err(anyhow!("the slow path has ended")));
+            bail!("{} has ended", ended??);
         }
+        Some(number) = lost.recv() => bail!("worker {number} has ended"),
         _ = stop.recv() => {}
         _ = interrupt.recv() => {}
     }
@@ -250,7 +257,7 @@ async fn serve(
     drop(socket_file);
     let _ = tokio::time::timeout(Duration::from_secs(1), server).await;
     control.await??;
-    slow.abort();
+    tasks.shutdown().await;
     tokio::task::spawn_blocking(move || {
         for thread in threads {
             let _ = thread.join();
@@ -302,21 +309,26 @@ fn instance() -> u64 {
 fn start_workers(
     cores: &[Option<usize>],
     alike: &Setup,
+    ending: &mpsc::UnboundedSender<usize>,
 ) -> anyhow::Result<Vec<std::thread::JoinHandle<()>>> {
     let mut threads = Vec::new();
     for (number, core) in cores.iter().enumerate() {
         let setup = Setup { number, core: core.map(|id| CoreId { id }), ..alike.clone() };
         // Made on its own thread: it pins itself first, so that its memory is near its core.
         let (made, ready) = std::sync::mpsc::channel::<Result<(), StartError>>();
+        let ending = Ending { number, tell: ending.clone() };
         let thread = std::thread::Builder::new()
             .name(format!("margay-worker-{number}"))
-            .spawn(move || match Worker::new(setup) {
-                Ok(worker) => {
-                    let _ = made.send(Ok(()));
-                    worker.run();
-                }
-                Err(error) => {
-                    let _ = made.send(Err(error));
+            .spawn(move || {
+                let _ending = ending;
+                match Worker::new(setup) {
+                    Ok(worker) => {
+                        let _ = made.send(Ok(()));
+                        worker.run();
+                    }
+                    Err(error) => {
+                        let _ = made.send(Err(error));
+                    }
                 }
             })
             .context("cannot start a worker's thread")?;
@@ -324,4 +336,33 @@ fn start_workers(
         threads.push(thread);
     }
     Ok(threads)
+}
+
+/// Says that a worker's thread ends, also where it panics.
+struct Ending {
+    number: usize,
+    tell: mpsc::UnboundedSender<usize>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.tell.send(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_panics_is_told_of() {
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let ending = Ending { number: 1, tell };
+        let thread = std::thread::spawn(move || {
+            let _ending = ending;
+            panic!("as a worker might");
+        });
+        thread.join().unwrap_err();
+        assert_eq!(told.try_recv(), Ok(1));
+    }
 }
