@@ -98,8 +98,8 @@ impl<B: DerefMut<Target = [u8; LEN]>> Ipv4<B> {
         self.set_checksum((sum + u32::from(sum >= 0xffff)) as u16);
     }
 
-    /// Fills in what is each packet's own, in bytes where it is a length, where the header has zeros, and
-    /// mends the checksum.
+    /// Fills in what is each packet's own, and mends the checksum. Class, length (in bytes),
+    /// identification and flags must be zero before.
     pub fn fill_in(
         &mut self,
         traffic_class: u8,
@@ -107,6 +107,7 @@ impl<B: DerefMut<Target = [u8; LEN]>> Ipv4<B> {
         identification: u16,
         dont_fragment: bool,
     ) {
+        debug_assert!(self.0[1..8].iter().all(|byte| *byte == 0), "filled in once");
         let flags = if dont_fragment { 0x4000 } else { 0 };
         let words = [u16::from(traffic_class), total_len, identification, flags];
         let delta = words.iter().fold(Delta::default(), |delta, word| delta.replace16(0, *word));

@@ -35,6 +35,7 @@ use netlink_packet_route::route::RouteProtocol;
 
 pub use hostport::{Change, Desired, HostPort, HostRoute, KERNEL_END, NodePortAccess};
 pub use neigh::Keeper;
+pub use trunk::Trunk;
 pub use view::{KernelView, Link, NeighbourState, NextHop, Route, RouteKind};
 pub use watch::Watch;
 

@@ -123,7 +123,7 @@ fn look(
     place: &mut Option<Express>,
 ) -> Option<Seen> {
     let header = Ethernet(at(frame.bytes(), 0)?);
-    let side = side_of(frame.ingress, from, || header.dst())?;
+    let side = side_of(frame.ingress, from, &header)?;
     match header.ethertype() {
         ethertype::IPV4 => look_v4(engine, snapshot, frame, from, side, place),
         ethertype::IPV6 => look_v6(engine, snapshot, frame, from, side, place),
@@ -233,14 +233,16 @@ fn enclosed(frame: &Frame<'_>, side: Side, tunnel: Tunnel) -> Option<Seen> {
 
 /// The side that a frame came from, where its Ethernet destination says no more than that.
 #[inline(always)]
-fn side_of(ingress: Ingress, from: &Port, dst: impl Fn() -> [u8; 6]) -> Option<Side> {
+fn side_of(ingress: Ingress, from: &Port, header: &Ethernet<&[u8; ethernet::LEN]>) -> Option<Side> {
     match (from.kind, ingress) {
         (PortKind::Pod(_), Ingress::Trunk | Ingress::Port(_)) => Some(Side::Pod),
-        (PortKind::Uplink, Ingress::Port(_)) if dst() != from.mac => None,
+        (PortKind::Uplink, Ingress::Port(_)) if header.dst() != from.mac => None,
         (PortKind::Uplink, Ingress::Port(_) | Ingress::Tunnel(_)) if from.guard.is_none() => {
             Some(Side::Wire)
         }
-        (PortKind::Host, Ingress::Trunk) if trunk_index(&dst()) == Some(0) => Some(Side::Host),
+        (PortKind::Host, Ingress::Trunk) if trunk_index(&header.dst()) == Some(0) => {
+            Some(Side::Host)
+        }
         _ => None,
     }
 }

@@ -25,8 +25,8 @@ pub(crate) fn finish(frame: &mut Frame<'_>, hop: &Adjacency, v4: bool, hash: u64
             let neighbour = Ethernet(at(frame.bytes(), 0)?).src();
             return emit_ethernet(frame, neighbour, hop.src_mac, own);
         }
-        Outer::Ipip(tunnel) => ipip(frame, &tunnel.ip, hash)?,
-        Outer::Vxlan(tunnel) => vxlan(frame, tunnel, own, v4, hash)?,
+        Outer::Ipip(tunnel) => in_ipip(frame, &tunnel.ip, hash)?,
+        Outer::Vxlan(tunnel) => in_vxlan(frame, tunnel, v4, hash)?,
     };
     emit_ethernet(frame, hop.dst_mac, hop.src_mac, outermost)
 }
@@ -80,21 +80,23 @@ fn push(frame: &mut Frame<'_>, len: usize) -> Option<()> {
     Some(())
 }
 
-/// The packet in an IPv4 header; the EtherType of that.
-fn ipip(frame: &mut Frame<'_>, header: &[u8; ipv4::LEN], hash: u64) -> Option<u16> {
+/// Puts the packet into IPIP; the EtherType of that.
+fn in_ipip(frame: &mut Frame<'_>, header: &[u8; ipv4::LEN], hash: u64) -> Option<u16> {
     let inner = Inner::read(frame, true, hash)?;
+    let total_len = u16::try_from(frame.len - ethernet::LEN + ipv4::LEN).ok()?;
     push(frame, ipv4::LEN)?;
-    let total_len = u16::try_from(frame.len - ethernet::LEN).ok()?;
     let ip = at_mut(frame.bytes_mut(), ethernet::LEN)?;
     *ip = *header;
     inner.fill_in(ip, total_len);
     Some(ethertype::IPV4)
 }
 
-/// The packet, whose EtherType is `own`, in VXLAN; the EtherType of that. A VTEP must not fragment (RFC 7348 §4.3): what is too big has been told so, or cut, before. As with
-/// IPIP, DF is the inner packet's. The UDP checksum over IPv6 is filled in, as receivers without RFC 6935
-/// demand.
-fn vxlan(frame: &mut Frame<'_>, tunnel: &Vxlan, own: u16, v4: bool, hash: u64) -> Option<u16> {
+/// Puts the packet into VXLAN; the EtherType of that.
+///
+/// A VTEP must not fragment (RFC 7348 §4.3): what is too big has been told so, or cut, before. As with
+/// IPIP, DF is the inner packet's. The UDP checksum over IPv6 is filled in, as receivers without
+/// RFC 6935 demand.
+fn in_vxlan(frame: &mut Frame<'_>, tunnel: &Vxlan, v4: bool, hash: u64) -> Option<u16> {
     let inner = Inner::read(frame, v4, hash)?;
     let source = vxlan::source_port((hash ^ (hash >> 32)) as u32);
     match &tunnel.ip {
@@ -106,7 +108,7 @@ fn vxlan(frame: &mut Frame<'_>, tunnel: &Vxlan, own: u16, v4: bool, hash: u64) -
             let (ip, udp) = headers.split_first_chunk_mut()?;
             *ip = *header;
             inner.fill_in(ip, total_len);
-            under(udp, tunnel, own, source, total_len - ipv4::LEN as u16)?;
+            write_under(udp, tunnel, v4, source, total_len - ipv4::LEN as u16)?;
             Some(ethertype::IPV4)
         }
         OuterIp::V6(header) => {
@@ -117,7 +119,7 @@ fn vxlan(frame: &mut Frame<'_>, tunnel: &Vxlan, own: u16, v4: bool, hash: u64) -
             let mut ip = Ipv6(ip);
             ip.set_traffic_class(inner.class);
             ip.set_payload_len(payload_len);
-            under(udp, tunnel, own, source, payload_len)?;
+            write_under(udp, tunnel, v4, source, payload_len)?;
             let pseudo =
                 checksum::pseudo_header(&ip.src(), &ip.dst(), protocol::UDP, payload_len.into());
             let sum = pseudo.bytes(udp).finish();
@@ -127,14 +129,14 @@ fn vxlan(frame: &mut Frame<'_>, tunnel: &Vxlan, own: u16, v4: bool, hash: u64) -
     }
 }
 
-/// What stands in VXLAN between the IP headers.
+/// Writes what stands in VXLAN between the IP headers.
 #[inline]
-fn under(udp: &mut [u8], tunnel: &Vxlan, own: u16, source: u16, udp_len: u16) -> Option<()> {
+fn write_under(udp: &mut [u8], tunnel: &Vxlan, v4: bool, source: u16, udp_len: u16) -> Option<()> {
     let (headers, rest) = udp.split_first_chunk_mut()?;
     *headers = tunnel.udp;
     vxlan::fill_in(headers, source, udp_len);
     let inner = rest.first_chunk_mut()?;
     *inner = tunnel.ethernet;
-    Ethernet(inner).set_ethertype(own);
+    Ethernet(inner).set_ethertype(own_ethertype(v4));
     Some(())
 }

@@ -382,12 +382,11 @@ fn write(
     last: &Last,
     translate: impl FnOnce(&mut [u8]) -> Option<()>,
 ) -> ControlFlow<Fate> {
-    let Some((header, ip)) = frame.bytes_mut().split_first_chunk_mut() else {
-        return parse::dropped(DropReason::Malformed);
-    };
-    let translated = translate(ip).is_some();
-    if !translated || !(last.keep_ttl || apply::lower_ttl(ip, last.v4).is_some()) {
-        return parse::dropped(DropReason::Malformed);
+    const MALFORMED: ControlFlow<Fate> = Break(Fate::Drop(DropReason::Malformed));
+    let Some((header, ip)) = frame.bytes_mut().split_first_chunk_mut() else { return MALFORMED };
+    let Some(()) = translate(ip) else { return MALFORMED };
+    if !last.keep_ttl {
+        let Some(()) = apply::lower_ttl(ip, last.v4) else { return MALFORMED };
     }
     if matches!(hop.outer, Outer::None) {
         Ethernet(header).emit(hop.dst_mac, hop.src_mac, finish::own_ethertype(last.v4));

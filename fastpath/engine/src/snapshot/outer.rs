@@ -1,5 +1,5 @@
-//! Outer headers. Most of them is the same for all packets of a tunnel and is written here, once; what is
-//! each packet's own is filled in where it leaves (`path/finish.rs`).
+//! Outer headers. Most of each is the same for all packets of a tunnel and is written here, once; what is
+//! a packet's own is filled in where it leaves (`path/finish.rs`).
 
 use std::net::IpAddr;
 
@@ -96,7 +96,7 @@ impl Vxlan {
         port: u16,
         vni: u32,
     ) -> Option<Self> {
-        let ip = match ends {
+        let ip = match (ends.0.to_canonical(), ends.1.to_canonical()) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 OuterIp::V4(ip_v4(protocol::UDP, src.octets(), dst.octets()))
             }

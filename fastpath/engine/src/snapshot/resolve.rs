@@ -118,7 +118,11 @@ pub(super) fn resolve(inputs: &Inputs<'_>, key: HopKey) -> Adjacency {
             mtu: info.mtu,
             ..gone.clone()
         }),
-        HopKey::Ipip(_) | HopKey::Vxlan(..) | HopKey::Direct(..) => tunnel(inputs, &key, &gone),
+        HopKey::Ipip(name) => ipip(inputs, name, &gone),
+        HopKey::Vxlan(name, v6) => {
+            vxlan(inputs, name, *v6, inputs.state.node.settings.vxlan_vni, &gone)
+        }
+        HopKey::Direct(name, v6) => vxlan(inputs, name, *v6, DIRECT_VNI, &gone),
     };
     found.unwrap_or(gone)
 }
@@ -155,16 +159,36 @@ fn neighbour(inputs: &Inputs<'_>, port: PortId, addr: Addr, gone: &Adjacency) ->
     })
 }
 
-/// A tunnel leaves by the way that the other node's address has.
-fn tunnel(inputs: &Inputs<'_>, key: &HopKey, gone: &Adjacency) -> Option<Adjacency> {
-    let node = &inputs.state.node;
-    let (name, encap, v6, vni) = match key {
-        HopKey::Ipip(name) => (name, Encap::Ipip, false, 0),
-        HopKey::Vxlan(name, v6) => (name, Encap::Vxlan, *v6, node.settings.vxlan_vni),
-        HopKey::Direct(name, v6) => (name, Encap::Vxlan, *v6, DIRECT_VNI),
-        _ => return None,
-    };
-    let remote = inputs.state.remotes.get(name)?;
+fn ipip(inputs: &Inputs<'_>, name: &str, gone: &Adjacency) -> Option<Adjacency> {
+    let (adjacency, ends) = tunnel(inputs, name, Encap::Ipip, false, gone)?;
+    let (IpAddr::V4(src), IpAddr::V4(dst)) = ends else { return None };
+    Some(Adjacency { outer: Outer::Ipip(Ipip::new(src.octets(), dst.octets())), ..adjacency })
+}
+
+fn vxlan(
+    inputs: &Inputs<'_>,
+    name: &str,
+    v6: bool,
+    vni: u32,
+    gone: &Adjacency,
+) -> Option<Adjacency> {
+    let (adjacency, ends) = tunnel(inputs, name, Encap::Vxlan, v6, gone)?;
+    let (node, remote) = (&inputs.state.node, inputs.state.remotes.get(name)?);
+    let vteps = (node.vtep_mac.0, remote.vtep_mac.0);
+    let outer = Outer::Vxlan(Vxlan::new(ends, vteps, node.settings.vxlan_port, vni)?);
+    Some(Adjacency { outer, ..adjacency })
+}
+
+/// A tunnel, without its outer headers, and its ends. It leaves by the way that the other node's address
+/// has.
+fn tunnel(
+    inputs: &Inputs<'_>,
+    name: &str,
+    encap: Encap,
+    v6: bool,
+    gone: &Adjacency,
+) -> Option<(Adjacency, (IpAddr, IpAddr))> {
+    let (node, remote) = (&inputs.state.node, inputs.state.remotes.get(name)?);
     let (src, dst): (IpAddr, IpAddr) = if v6 {
         (node.v6?.0.into(), remote.v6?.into())
     } else {
@@ -174,15 +198,5 @@ fn tunnel(inputs: &Inputs<'_>, key: &HopKey, gone: &Adjacency) -> Option<Adjacen
     let mut adjacency = neighbour(inputs, port, hop, gone)?;
     let path = inputs.underlay.path_mtus.get(&dst).copied().unwrap_or(u16::MAX);
     adjacency.mtu = adjacency.mtu.min(path).saturating_sub(encap.overhead(v6));
-    adjacency.outer = match (encap, src, dst) {
-        (Encap::Ipip, IpAddr::V4(src), IpAddr::V4(dst)) => {
-            Outer::Ipip(Ipip::new(src.octets(), dst.octets()))
-        }
-        (Encap::Vxlan, ..) => {
-            let vteps = (node.vtep_mac.0, remote.vtep_mac.0);
-            Outer::Vxlan(Vxlan::new((src, dst), vteps, node.settings.vxlan_port, vni)?)
-        }
-        _ => return None,
-    };
-    Some(adjacency)
+    Some((adjacency, (src, dst)))
 }

@@ -81,7 +81,9 @@ impl<'t> Index<'t> {
             if entry >> (TAG_SHIFT - 1) == tag {
                 let id = FlowId::from_bits(entry);
                 for line in id.lines() {
-                    self.lines.get(line as usize).map(prefetch);
+                    if let Some(line) = self.lines.get(line as usize) {
+                        prefetch(line);
+                    }
                 }
                 return Some(id);
             }

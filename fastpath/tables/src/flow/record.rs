@@ -149,7 +149,7 @@ impl FlowId {
     }
 
     /// Numbers of the lines that a packet of the direction is compared with: its own, and that with the
-    /// addresses.
+    /// addresses, which IPv4 has in its own.
     #[inline]
     pub(super) fn lines(self) -> [u32; 2] {
         let span = if self.is_v6() { LINES_V6 } else { LINES_V4 };
