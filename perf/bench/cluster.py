@@ -90,7 +90,7 @@ class Suite(suite.Suite):
                 prefer(int(task.name))
 
     def send(self, source, target, *more):
-        """Packets from pod to pod of n1 by the generator, counted in the second; its report."""
+        """Packets from pod to pod of a node by the generator, counted in the second; its report."""
         words = [self.binaries / "margay-pktgen", "send", "--cpu", GENERATOR_CPU, "-o", "json"]
         words += ["--interface", "eth0", "--netns", f"{TAG}-p-{source}"]
         words += ["--src", self.rig.pods[source][0], "--dst", self.rig.pods[target][0]]

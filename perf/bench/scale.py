@@ -16,7 +16,7 @@ PODS = 250
 FIRST = 3
 # What a pod costs without Margay is measured with so many bare namespaces.
 BARE = 50
-IDLE_SECONDS = 10
+IDLE_SECONDS = 30
 SLOTS = 1 << 16
 MILLION = 1_000_000
 
@@ -27,10 +27,11 @@ MEMORY = [
     Case("memory of a pod: kernel, beside the bare namespace", "KiB"),
     Case("memory of a pod: both", "KiB", "≤ 1024"),
 ]
-ALONE = Case("a busy pod's packets alone, 60 bytes, 64 flows", "Mpps")
-AMONG = Case("the same among 250 pods", "Mpps", "≥ 0.95 of it alone")
-FEW = Case("1 k flows, 60 bytes", "Mpps")
+AMONG = Case("a busy pod among 250, 60 bytes, 64 flows", "Mpps", "≥ 0.95 of it alone")
 MANY = Case("1 M flows, 60 bytes", "Mpps")
+# What both are held against: a node with two pods, and the same node with a few flows.
+ALONE = "alone"
+FEW = "1 k flows"
 TWICE = "twice as many flows as slots"
 DELIVERED = Case(f"{TWICE}: packets that arrive", "%")
 EVICTED = Case(f"{TWICE}: evictions, of the packets sent", "%")
@@ -49,19 +50,24 @@ class Suite(cluster.Suite):
     """One worker on a core of its own, as in the suite `rig`."""
 
     name = "scale"
-    rounds = 3
+    rounds = 5
     mode = "none"
     workers = 1
-    cases = [*CPU, *MEMORY, ALONE, AMONG, FEW, MANY, DELIVERED, EVICTED, LASTING, NEW]
+    cases = [*CPU, *MEMORY, AMONG, MANY, DELIVERED, EVICTED, LASTING, NEW]
+    ours = ("margay",)
+    yardsticks = (ALONE, FEW)
 
     def up(self):
         super().up()
         for name in ("a", "b", "c"):
             self.rig.pod("n1", "default", name)
+        for name in ("d", "e"):
+            self.rig.pod("n2", "default", name)
         self.echo = Echo()
         with self.rig.inside("c"):
             self.echo.open(socket.AF_INET, "", 80, None)
-        self.prefer_workers()
+        for node in ("n1", "n2"):
+            self.prefer_workers(node)
 
     def down(self):
         if hasattr(self, "echo"):
@@ -74,24 +80,25 @@ class Suite(cluster.Suite):
     def measure(self, rounds, cases, progress):
         values = {}
 
-        def note(case, number, **more):
+        def note(case, number, device="margay", **more):
             one = {"value": number, **more}
-            values.setdefault(case.name, {"margay": []})["margay"].append(one)
-            progress(len(values[case.name]["margay"]) - 1, case, "margay", one)
+            noted = values.setdefault(case.name, {}).setdefault(device, [])
+            noted.append(one)
+            progress(len(noted) - 1, case, device, one)
 
-        for _ in range(rounds):
-            note(ALONE, self.rate(64))
         for case, number in zip(MEMORY, self.memory_of_pods()):
             note(case, number)
         for case, process in zip(CPU, ("daemon", "agent")):
             note(case, self.idle(process))
         for _ in range(rounds):
-            note(AMONG, self.rate(64))
+            note(AMONG, self.rate("d", "e", 64), ALONE)
+            note(AMONG, self.rate("a", "b", 64))
         self.configure(f"[flows]\nv4 = {2 * MILLION}\n")
         self.restart()
         for _ in range(rounds):
-            note(FEW, self.rate(1000))
-            note(MANY, self.rate(MILLION, warm_up=4), flows=self.counted("margay_flows"))
+            note(MANY, self.rate("a", "b", 1000), FEW)
+            number = self.rate("a", "b", MILLION, warm_up=4)
+            note(MANY, number, flows=self.counted("margay_flows"))
         self.configure(f"[flows]\nv4 = {SLOTS}\n")
         self.restart()
         drops = self.drops()
@@ -102,10 +109,10 @@ class Suite(cluster.Suite):
         }
         return values
 
-    def rate(self, flows, warm_up=0.3):
-        """Millions of packets a second from `a` to `b`."""
+    def rate(self, source, target, flows, warm_up=0.3):
+        """Millions of packets a second from one pod to another one of its node."""
         times = "--seconds", self.seconds, "--warm-up", warm_up
-        report = self.send("a", "b", "--flows", flows, *times)
+        report = self.send(source, target, "--flows", flows, *times)
         return report["received"]["packets_per_second"] / 1e6
 
     def memory_of_pods(self):
