@@ -43,12 +43,19 @@ def arguments():
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=words)
     words = "Margay without policies; of the same suites"
     parser.add_argument("--no-policy", action="store_true", help=words)
+    words = "where results are written (default perf/results; of part of a suite, or with --set or"
+    words += " --no-policy, target/bench)"
+    parser.add_argument("--out", type=Path, metavar="DIR", help=words)
     parser.add_argument("--bin", default=PERF.parent / "target/release", help=argparse.SUPPRESS)
     parsed = parser.parse_args()
     unknown = [suite for suite in parsed.suites if suite not in ALL]
     if unknown:
         parser.error(f"there is no suite {unknown[0]}: there are {', '.join(ALL)}")
-    parsed.suites = parsed.suites or ALL
+    if parsed.case and (whole := [name for name in parsed.suites if name not in SUITES]):
+        parser.error(f"--case: not of {whole[0]}: give {', '.join(SUITES)}")
+    parsed.suites = parsed.suites or (list(SUITES) if parsed.case else ALL)
+    partly = parsed.case or parsed.set or parsed.no_policy
+    parsed.out = parsed.out or (PERF.parent / "target/bench" if partly else PERF / "results")
     fixed = [suite for suite in parsed.suites if suite not in SETTABLE]
     if fixed and (parsed.set or parsed.no_policy):
         parser.error(f"--set, --no-policy: not of {fixed[0]}: give {', '.join(SETTABLE)}")
@@ -75,7 +82,7 @@ def main():
     for name in on_wires:
         measure(SUITES[name], chosen)
     for name in (name for name in chosen.suites if name in memory.SUITES):
-        measure_in_memory(name)
+        measure_in_memory(name, chosen)
     if "profile" in chosen.suites:
         measure_profile(chosen)
 
@@ -83,27 +90,31 @@ def main():
 def measure_profile(chosen):
     """Draws flame graphs of a worker, and writes and prints the shares."""
     description = machine.describe(PERF.parent)
+    chosen.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="margay-bench-") as scratch:
-        rows = flames.measure(Path(chosen.bin), scratch, chosen.seconds or 2)
+        rows = flames.measure(Path(chosen.bin), scratch, chosen.seconds or 2, chosen.out)
     command = shlex.join(["scripts/bench", *features(chosen), "profile"])
-    write({"suite": "profile", "machine": description, "command": command, "rows": rows})
+    write({"suite": "profile", "machine": description, "command": command, "rows": rows}, chosen.out)
     print("\n".join(flames.table(rows)))
 
 
-def measure_in_memory(name):
+def measure_in_memory(name, chosen):
     """Runs the benches of a suite, and writes and prints what came of them."""
     description = machine.describe(PERF.parent)
     ticks, rows = memory.measure(name)
     description["ticks_a_second"] = ticks
-    write({"suite": name, "machine": description, "command": f"scripts/bench {name}", "rows": rows})
+    command = f"scripts/bench {name}"
+    result = {"suite": name, "machine": description, "command": command, "rows": rows}
+    write(result, chosen.out)
     print("\n".join(memory.table(rows)))
 
 
-def write(result):
-    """Where the figures of a suite are kept."""
-    out = PERF / "results" / result["suite"]
-    out.parent.mkdir(exist_ok=True)
+def write(result, folder):
+    """Where the figures of a suite are kept now, without suffix."""
+    folder.mkdir(parents=True, exist_ok=True)
+    out = folder / result["suite"]
     out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"written: {out}.*", file=sys.stderr)
     return out
 
 
@@ -131,7 +142,7 @@ def measure(kind, chosen):
         "seconds": seconds,
         "rows": suite.summary(values, cases),
     }
-    show.picture(result, write(result).with_suffix(".svg"))
+    show.picture(result, write(result, chosen.out).with_suffix(".svg"))
     print("\n".join(show.table(result["rows"])))
 
 

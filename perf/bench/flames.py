@@ -10,7 +10,6 @@ from devices import GENERATOR_CPU, Margay
 from shell import measured, precedence, run, start
 from tools import installed
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
 KINDS = ("trunk", "native")
 # Renders what perf has seen.
 INFERNO = ("inferno", "0.12.8")
@@ -19,7 +18,8 @@ HERTZ = 499
 KERNEL = "_[k]"
 # By the first of these that is found: of the kernel anywhere in a stack, of ours in its leaf.
 KERNEL_PARTS = {
-    "kernel: AF_XDP sends, an skb for each frame, up to the receiver's NAPI": "sys_sendto",
+    "kernel: the receiver's NAPI and its program, within the send": "__napi_poll",
+    "kernel: AF_XDP sends, an skb for each frame": "sys_sendto",
     "kernel: waiting and waking": "epoll_",
     "kernel: the rest": "",
 }
@@ -31,8 +31,8 @@ PARTS = {
 }
 
 
-def measure(binaries, scratch, seconds):
-    """Rows of shares by part, for each kind of pod ports; writes the pictures."""
+def measure(binaries, scratch, seconds, out):
+    """Rows of shares by part, for each kind of pod ports; writes the pictures into `out`."""
     tools = installed(*INFERNO, "inferno-flamegraph", "--no-default-features", "--features", "cli")
     rows = []
     for kind in KINDS:
@@ -44,7 +44,7 @@ def measure(binaries, scratch, seconds):
                 folded, stages = record(device, binaries, Path(scratch), tools, seconds)
         finally:
             device.down()
-        picture(folded, kind, tools)
+        picture(folded, out / f"profile-{kind}.svg", kind, tools)
         rows += [{"case": f"{kind}: {part}", "unit": "%", "value": share}
                  for part, share in shares(folded).items()]
         rows.append({"case": f"{kind}: by stage", "unit": "cycles", "stages": stages})
@@ -85,11 +85,11 @@ def worker(device):
     raise RuntimeError("margayd has no worker")
 
 
-def picture(folded, kind, tools):
+def picture(folded, file, kind, tools):
     title = f"margay {kind}: a worker at saturation, pod to pod, 60 bytes, 64 flows"
     command = [str(tools / "inferno-flamegraph"), "--title", title, "--hash", "--countname", "ns"]
     drawn = subprocess.run(command, input=folded, capture_output=True, text=True, check=True)
-    (RESULTS / f"profile-{kind}.svg").write_text(drawn.stdout, encoding="utf-8")
+    file.write_text(drawn.stdout, encoding="utf-8")
 
 
 def shares(folded):

@@ -15,7 +15,7 @@ def describe(repository):
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": run([*git, "rev-parse", "--short=12", "HEAD"]).strip(),
-        "clean": not run([*git, "status", "--porcelain", "--untracked-files=no"]).strip(),
+        "clean": not run([*git, "status", "--porcelain", "-uno", "--", ":!perf/results"]).strip(),
         "cpu": models[0] if models else platform.processor(),
         "cpus": os.cpu_count(),
         "kernel": platform.release(),
