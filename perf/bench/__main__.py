@@ -77,6 +77,7 @@ def main():
     if on_wires and not any(chosen.case in case.name for case in all_cases):
         sys.exit(f"scripts/bench: no case's name contains {chosen.case!r}")
     Margay.extra, Margay.policy = chosen.set, not chosen.no_policy
+    chosen.out.mkdir(parents=True, exist_ok=True)
     # A bench that is told to end removes what it has built.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     for name in on_wires:
@@ -90,7 +91,6 @@ def main():
 def measure_profile(chosen):
     """Draws flame graphs of a worker, and writes and prints the shares."""
     description = machine.describe(PERF.parent)
-    chosen.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="margay-bench-") as scratch:
         rows = flames.measure(Path(chosen.bin), scratch, chosen.seconds or 2, chosen.out)
     command = shlex.join(["scripts/bench", *features(chosen), "profile"])
@@ -111,7 +111,6 @@ def measure_in_memory(name, chosen):
 
 def write(result, folder):
     """Where the figures of a suite are kept now, without suffix."""
-    folder.mkdir(parents=True, exist_ok=True)
     out = folder / result["suite"]
     out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"written: {out}.*", file=sys.stderr)

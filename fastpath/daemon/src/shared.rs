@@ -7,15 +7,17 @@ use std::time::Instant;
 use margay_engine::{Counters, PortId, Snapshot, Underlay};
 use margay_model::{EndpointKey, State};
 use margay_tables::flow::FlowTable;
-use margay_worker::Link;
 use margay_worker::tap::Tap;
+use margay_worker::{Link, Setup};
 
 use crate::accounts::Accounts;
+use crate::config::Config;
 use crate::devices::Entry;
+use crate::flow_config;
 use crate::ports::Traffic;
 use crate::shortcut::Shortcut;
 use crate::slow::Readings;
-use crate::tuning::Setting;
+use crate::tuning::{self, Setting};
 
 /// Where the state in force came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,31 +89,20 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Nothing is in force yet.
-    pub(crate) fn new(
-        links: Arc<[Link]>,
-        cores: Vec<Option<usize>>,
-        slow: Arc<Counters>,
-        readings: Arc<Readings>,
-        shortcut: Option<Arc<Shortcut>>,
-        accounts: Arc<Accounts>,
-        table: &'static Arc<FlowTable>,
-    ) -> Self {
-        let instance = crate::instance();
-        let (started, started_ticks) = (Instant::now(), margay_tables::ticks());
-        let (view, tuning) = (Mutex::default(), Vec::new());
+    pub(crate) fn new(config: &Config, workers: &Setup, shortcut: Option<Arc<Shortcut>>) -> Self {
         Self {
-            started,
-            started_ticks,
-            instance,
-            links,
-            cores,
-            tuning,
-            slow,
-            readings,
+            started: Instant::now(),
+            started_ticks: margay_tables::ticks(),
+            instance: crate::instance(),
+            links: workers.links.clone(),
+            cores: config.cores.clone(),
+            tuning: tuning::chosen(config, workers.region, &flow_config(config)),
+            slow: Arc::default(),
+            readings: Arc::default(),
             shortcut,
-            accounts,
-            table,
-            view,
+            accounts: Arc::new(Accounts::new(workers.table, config.rule_series)),
+            table: workers.table,
+            view: Mutex::default(),
         }
     }
 

@@ -13,7 +13,7 @@ use margay_xsk::{Binder, ChunkSize, Region, RegionConfig, UmemOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
 
-use crate::accounts::{Accountant, Accounts};
+use crate::accounts::Accountant;
 use crate::config::Config;
 use crate::control::{Control, Gone, Parts, Request};
 use crate::devices::{self, Devices};
@@ -25,7 +25,7 @@ use crate::slow::Slow;
 use crate::state_dir::StateDir;
 use crate::tasks::Tasks;
 use crate::threads::Workers;
-use crate::{bound, flow_config, host, tuning};
+use crate::{bound, host};
 
 /// Frames that wait for the slow path at most.
 const PUNTS: usize = 4096;
@@ -66,7 +66,7 @@ impl Running {
         let workers = Workers::start(&config.cores, &alike)?;
         let devices = open(config, &desired, &alike, &trunk)?;
         let shortcut = config.shortcut.then(|| Arc::new(Shortcut::new(devices.shortcut())));
-        let shared = Arc::new(shared(config, &alike, shortcut.clone()));
+        let shared = Arc::new(Shared::new(config, &alike, shortcut.clone()));
 
         let (snapshots, seen) = watch::channel(first.clone());
         let (tell, told) = mpsc::unbounded_channel();
@@ -84,14 +84,14 @@ impl Running {
             ask,
         };
         let mut tasks = Tasks::default();
-        tasks.spawn("the look at bound ports", ending(bound::follow(assembler.bound_ports())));
+        tasks.spawn("the look at bound ports", silent(bound::follow(assembler.bound_ports())));
         tasks.spawn("the slow path", async { Ok(slow.run().await?) });
         let guest = || FlowWorker::new(table.clone()).context("no seat");
         let accountant = Accountant::new(shared.accounts.clone(), seen.clone(), guest()?);
-        tasks.spawn("the accountant", ending(accountant.run()));
+        tasks.spawn("the accountant", silent(accountant.run()));
         if let Some((shared, mentions)) = shortcut.zip(alike.mentions) {
             let bookkeeper = Bookkeeper { shared, mentions, snapshots: seen, guest: guest()? };
-            tasks.spawn("the shortcut's bookkeeper", ending(bookkeeper.run()));
+            tasks.spawn("the shortcut's bookkeeper", silent(bookkeeper.run()));
         }
 
         let parts = Parts {
@@ -156,7 +156,7 @@ fn why(ended: Result<Result<(), Gone>, JoinError>) -> anyhow::Error {
 }
 
 /// A task that has nothing to say when it ends.
-async fn ending(task: impl Future<Output = ()>) -> anyhow::Result<()> {
+async fn silent(task: impl Future<Output = ()>) -> anyhow::Result<()> {
     task.await;
     Ok(())
 }
@@ -225,18 +225,4 @@ fn open(
         true => devices.context("an uplink of jumbo frames wants Linux 6.6 or later")?,
         false => devices?,
     })
-}
-
-fn shared(config: &Config, workers: &Setup, shortcut: Option<Arc<Shortcut>>) -> Shared {
-    let mut shared = Shared::new(
-        workers.links.clone(),
-        config.cores.clone(),
-        Arc::default(),
-        Arc::default(),
-        shortcut,
-        Arc::new(Accounts::new(workers.table, config.rule_series)),
-        workers.table,
-    );
-    shared.tuning = tuning::chosen(config, workers.region, &flow_config(config));
-    shared
 }
