@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 /// How often is looked; more seldom where looking takes long.
 const EVERY: Duration = Duration::from_secs(1);
 /// Of the time, at most one part in so many goes into looking.
-const SHARE: u32 = 200;
+const SHARE: u32 = 500;
 
 /// Keeps the ports up to date, for ever.
 pub(crate) async fn follow(bound: Arc<BoundPorts>) {

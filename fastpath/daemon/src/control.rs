@@ -245,7 +245,7 @@ impl Control {
     ) -> Result<(), Gone> {
         let mut second = tokio::time::interval(Duration::from_secs(1));
         let mut rarely = tokio::time::interval(Duration::from_secs(10));
-        let mut often = tokio::time::interval(Duration::from_millis(50));
+        let mut often = tokio::time::interval(Duration::from_millis(200));
         loop {
             tokio::select! {
                 request = requests.recv() => match request {

@@ -11,7 +11,8 @@
 //!   [`control`]: the one task that changes what is in force;
 //! - [`slow`]: the slow path's task; `accounts`: what rules have decided, reports of flows, and
 //!   lines about packets that met Log rules;
-//! - `tasks`, `threads`: what lasts as long as the process; `start`: all of these put together, watched, ended;
+//! - `bell`: how tasks wait for workers; `tasks`, `threads`: what lasts as long as the process;
+//!   `start`: all of these put together, watched, ended;
 //! - `tuning`: what was chosen for the machine; [`shared`], [`show`], `trace`: what others may see;
 //!   [`server`], [`metrics`]: who serves it.
 
@@ -37,6 +38,7 @@ mod shortcut;
 mod control;
 mod slow;
 mod accounts;
+mod bell;
 mod tasks;
 mod threads;
 mod start;

@@ -10,6 +10,8 @@
 //! ones on every pod's interface before it has anything in force, and so begins without any.
 
 use std::collections::{HashMap, HashSet};
+use std::error::Error;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -22,14 +24,16 @@ use margay_tables::flow::{FlowTable, FlowWorker};
 use margay_worker::{Mentions, clock};
 use margay_xsk::program::{Approval, Cover, Moved, Passage, ProgramError, Shortcut as Maps};
 use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, warn};
 
+use crate::bell::Bell;
 use crate::ports::Traffic;
 
-/// Mentions may wait so long: connections are that much longer with the workers.
+/// A mention waits so long for others: connections are that much longer with the workers.
 const LISTEN: Duration = Duration::from_millis(20);
-/// Every so many of these what was moved is brought into the flow table.
-const COLLECT_EVERY: u32 = 3;
+/// How often what was moved is brought into the flow table.
+const COLLECT: Duration = Duration::from_millis(60);
 /// Mentions of one direction within one [`LISTEN`] that make a connection a busy one: there were as many
 /// packets between two of them as the engine leaves, whereas those of a question and its answer may
 /// meet however slow they follow each other.
@@ -172,44 +176,61 @@ impl Force {
 // === impl Bookkeeper ===
 
 impl Bookkeeper {
-    /// Runs until the control task is gone.
-    pub(crate) async fn run(mut self) {
-        let mut ticks = tokio::time::interval(LISTEN);
-        let mut turn = 0u32;
+    /// Runs until the control task is gone. Where nothing is mentioned and nothing open, it sleeps.
+    pub(crate) async fn run(mut self) -> io::Result<()> {
+        let bell = Bell::new(&self.mentions)?;
+        let [mut listen, mut collect] = [LISTEN, COLLECT].map(interval);
+        for ticks in [&mut listen, &mut collect] {
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
         self.guest.sleep();
-        while self.snapshots.has_changed().is_ok() {
-            ticks.tick().await;
-            turn = turn.wrapping_add(1);
-            let collects = turn.is_multiple_of(COLLECT_EVERY) && self.shared.connections() > 0;
-            if !collects && self.mentions.is_empty() {
-                continue;
-            }
-            self.guest.quiesce();
-            if collects {
-                self.collect();
-            }
-            if let Err(error) = self.listen() {
-                warn!(error = &error as &dyn std::error::Error, "cannot approve a connection");
+        let mut more = false;
+        loop {
+            tokio::select! {
+                rung = bell.rung(), if !more => {
+                    rung?;
+                    listen.reset();
+                    more = true;
+                }
+                _ = listen.tick(), if more => {
+                    self.guest.quiesce();
+                    more = self.listen().unwrap_or_else(|error| {
+                        warn!(error = &error as &dyn Error, "cannot approve a connection");
+                        true
+                    });
+                }
+                _ = collect.tick(), if self.shared.connections() > 0 => {
+                    self.guest.quiesce();
+                    self.collect();
+                }
+                changed = self.snapshots.changed() => if changed.is_err() {
+                    return Ok(());
+                }
             }
             self.guest.sleep();
         }
     }
 
-    /// Approves the busy ones among the connections that were mentioned.
-    fn listen(&self) -> Result<(), ProgramError> {
+    /// Approves the busy ones among the connections that were mentioned; whether there may be more
+    /// of them.
+    fn listen(&self) -> Result<bool, ProgramError> {
         let snapshot = self.snapshots.borrow().clone();
         let table = self.guest.table();
         let mut heard: HashMap<Tuple, ([u32; 2], [Leg; 2])> = HashMap::new();
+        let mut more = true;
         // Bounded, lest more come than are taken.
         for _ in 0..self.mentions.capacity() {
-            let Some(tuple) = self.mentions.pop() else { break };
+            let Some(tuple) = self.mentions.pop() else {
+                more = false;
+                break;
+            };
             if let Some(legs) = shortcut::legs(&snapshot, table, &tuple) {
                 let (times, _) = heard.entry(legs[0].tuple).or_insert(([0; 2], legs));
                 times[usize::from(tuple != legs[0].tuple)] += 1;
             }
         }
         if self.shared.is_held() {
-            return Ok(());
+            return Ok(more);
         }
         let mut open = self.shared.lock();
         let mut room = AT_ONCE;
@@ -230,7 +251,7 @@ impl Bookkeeper {
                 open.insert(tuple, connection);
             }
         }
-        self.shared.use_if(!open.is_empty())
+        self.shared.use_if(!open.is_empty()).map(|()| more)
     }
 
     /// Opens both passages, or none: one may still be there of an earlier connection.

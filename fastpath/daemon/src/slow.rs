@@ -23,10 +23,10 @@ use margay_tables::addr::Tuple;
 use margay_tables::flow::{Dir, FlowTable};
 use margay_worker::{Injected, Link, Punted, Punts, clock};
 use margay_xsk::program::{Exchange, HostFlow, HostFlowProgram};
-use rustix::fd::{AsRawFd, OwnedFd};
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
+
+use crate::bell::Bell;
 
 /// Room before a packet that runs through the engine again.
 const HEADROOM: usize = 128;
@@ -103,15 +103,6 @@ enum Kind {
 #[derive(Default)]
 pub(crate) struct Readings([Counter; DnsReading::COUNT]);
 
-/// A descriptor that is only waited for.
-struct Bell<'a>(&'a OwnedFd);
-
-impl AsRawFd for Bell<'_> {
-    fn as_raw_fd(&self) -> i32 {
-        self.0.as_raw_fd()
-    }
-}
-
 // === impl Kind ===
 
 impl Kind {
@@ -125,9 +116,7 @@ impl Kind {
 impl Slow {
     /// Runs until the control task is gone.
     pub(crate) async fn run(mut self) -> std::io::Result<()> {
-        let punts = self.punts.clone();
-        #[expect(deprecated, reason = "its successor needs unsafe; the bell outlives the loop")]
-        let bell = AsyncFd::new(Bell(punts.bell()))?;
+        let bell = Bell::new(&self.punts)?;
         let mut ticks = tokio::time::interval(Duration::from_millis(100));
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         self.engine.sleep();
@@ -150,9 +139,8 @@ impl Slow {
                     self.release_exchanges();
                 }
                 () = tokio::task::yield_now(), if more => more = self.burst(),
-                ready = bell.readable(), if !more => {
-                    ready?.clear_ready();
-                    let _ = rustix::io::read(punts.bell(), &mut [0u8; 8]);
+                rung = bell.rung(), if !more => {
+                    rung?;
                     more = true;
                 }
             }

@@ -91,7 +91,7 @@ impl Running {
         tasks.spawn("the accountant", silent(accountant.run()));
         if let Some((shared, mentions)) = shortcut.zip(alike.mentions) {
             let bookkeeper = Bookkeeper { shared, mentions, snapshots: seen, guest: guest()? };
-            tasks.spawn("the shortcut's bookkeeper", silent(bookkeeper.run()));
+            tasks.spawn("the shortcut's bookkeeper", async { Ok(bookkeeper.run().await?) });
         }
 
         let parts = Parts {
@@ -195,7 +195,7 @@ fn setup(
         core: None,
         links: links.collect::<Result<_, _>>()?,
         punts: Arc::new(Punts::new(PUNTS)?),
-        mentions: config.shortcut.then(|| Arc::new(Mentions::new(MENTIONS))),
+        mentions: config.shortcut.then(|| Mentions::new(MENTIONS)).transpose()?.map(Arc::new),
         table,
         region,
         snapshot,

@@ -30,4 +30,4 @@ pub mod tap;
 pub mod clock;
 
 pub use cycle::{Setup, Worker};
-pub use link::{Command, Injected, Link, Mentions, Polling, Punted, Punts};
+pub use link::{Command, Inbox, Injected, Link, Mentions, Polling, Punted, Punts};

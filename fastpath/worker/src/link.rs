@@ -66,17 +66,20 @@ pub struct Punted {
     pub bytes: Vec<u8>,
 }
 
-/// The way from all workers to the slow path.
-pub struct Punts {
-    queue: ArrayQueue<Punted>,
+/// The way from all workers to one task, which sleeps while there is nothing.
+pub struct Inbox<T> {
+    queue: ArrayQueue<T>,
     bell: OwnedFd,
-    /// Whether the slow path waits for the bell.
+    /// Whether the task waits for the bell.
     waiting: AtomicBool,
 }
 
+/// The way to the slow path.
+pub type Punts = Inbox<Punted>;
+
 /// Busy connections that may need no worker, by the tuple of one direction: see
 /// [`margay_engine::shortcut`]. What finds it full is mentioned again later.
-pub type Mentions = ArrayQueue<Tuple>;
+pub type Mentions = Inbox<Tuple>;
 
 /// One worker's queues.
 pub struct Link {
@@ -97,26 +100,26 @@ pub struct Link {
 /// Frames that wait in one of a worker's queues at most.
 const QUEUE: usize = 4096;
 
-// === impl Punts ===
+// === impl Inbox ===
 
-impl Punts {
-    /// A queue for at most `size` frames.
+impl<T> Inbox<T> {
+    /// It takes at most `size`.
     pub fn new(size: usize) -> rustix::io::Result<Self> {
         let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         Ok(Self { queue: ArrayQueue::new(size), bell, waiting: AtomicBool::new(true) })
     }
 
-    /// Hands a frame over; gives it back where the queue is full.
-    pub(crate) fn push(&self, punted: Punted) -> Result<(), Punted> {
-        self.queue.push(punted)?;
+    /// Hands one over; gives it back where the queue is full.
+    pub(crate) fn push(&self, one: T) -> Result<(), T> {
+        self.queue.push(one)?;
         ring_if(&self.waiting, &self.bell);
         Ok(())
     }
 
-    /// The next frame. After `None` the bell will ring for the next one.
-    pub fn pop(&self) -> Option<Punted> {
-        if let Some(punted) = self.queue.pop() {
-            return Some(punted);
+    /// The next one. After `None` the bell will ring for it.
+    pub fn pop(&self) -> Option<T> {
+        if let Some(one) = self.queue.pop() {
+            return Some(one);
         }
         self.waiting.store(true, SeqCst);
         fence(SeqCst);
@@ -124,7 +127,12 @@ impl Punts {
         self.queue.pop()
     }
 
-    /// Readable when [`Punts::pop`] may have something; to be read once before it.
+    /// How many it takes.
+    pub fn capacity(&self) -> usize {
+        self.queue.capacity()
+    }
+
+    /// Readable when [`Inbox::pop`] may have something; to be read once before it.
     pub fn bell(&self) -> &OwnedFd {
         &self.bell
     }
