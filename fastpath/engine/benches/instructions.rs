@@ -48,15 +48,19 @@ impl Work {
 
     /// They have been seen.
     fn seen(case: Case) -> Self {
-        Self::seen_of(case, 6)
+        Self::first(case, 10).later()
     }
 
     /// The same with so many bytes behind each transport header.
     fn seen_of(case: Case, payload: usize) -> Self {
-        let mut work = Self::new(case, payload, 10);
-        work.run();
-        work.traffic.fill(&mut work.memory);
-        work
+        Self::new(case, payload, 10).later()
+    }
+
+    /// When they have been seen.
+    fn later(mut self) -> Self {
+        self.run();
+        self.traffic.fill(&mut self.memory);
+        self
     }
 
     fn run(&mut self) {
@@ -75,6 +79,7 @@ impl Work {
 #[bench::vxlan(Work::seen(Case::Vxlan))]
 #[bench::service(Work::seen(Case::Service))]
 #[bench::service_vxlan(Work::seen(Case::ServiceVxlan))]
+#[bench::rules_10000(Work::first(Case::Forward, 10_000).later())]
 fn hit(mut work: Work) -> Work {
     work.run();
     work

@@ -15,11 +15,11 @@ use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
 use margay_engine::BATCH;
+use margay_model::State;
 use margay_model::node::Timeouts;
-use margay_model::{DefaultAction, Encap, Pool, Route, RouteTarget, State, Update};
 use margay_tables::flow::Share;
 use support::*;
-use traffic::{Case, Traffic, node, through, time};
+use traffic::*;
 
 /// Connections of a round, after which the table is emptied.
 const FLOWS: u32 = 1 << 16;
@@ -66,16 +66,6 @@ fn by_case(c: &mut Criterion) {
     }
 }
 
-/// Policies with one rule each, about ports that nobody uses, and a last one that allows.
-fn policed(state: &mut State, count: u16) {
-    let unused =
-        |n| policy(state, &format!("p{n}"), vec![allow_ports(6, 20_000 + n, 20_000 + n)], vec![]);
-    let mut keys: Vec<_> = (0..count).map(unused).collect();
-    keys.push(policy(state, "last", vec![allow()], vec![]));
-    let keys: Vec<_> = keys.iter().collect();
-    police(state, "b", vec![tier("default", DefaultAction::Deny, &keys, &[])]);
-}
-
 fn by_policies(c: &mut Criterion) {
     for count in [10, 100, 1_000, 10_000] {
         let mut traffic = opening(Case::Forward.targets(FLOWS), FLOWS);
@@ -83,48 +73,19 @@ fn by_policies(c: &mut Criterion) {
     }
 }
 
-/// The nth address block of other nodes.
-fn block(n: u32) -> IpAddr {
-    IpAddr::from((0x0a80_0000 + (n << 6)).to_be_bytes())
-}
-
 /// Every connection is to another block than the one before.
 fn by_routes(c: &mut Criterion) {
     for count in [1, 1_000, 10_000, 100_000] {
-        let target = |n| (block(n), 80);
-        let mut traffic = opening((0..count).map(target).collect(), FLOWS);
-        bench(c, BenchmarkId::new("routes", count), &mut traffic, |state| {
-            let cidr = "10.128.0.0/9".parse().expect("a network");
-            let (nat_outgoing, encap, encap_always) = (false, Encap::None, false);
-            state.apply(Update::Pool(Pool { cidr, nat_outgoing, encap, encap_always }));
-            for n in 0..count {
-                let dst = ipnet::IpNet::new_assert(block(n), 26);
-                let target = RouteTarget::Node { node: "near".into(), encap: Encap::None };
-                state.apply(Update::Route(Route { dst, target }));
-            }
-        });
+        let mut traffic = opening((0..count).map(block).collect(), FLOWS);
+        bench(c, BenchmarkId::new("routes", count), &mut traffic, |state| routed(state, count));
     }
-}
-
-/// The address and port of the nth service of many.
-fn frontend(n: u32) -> (IpAddr, u16) {
-    let [_, _, hi, lo] = n.to_be_bytes();
-    (IpAddr::from([10, 96, hi, lo]), 8_000 + (n >> 16) as u16)
 }
 
 /// Every connection is to another service than the one before.
 fn by_services(c: &mut Criterion) {
     for count in [1, 1_000, 10_000, 100_000] {
         let mut traffic = opening((0..count).map(frontend).collect(), FLOWS);
-        bench(c, BenchmarkId::new("services", count), &mut traffic, |state| {
-            for n in 0..count {
-                let (addr, port) = frontend(n);
-                // Backends of their own, or connections with one source port could not be told apart.
-                let backends = ["10.65.0.3", "10.65.0.4"].map(|pod| at(pod, n as u16));
-                let backends = backends.each_ref().map(String::as_str);
-                serve(state, service(&format!("s{n}"), 6, &format!("{addr}:{port}"), &backends));
-            }
-        });
+        bench(c, BenchmarkId::new("services", count), &mut traffic, |state| served(state, count));
     }
 }
 

@@ -1,5 +1,5 @@
 //! Hits of the packet path on one core, in memory, flows in random order: by what is done with a packet,
-//! by the number of flows, by the size of frames and of batches, by stage.
+//! by the number of flows, of policies, routes and services, by the size of frames and of batches, by stage.
 //!
 //! `cargo bench -p margay-engine --bench path`; a time is for 64 packets, its elements are packets.
 //! Bringing the frames into place is not timed: a device does that.
@@ -14,12 +14,24 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use margay_engine::BATCH;
 use margay_engine::meter::Stage;
+use margay_model::State;
 use support::Node;
-use traffic::{Case, Traffic, median, node, through, time};
+use traffic::*;
 
 /// A node that has seen a packet of every connection.
-fn seen(case: Case, mut traffic: Traffic, flows: u32) -> (Node, Traffic) {
+fn seen(case: Case, traffic: Traffic, flows: u32) -> (Node, Traffic) {
+    seen_in(case, traffic, flows, |_| {})
+}
+
+/// The same with more in force.
+fn seen_in(
+    case: Case,
+    mut traffic: Traffic,
+    flows: u32,
+    edit: impl Fn(&mut State),
+) -> (Node, Traffic) {
     let mut node = node(&case.table(flows));
+    node.change(edit);
     let round = traffic.round();
     through(&mut node, &mut traffic, round);
     (node, traffic)
@@ -49,6 +61,25 @@ fn by_flows(c: &mut Criterion) {
             let mut world = seen(case, case.small(*flows), *flows);
             bench(c, BenchmarkId::new(case.name(), flows), &mut world, through);
         }
+    }
+}
+
+/// With much in force of what only a connection's first packet asks: policies before the one that lets it
+/// in; routes and services, each connection to another.
+fn by_state(c: &mut Criterion) {
+    const FLOWS: u32 = 1 << 10;
+    let case = Case::Forward;
+    for count in [10, 10_000] {
+        let mut world = seen_in(case, case.small(FLOWS), FLOWS, |state| policed(state, count));
+        bench(c, BenchmarkId::new("policies", count), &mut world, through);
+    }
+    for count in [1, 100_000] {
+        let traffic = case.small(FLOWS).to((0..count).map(block).collect());
+        let mut world = seen_in(case, traffic, FLOWS, |state| routed(state, count));
+        bench(c, BenchmarkId::new("routes", count), &mut world, through);
+        let traffic = case.small(FLOWS).to((0..count).map(frontend).collect());
+        let mut world = seen_in(case, traffic, FLOWS, |state| served(state, count));
+        bench(c, BenchmarkId::new("services", count), &mut world, through);
     }
 }
 
@@ -115,6 +146,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(1));
-    targets = by_flows, by_size, by_batch, by_stage
+    targets = by_flows, by_state, by_size, by_batch, by_stage
 }
 criterion_main!(benches);

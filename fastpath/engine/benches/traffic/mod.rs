@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use margay_engine::{BATCH, Batch, Fate, Frame, Ingress, PortId};
-use margay_model::State;
+use margay_model::{DefaultAction, Encap, Pool, Route, RouteTarget, State, Update};
 use margay_tables::flow::{FlowConfig, FlowTable, Region};
 use margay_wire::ipv4::Ipv4;
 use margay_wire::{at_mut, ipv4};
@@ -159,6 +159,11 @@ impl Traffic {
         }
     }
 
+    /// The same to others.
+    pub(crate) fn to(self, targets: Vec<(IpAddr, u16)>) -> Self {
+        Self { targets, ..self }
+    }
+
     /// The number of batches in which every connection has one packet.
     pub(crate) fn round(&self) -> u64 {
         u64::from(self.flows).div_ceil(BATCH as u64)
@@ -241,6 +246,50 @@ pub(crate) fn busy(state: &mut State) {
         }
     }
     isolate(state, "b", Some(vec![allow_ports(17, 1, 2), allow()]), None);
+}
+
+/// Policies with one rule each, about ports that nobody uses, and a last one that allows.
+pub(crate) fn policed(state: &mut State, count: u16) {
+    let unused =
+        |n| policy(state, &format!("p{n}"), vec![allow_ports(6, 20_000 + n, 20_000 + n)], vec![]);
+    let mut keys: Vec<_> = (0..count).map(unused).collect();
+    keys.push(policy(state, "last", vec![allow()], vec![]));
+    let keys: Vec<_> = keys.iter().collect();
+    police(state, "b", vec![tier("default", DefaultAction::Deny, &keys, &[])]);
+}
+
+/// Something in the nth address block of other nodes.
+pub(crate) fn block(n: u32) -> (IpAddr, u16) {
+    (IpAddr::from((0x0a80_0000 + (n << 6)).to_be_bytes()), 80)
+}
+
+/// So many address blocks of a node on the same wire.
+pub(crate) fn routed(state: &mut State, count: u32) {
+    let cidr = "10.128.0.0/9".parse().expect("a network");
+    let (nat_outgoing, encap, encap_always) = (false, Encap::None, false);
+    state.apply(Update::Pool(Pool { cidr, nat_outgoing, encap, encap_always }));
+    for n in 0..count {
+        let dst = ipnet::IpNet::new_assert(block(n).0, 26);
+        let target = RouteTarget::Node { node: "near".into(), encap: Encap::None };
+        state.apply(Update::Route(Route { dst, target }));
+    }
+}
+
+/// The address and port of the nth service of many.
+pub(crate) fn frontend(n: u32) -> (IpAddr, u16) {
+    let [_, _, hi, lo] = n.to_be_bytes();
+    (IpAddr::from([10, 96, hi, lo]), 8_000 + (n >> 16) as u16)
+}
+
+/// So many services, with two pods of this node behind each.
+pub(crate) fn served(state: &mut State, count: u32) {
+    for n in 0..count {
+        let (addr, port) = frontend(n);
+        // Backends of their own, or connections with one source port could not be told apart.
+        let backends = ["10.65.0.3", "10.65.0.4"].map(|pod| at(pod, n as u16));
+        let backends = backends.each_ref().map(String::as_str);
+        serve(state, service(&format!("s{n}"), 6, &format!("{addr}:{port}"), &backends));
+    }
 }
 
 /// Such a node with a table.
