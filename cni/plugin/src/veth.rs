@@ -98,18 +98,18 @@ pub(crate) fn prepare(
 /// The host's name follows from the pod alone, so a second interface of one container would take
 /// the first one's place.
 fn refuse_second_interface(leftover: &Link, attachment: &Attachment) -> Result<(), CniError> {
-    let prefix = alias_prefix(&attachment.network);
-    let same_container =
-        leftover.alias.strip_prefix(&prefix).and_then(|rest| rest.split_once('/')).is_some_and(
-            |(ifname, id)| id == attachment.container_id && ifname != attachment.ifname,
-        );
-    if !same_container {
+    let mut parts = leftover.alias.splitn(4, '/').skip(1);
+    let (Some(network), Some(ifname), Some(id)) = (parts.next(), parts.next(), parts.next()) else {
+        return Ok(());
+    };
+    let same_interface = network == attachment.network && ifname == attachment.ifname;
+    if same_interface || id != attachment.container_id {
         return Ok(());
     }
     Err(CniError::new(
         Code::INTERFACE_EXISTS,
-        format!("the container has an interface of network {} already", attachment.network),
-        "a pod has one interface of Margay; use another network for the second one",
+        format!("the container has an interface {ifname} of network {network} already"),
+        "a pod has one interface of Margay; use another plugin for the second one",
     ))
 }
 

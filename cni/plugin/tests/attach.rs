@@ -370,13 +370,17 @@ fn del_leaves_the_pods_next_sandbox_alone() {
 }
 
 #[test]
-fn a_second_interface_of_one_network_is_refused() {
+fn a_second_interface_is_refused_in_another_network_too() {
     let node = Node::new();
     let pod = Netns::new("pod");
     node.call("ADD", "c1", &pod.path()).good();
-    let failure = node.call("ADD", "c1", &pod.path()).variable("CNI_IFNAME", "net1").bad();
-    assert_eq!(failure.code, u64::from(Code::INTERFACE_EXISTS.0));
-    assert_eq!(pod.link("eth0").expect("eth0")["operstate"], "UP");
+    for network in ["margay", "blue"] {
+        let second = node.call("ADD", "c1", &pod.path()).variable("CNI_IFNAME", "net1");
+        let failure = second.set("name", json!(network)).bad();
+        assert_eq!(failure.code, u64::from(Code::INTERFACE_EXISTS.0));
+        assert_eq!(pod.link("eth0").expect("eth0")["operstate"], "UP");
+    }
+    assert_eq!(node.agent.endpoints(), ["c1"]);
 }
 
 #[test]
