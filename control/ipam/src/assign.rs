@@ -341,11 +341,13 @@ impl Ipam {
         if let Some(wanted) = request.wanted.filter(|wanted| !pool.allows(*wanted)) {
             return Err(Error::UseNotAllowed { ip, pool: pool.name.clone(), wanted });
         }
-        let cidr = names::net_of(ip, pool.block_length).ok_or(Error::NotInPool(ip))?;
         let strict = self.records.settings().await?.strict_affinity;
         for attempt in 0..RETRIES {
             pause(attempt).await;
-            let Some(mut stored) = self.records.block(cidr).await? else {
+            // It may have another size than the pool's blocks have now.
+            let Some(mut stored) = self.block_holding(ip).await? else {
+                let existing = self.records.block_networks().await?;
+                let cidr = block_around(ip, pool, &existing).ok_or(Error::NotInPool(ip))?;
                 self.claim(&request.owner, cidr).await?;
                 continue;
             };
@@ -356,9 +358,18 @@ impl Ipam {
             let handle = request.handle.as_deref();
             stored.block.take(ip, handle, &request.attributes)?;
             if self.write_taken(&stored, handle, 1).await? {
-                return IpNet::new(ip, cidr.prefix_len()).map_err(|_| Error::NotInPool(ip));
+                let length = stored.block.cidr().prefix_len();
+                return IpNet::new(ip, length).map_err(|_| Error::NotInPool(ip));
             }
         }
-        Err(Error::Contended(format!("the block {cidr}")))
+        Err(Error::Contended(format!("the block of {ip}")))
     }
+}
+
+/// The block to make for an address that none holds: of the pool's size, or small enough to leave out
+/// those beside it that are of an earlier one.
+fn block_around(ip: IpAddr, pool: &Pool, existing: &[IpNet]) -> Option<IpNet> {
+    let wanted = names::net_of(ip, pool.block_length)?;
+    let within = existing.iter().filter(|block| wanted.contains(*block));
+    names::net_of(ip, within.map(IpNet::prefix_len).max().unwrap_or(pool.block_length))
 }

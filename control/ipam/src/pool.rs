@@ -116,6 +116,11 @@ impl Pool {
         default || self.spec.allowed_uses.contains(&wanted)
     }
 
+    /// Whether anybody may get addresses of the family from it for that use.
+    pub fn serves(&self, family: Family, wanted: AllowedUse) -> bool {
+        !self.spec.disabled && Family::of(self.cidr) == family && self.allows(wanted)
+    }
+
     fn is_automatic(&self) -> bool {
         self.spec.assignment_mode.unwrap_or_default() == AssignmentMode::Automatic
     }

@@ -131,6 +131,32 @@ async fn reserved_addresses_are_given_only_when_asked_for() {
 }
 
 #[tokio::test]
+async fn a_given_address_is_nobody_elses_also_when_blocks_have_another_size_now() {
+    for (before, after) in [(26, 28), (28, 26)] {
+        let root = tempdir().unwrap();
+        pool(root.path(), "p", "10.0.0.0/24", before).await;
+        let ipam = node(root.path()).await;
+        let given = |ip: &str, handle: &str| AssignIp {
+            ip: ip.parse().unwrap(),
+            owner: Owner::host("n1"),
+            handle: Some(handle.into()),
+            attributes: attributes("n1", handle),
+            wanted: None,
+        };
+        ipam.assign_ip(&given("10.0.0.5", "net.a")).await.unwrap();
+        remove(root.path(), "IPPool", "p").await;
+        pool(root.path(), "p", "10.0.0.0/24", after).await;
+        let again = ipam.assign_ip(&given("10.0.0.5", "net.b")).await;
+        assert!(matches!(again, Err(Error::Taken(_))), "{again:?}");
+        // Beside the block of the earlier size.
+        for ip in ["10.0.0.20", "10.0.0.70"] {
+            ipam.assign_ip(&given(ip, "net.c")).await.unwrap();
+        }
+        assert_sound(&ipam).await;
+    }
+}
+
+#[tokio::test]
 async fn a_given_address_of_another_nodes_block_is_refused_when_affinity_is_strict() {
     let root = tempdir().unwrap();
     pool(root.path(), "p", "10.0.0.0/26", 26).await;

@@ -31,7 +31,8 @@ impl<W: InForce> Backend<W> {
         }
     }
 
-    /// Whether each family has an address left in a pool that pods may use.
+    /// Whether each family has an address left in a pool that pods may use. Of the pools that are not
+    /// named, which one a pod gets depends on its namespace and annotations: any will do.
     pub(super) async fn address_readiness(
         &self,
         request: &AddressStatus,
@@ -46,19 +47,24 @@ impl<W: InForce> Backend<W> {
             (request.families.ipv6, Family::V6, &request.ipv6_pools),
         ];
         for (_, family, names) in families.into_iter().filter(|(wanted, ..)| *wanted) {
-            let demand = Demand {
-                family,
-                pools: names,
-                wanted: AllowedUse::Workload,
-                node: None,
-                namespace: None,
+            let wanted = AllowedUse::Workload;
+            let usable = match names.as_slice() {
+                [] => pools.iter().filter(|pool| pool.serves(family, wanted)).cloned().collect(),
+                names => {
+                    let (node, namespace) = (None, None);
+                    match select(&pools, &Demand { family, pools: names, wanted, node, namespace })
+                    {
+                        Ok(usable) => usable,
+                        Err(error) => {
+                            return Ok(Readiness::NotReady { reason: error.to_string() });
+                        }
+                    }
+                }
             };
-            let reason = match select(&pools, &demand) {
-                Ok(usable) if usable.iter().any(has_room) => continue,
-                Ok(_) => format!("no IPPool has a free {family} address left; add a pool"),
-                Err(error) => error.to_string(),
-            };
-            return Ok(Readiness::NotReady { reason });
+            if !usable.iter().any(has_room) {
+                let reason = format!("no IPPool has a free {family} address left; add a pool");
+                return Ok(Readiness::NotReady { reason });
+            }
         }
         Ok(Readiness::Ready)
     }
