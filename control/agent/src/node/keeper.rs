@@ -10,14 +10,14 @@ use margay_resources::{Kind, Resource, ResourceError};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::object::{Facts, KubernetesNode, Tunnels, desired};
+use super::object::{Facts, KubernetesNode, desired};
 use super::tunnels::{self, Wanted};
 use crate::config::NodeAddresses;
 
 /// How often a write is repeated when others write the same object.
 const ATTEMPTS: u32 = 20;
-/// Between two attempts after a failure.
-const RETRY: Duration = Duration::from_secs(1);
+/// Between two attempts after a failure: at first, and at last.
+const RETRY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
 /// Keeps the Node object of this node.
 pub(crate) struct Keeper {
@@ -27,13 +27,15 @@ pub(crate) struct Keeper {
     pub(crate) addresses: NodeAddresses,
 }
 
-/// The object could not be written.
+/// The object could not be written, or not all of it be found out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeeperError {
     #[error(transparent)]
     Datastore(#[from] Error),
     #[error(transparent)]
     Read(#[from] ResourceError),
+    #[error("an address in a tunnel is missing")]
+    Tunnel(#[from] margay_ipam::Error),
 }
 
 // === impl Keeper ===
@@ -52,27 +54,31 @@ impl Keeper {
             if !concerns_us {
                 continue;
             }
+            let [mut pause, longest] = RETRY;
             while let Err(error) = self.reconcile().await {
-                warn!(node = &*self.name, %error, "cannot write the Node object, trying again");
-                sleep(RETRY).await;
+                warn!(node = &*self.name, %error, "the Node object is not complete, trying again");
+                sleep(pause).await;
+                pause = longest.min(pause * 2);
             }
         }
     }
 
     /// Makes the object say what it should.
     pub(crate) async fn reconcile(&self) -> Result<(), KeeperError> {
+        let pools = self.store.list(&Kind::IpPool.stored()).await?.objects;
+        let (tunnels, ensured) = tunnels::ensure(&self.ipam, &self.name, Wanted::by(&pools)).await;
         let facts = Facts {
             name: self.name.to_string(),
             addresses: self.addresses,
             kubernetes: self.kubernetes().await?,
-            tunnels: self.tunnels().await?,
+            tunnels,
         };
         let mut attempt = 0;
         loop {
             attempt += 1;
             match self.write(&facts).await {
                 Err(KeeperError::Datastore(error)) if error.is_race() && attempt < ATTEMPTS => {}
-                done => return done,
+                done => return done.and(ensured.map_err(KeeperError::from)),
             }
         }
     }
@@ -107,11 +113,6 @@ impl Keeper {
             labels: node.metadata.labels.unwrap_or_default(),
             internal: internal.filter_map(|address| address.address.parse().ok()).collect(),
         }))
-    }
-
-    async fn tunnels(&self) -> Result<Tunnels, KeeperError> {
-        let pools = self.store.list(&Kind::IpPool.stored()).await?.objects;
-        Ok(tunnels::ensure(&self.ipam, &self.name, Wanted::by(&pools)).await)
     }
 
     /// The object of this kind that has the node's name.

@@ -21,15 +21,27 @@ pub(super) struct Facts {
     pub(super) tunnels: Tunnels,
 }
 
-/// The tunnels that the pools want, each with the node's address in them where it has got one.
+/// The tunnels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tunnels {
     /// IPIP.
-    pub(super) ipip: Option<Option<IpAddr>>,
+    pub(super) ipip: Tunnel,
     /// VXLAN.
-    pub(super) vxlan_v4: Option<Option<IpAddr>>,
+    pub(super) vxlan_v4: Tunnel,
     /// VXLAN of IPv6.
-    pub(super) vxlan_v6: Option<Option<IpAddr>>,
+    pub(super) vxlan_v6: Tunnel,
+}
+
+/// What is known of a tunnel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Tunnel {
+    /// No pool wants it.
+    #[default]
+    Unwanted,
+    /// One does; the node's address in it, where it needs one.
+    Wanted(Option<IpAddr>),
+    /// One does; the address could not be looked up: that of before holds.
+    Unknown,
 }
 
 /// What the Kubernetes node of the same name contributes.
@@ -59,12 +71,14 @@ pub(super) fn desired(before: Option<Node>, facts: &Facts) -> Node {
         node.spec.orch_refs =
             vec![OrchRef { node_name: facts.name.clone(), orchestrator: "k8s".into() }];
     }
-    let text = |tunnel: Option<Option<IpAddr>>| {
-        tunnel.flatten().map(|address| address.to_string()).unwrap_or_default()
+    let tell = |tunnel: Tunnel, field: &mut String| match tunnel {
+        Tunnel::Wanted(Some(address)) => *field = address.to_string(),
+        Tunnel::Wanted(None) | Tunnel::Unwanted => field.clear(),
+        Tunnel::Unknown => {}
     };
     let bgp = node.spec.bgp.get_or_insert_with(NodeBgp::default);
     addresses(bgp, facts);
-    bgp.ipv4_ipip_tunnel_addr = text(facts.tunnels.ipip);
+    tell(facts.tunnels.ipip, &mut bgp.ipv4_ipip_tunnel_addr);
     node.spec.addresses.retain(|address| address.kind != NODE_IP);
     for own in [&bgp.ipv4_address, &bgp.ipv6_address] {
         if !own.is_empty() {
@@ -77,10 +91,13 @@ pub(super) fn desired(before: Option<Node>, facts: &Facts) -> Node {
     }
     let Tunnels { vxlan_v4, vxlan_v6, .. } = facts.tunnels;
     // A tunnel works for pods also while the node itself has no address in it.
-    let mac = |tunnel: Option<_>| tunnel.map(|_| vtep_mac(&facts.name)).unwrap_or_default();
-    node.spec.ipv4_vxlan_tunnel_addr = text(vxlan_v4);
+    let mac = |tunnel| match tunnel {
+        Tunnel::Unwanted => String::new(),
+        _ => vtep_mac(&facts.name),
+    };
+    tell(vxlan_v4, &mut node.spec.ipv4_vxlan_tunnel_addr);
     node.spec.vxlan_tunnel_mac_addr = mac(vxlan_v4);
-    node.spec.ipv6_vxlan_tunnel_addr = text(vxlan_v6);
+    tell(vxlan_v6, &mut node.spec.ipv6_vxlan_tunnel_addr);
     // One VTEP serves both families: the dataplane has one address for it.
     node.spec.vxlan_tunnel_mac_addr_v6 = mac(vxlan_v6);
     node
@@ -165,9 +182,9 @@ mod tests {
     fn a_tunnel_that_no_pool_wants_any_more_loses_its_addresses() {
         let address: IpAddr = "10.1.0.1".parse().unwrap();
         let tunnels = Tunnels {
-            ipip: Some(Some(address)),
-            vxlan_v4: Some(Some(address)),
-            vxlan_v6: Some(None),
+            ipip: Tunnel::Wanted(Some(address)),
+            vxlan_v4: Tunnel::Wanted(Some(address)),
+            vxlan_v6: Tunnel::Wanted(None),
         };
         let node = desired(None, &Facts { tunnels, ..facts() });
         assert_eq!(node.spec.bgp.as_ref().unwrap().ipv4_ipip_tunnel_addr, "10.1.0.1");
@@ -175,6 +192,8 @@ mod tests {
         assert_eq!(node.spec.vxlan_tunnel_mac_addr, vtep_mac("a"));
         assert_eq!(node.spec.vxlan_tunnel_mac_addr_v6, vtep_mac("a"));
         assert_eq!(node.spec.ipv6_vxlan_tunnel_addr, "");
+        let unknown = Tunnels { ipip: Tunnel::Unknown, vxlan_v4: Tunnel::Unknown, ..tunnels };
+        assert_eq!(desired(Some(node.clone()), &Facts { tunnels: unknown, ..facts() }), node);
         assert_eq!(desired(Some(node), &facts()), desired(None, &facts()));
     }
 

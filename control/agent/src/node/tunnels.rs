@@ -1,15 +1,14 @@
 //! Which tunnels the pools want, and this node's addresses in them.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use margay_datastore::Object;
-use margay_ipam::{Ipam, TunnelKind};
+use margay_ipam::{Error, Ipam, TunnelKind};
 use margay_resources::Resource;
 use margay_resources::v3::EncapMode;
 use tracing::warn;
 
-use super::object::Tunnels;
+use super::object::{Tunnel, Tunnels};
 
 /// The tunnels that any of the pools wants. A disabled pool counts: it gives out no more
 /// addresses, but packets to those that it gave still travel.
@@ -38,30 +37,29 @@ impl Wanted {
     }
 }
 
-/// Sees to it that the node has an address for each tunnel, and none for those that no pool needs.
-/// A tunnel without an address carries the pods' packets all the same.
-pub(super) async fn ensure(ipam: &Ipam, node: &str, wanted: Wanted) -> Tunnels {
-    Tunnels {
-        ipip: ensure_one(ipam, node, TunnelKind::Ipip, wanted.ipip).await,
-        vxlan_v4: ensure_one(ipam, node, TunnelKind::Vxlan, wanted.vxlan_v4).await,
-        vxlan_v6: ensure_one(ipam, node, TunnelKind::VxlanV6, wanted.vxlan_v6).await,
-    }
-}
-
-async fn ensure_one(
+/// Sees to it that the node has an address for each tunnel, and none for those that no pool needs; and
+/// why it could not be done. A tunnel without an address carries the pods' packets all the same.
+pub(super) async fn ensure(
     ipam: &Ipam,
     node: &str,
-    kind: TunnelKind,
-    wanted: bool,
-) -> Option<Option<IpAddr>> {
-    let address = match ipam.ensure_tunnel_address(node, kind).await {
-        Ok(address) => address,
+    wanted: Wanted,
+) -> (Tunnels, Result<(), Error>) {
+    let mut outcome = Ok(());
+    let mut one = async |kind, wanted| match ipam.ensure_tunnel_address(node, kind).await {
+        Ok(address) if wanted => Tunnel::Wanted(address),
+        Ok(_) => Tunnel::Unwanted,
         Err(error) => {
             warn!(node, ?kind, %error, "the node has no address for its own traffic in the tunnel");
-            None
+            outcome = Err(error);
+            if wanted { Tunnel::Unknown } else { Tunnel::Unwanted }
         }
     };
-    wanted.then_some(address)
+    let tunnels = Tunnels {
+        ipip: one(TunnelKind::Ipip, wanted.ipip).await,
+        vxlan_v4: one(TunnelKind::Vxlan, wanted.vxlan_v4).await,
+        vxlan_v6: one(TunnelKind::VxlanV6, wanted.vxlan_v6).await,
+    };
+    (tunnels, outcome)
 }
 
 #[cfg(test)]
