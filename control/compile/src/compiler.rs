@@ -305,8 +305,6 @@ impl Compiler {
             Resource::EndpointSlice(s) => self.services.set_slice(&name, service::slice(s)),
             Resource::KubernetesNode(n) => {
                 self.services.set_zone(&name.name, node::zone(n));
-                let labels = n.metadata.labels.clone().unwrap_or_default();
-                self.configuration.set_node(&name.name, Some(labels));
                 self.set_node(&name.name, KUBERNETES, Some(node::kubernetes(n)));
             }
             Resource::Node(n) => self.set_node(&name.name, CALICO, Some(node::calico(n))),
@@ -363,7 +361,6 @@ impl Compiler {
             Kind::EndpointSlice => self.services.set_slice(name, None),
             Kind::KubernetesNode => {
                 self.services.set_zone(&name.name, None);
-                self.configuration.set_node(&name.name, None);
                 self.set_node(&name.name, KUBERNETES, None);
             }
             Kind::Node => self.set_node(&name.name, CALICO, None),
@@ -448,6 +445,7 @@ impl Compiler {
         if node.is_none() {
             self.nodes.remove(name);
         }
+        self.configuration.set_node(name, node.as_ref().map(|node| node.labels.clone()));
         self.sets.set_node(name, node.as_ref().map(|node| (&node.labels, &node.addresses)));
         self.network.set_node(name, node);
         self.dirty_host_nodes.insert(name.clone());

@@ -56,6 +56,21 @@ fn pods_get_no_foreign_sources_unless_felix_lets_them() {
 }
 
 #[test]
+fn a_selector_of_nodes_sees_the_labels_of_either_node_object() {
+    let settings =
+        felix("dmz", json!({"nodeSelector": "zone == 'dmz'", "serviceLoopPrevention": "Reject"}));
+    let labels = json!({"metadata": {"name": "n1", "labels": {"zone": "dmz"}}, "spec": {}});
+    for (version, zone) in [("projectcalico.org/v3", "dmz"), ("v1", "dmz"), ("v1", "lan")] {
+        let mut node = labels.clone();
+        (node["apiVersion"], node["kind"]) = (version.into(), "Node".into());
+        node["metadata"]["labels"]["zone"] = zone.into();
+        let state = objects([settings.clone(), node]);
+        let loops = compiled(&scope(), &state).state().node.settings.service_loops;
+        assert_eq!(loops == ServiceLoops::Reject, zone == "dmz", "{version} {zone}");
+    }
+}
+
+#[test]
 fn unallocated_service_addresses_are_treated_as_felix_says() {
     let of = |spec: Value| {
         let compiler = compiled(&scope(), &objects([felix("default", spec)]));
