@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use margay_cni_api::{
     AddEndpoint, Attachment, CheckEndpoint, CniError, Code, DelEndpoint, Deleted, Done,
-    GcEndpoints, Swept, Workload,
+    GcEndpoints, Orchestrator, Swept, Workload,
 };
 use margay_datastore::Object;
 use margay_model::EndpointKey;
+use margay_resources::v3::WorkloadEndpoint;
 
 use super::wishes::Wishes;
 use super::{Backend, InForce, failure, object};
@@ -34,8 +35,9 @@ impl<W: InForce> Backend<W> {
     /// Stores the endpoint and waits for it.
     ///
     /// An older object of the same name is of an earlier sandbox, or of an ADD that was killed; its
-    /// interface is gone. It is taken out of force first, so that the dataplane's word about the
-    /// endpoint is a word about the new interface.
+    /// interface is gone. One of another node is of a pod whose place this one has taken, and that
+    /// node was not there to say so. They are taken out of force first, so that the dataplane's word
+    /// about the endpoint is a word about the new interface.
     pub(super) async fn attach(&self, request: &AddEndpoint) -> Result<Done, CniError> {
         let AddEndpoint { attachment, workload, .. } = request;
         let wishes = Wishes::read(&*self.store, workload).await?;
@@ -52,14 +54,38 @@ impl<W: InForce> Backend<W> {
     }
 
     async fn retire(&self, workload: &Workload, ifname: &str) -> Result<(), CniError> {
-        let Some(old) = self.stored(workload, ifname).await? else { return Ok(()) };
-        match self.store.delete(&old.key, None).await {
-            Err(error) if !error.is_not_found() => Err(failure::of_store(error)),
-            _ => {
-                self.part().await;
-                Ok(())
+        let mut old = self.elsewhere(workload, ifname).await?;
+        old.extend(self.stored(workload, ifname).await?);
+        for object in &old {
+            match self.store.delete(&object.key, None).await {
+                Err(error) if !error.is_not_found() => return Err(failure::of_store(error)),
+                _ => {}
             }
         }
+        if !old.is_empty() {
+            self.part().await;
+        }
+        Ok(())
+    }
+
+    /// What other nodes have said of this pod's interface. A pod is in one place at a time.
+    async fn elsewhere(
+        &self,
+        workload: &Workload,
+        ifname: &str,
+    ) -> Result<Vec<Arc<Object>>, CniError> {
+        if workload.orchestrator != Orchestrator::K8s {
+            return Ok(Vec::new());
+        }
+        let listing = self.store.list(&object::KIND.stored()).await.map_err(failure::of_store)?;
+        let mut objects = listing.objects;
+        objects.retain(|object| {
+            object.key.namespace == workload.namespace
+                && object::parse(&object.value).is_some_and(|WorkloadEndpoint { spec, .. }| {
+                    spec.pod == workload.pod && spec.endpoint == ifname && spec.node != *self.node
+                })
+        });
+        Ok(objects)
     }
 
     /// Waits a little for the dataplane to let go of what the datastore no longer holds.

@@ -360,6 +360,25 @@ async fn only_the_container_that_has_the_endpoint_deletes_it() {
 }
 
 #[tokio::test]
+async fn a_pod_that_comes_from_a_node_that_died_is_no_longer_there() {
+    let rig = Rig::new().await;
+    rig.serve("node-2");
+    rig.add("old", "web").await.expect("an endpoint");
+    rig.add("other", "web-1").await.expect("another pod's");
+    rig.ask_node("node-2", endpoint("new", "web")).await.expect("an endpoint");
+    let endpoints = rig.endpoints().await;
+    let node_of = |pod: &str| -> Vec<_> {
+        let its = endpoints.iter().filter(|spec| spec["pod"] == pod);
+        its.map(|spec| spec["node"].clone()).collect()
+    };
+    assert_eq!((node_of("web"), node_of("web-1")), (vec!["node-2".into()], vec!["node-1".into()]));
+    // Its own node is back, and its runtime clears up.
+    let del = DelEndpoint { attachment: attachment("old"), workload: pod("web") };
+    assert!(!rig.ask(del).await.expect("gone already").existed);
+    assert_eq!(rig.endpoints().await.len(), 2);
+}
+
+#[tokio::test]
 async fn a_del_without_the_pods_name_finds_the_endpoint_by_its_container() {
     let rig = Rig::new().await;
     rig.add("c1", "web").await.expect("an endpoint");
@@ -476,6 +495,25 @@ async fn status_tells_apart_a_missing_dataplane_and_used_up_addresses() {
     assert!(matches!(full, Readiness::NotReady { reason } if reason.contains("add a pool")));
     let error = rig.ask(Allocate { ipv4_pools: tiny(), ..allocate("c3", "c3") }).await;
     assert_eq!(error.expect_err("no more").code, Code::NO_ADDRESS);
+}
+
+#[tokio::test]
+async fn status_counts_pools_that_are_for_some_namespaces_or_for_who_names_them() {
+    let rig = Rig::new().await;
+    let status = || AddressStatus {
+        families: Families { ipv4: true, ipv6: false },
+        ipv4_pools: Vec::new(),
+        ipv6_pools: Vec::new(),
+    };
+    for limit in ["namespaceSelector: env == 'prod'", "assignmentMode: Manual"] {
+        let spec = format!("{{cidr: 10.1.0.0/24, blockSize: 26, {limit}}}");
+        let pool = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: p}\nspec: ";
+        rig.write("pools.yaml", &format!("{pool}{spec}\n"));
+        assert_eq!(rig.ask(status()).await, Ok(Readiness::Ready), "{limit}");
+        rig.write("pools.yaml", &format!("{pool}{}\n", spec.replace("{", "{disabled: true, ")));
+        let none = rig.ask(status()).await.expect("an answer");
+        assert!(matches!(none, Readiness::NotReady { .. }), "{limit}");
+    }
 }
 
 #[tokio::test]
