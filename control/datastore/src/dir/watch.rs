@@ -21,7 +21,8 @@ use super::scan;
 
 /// A burst is over when nothing has come for this long …
 const QUIET: Duration = Duration::from_millis(4);
-/// … or is cut after this long: a change has to be in force within 200 ms.
+/// … or is cut after this long: a change has to be in force within 200 ms. Behind a look at the files
+/// that is longer ago, a whole change begins no burst: it is told at once.
 const LONGEST_BURST: Duration = Duration::from_millis(30);
 /// Time between walks where inotify tells of every change.
 const WALK_LOCAL: Duration = Duration::from_secs(5);
@@ -153,14 +154,15 @@ impl Watcher {
         is_any_new
     }
 
-    /// Waits for a burst of events to end, or for the next walk to be due.
+    /// Waits for a change, the end of a burst of them, or for the next walk to be due.
     async fn wait(&mut self) -> Dirty {
         let mut dirty = Dirty::default();
-        let mut deadline = Instant::now() + self.walk_every;
-        let mut burst_end = None;
+        let begun = Instant::now();
+        let mut deadline = begun + self.walk_every;
+        let (mut burst_end, mut is_whole) = (None, true);
         while let Some(events) = &mut self.events {
             match timeout_at(deadline, events.next()).await {
-                Ok(Some(Ok(event))) => self.note(event, &mut dirty),
+                Ok(Some(Ok(event))) => is_whole &= self.note(event, &mut dirty),
                 Ok(_) => {
                     // The descriptor is unusable: from now on by walking.
                     (self.events, self.watches, self.walk_every) = (None, None, WALK_REMOTE);
@@ -171,8 +173,10 @@ impl Watcher {
                 Err(_elapsed) => break,
             }
             if dirty.all || !dirty.files.is_empty() {
-                let end = *burst_end.get_or_insert_with(|| Instant::now() + LONGEST_BURST);
-                deadline = end.min(Instant::now() + QUIET);
+                let now = Instant::now();
+                let end = *burst_end.get_or_insert(now + LONGEST_BURST);
+                let is_alone = is_whole && now - begun > LONGEST_BURST;
+                deadline = if is_alone { now } else { end.min(now + QUIET) };
             }
         }
         if self.events.is_none() {
@@ -182,7 +186,9 @@ impl Watcher {
         dirty
     }
 
-    fn note(&mut self, event: EventOwned, dirty: &mut Dirty) {
+    /// Notes what is to be read again. Returns whether the change is whole, as that of one file which
+    /// was written or came by a rename; what goes may come again by another name.
+    fn note(&mut self, event: EventOwned, dirty: &mut Dirty) -> bool {
         if event.mask.contains(EventMask::IGNORED) {
             self.folders.remove(&event.wd);
         }
@@ -193,9 +199,11 @@ impl Watcher {
             | EventMask::UNMOUNT;
         if event.mask.intersects(about_folder) {
             dirty.all = true;
-            return;
+            return false;
         }
-        let (Some(folder), Some(name)) = (self.folders.get(&event.wd), event.name) else { return };
+        let (Some(folder), Some(name)) = (self.folders.get(&event.wd), event.name) else {
+            return true;
+        };
         if is_swapped_link(&name) {
             dirty.all = true;
         } else if scan::format_of(&name).is_some() {
@@ -204,7 +212,9 @@ impl Watcher {
             if !(is_new && is_being_written(&folder.full.join(&name))) {
                 dirty.files.insert((folder.origin, folder.path.join(&name).into_os_string()));
             }
+            return !event.mask.intersects(EventMask::DELETE | EventMask::MOVED_FROM);
         }
+        true
     }
 }
 
