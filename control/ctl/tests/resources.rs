@@ -3,7 +3,7 @@
 mod common;
 
 use common::Store;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const POLICY: &str = "\
 apiVersion: projectcalico.org/v3
@@ -118,6 +118,31 @@ fn only_the_changed_document_of_a_file_is_rewritten() {
     store.good("delete np web", "");
     let text = std::fs::read_to_string(store.dir.path().join("all.yaml")).unwrap();
     assert_eq!(text.trim_end_matches("---\n"), format!("# the pool\n{POOL}"));
+}
+
+#[test]
+fn of_a_list_only_the_object_that_is_named_changes() {
+    // As `kubectl get -o yaml` writes them; a typed list's items may leave out what they are.
+    let crd = "apiVersion: v1\nkind: List\nitems:\n\
+        - {apiVersion: crd.projectcalico.org/v1, kind: NetworkPolicy, metadata: {name: a}, spec: {}}\n\
+        - {apiVersion: crd.projectcalico.org/v1, kind: NetworkPolicy, metadata: {name: a, \
+           namespace: prod}, spec: {}}\n";
+    let typed = "apiVersion: projectcalico.org/v3\nkind: NetworkPolicyList\nitems:\n\
+        - {metadata: {name: a}, spec: {}}\n- {metadata: {name: a, namespace: prod}, spec: {}}\n";
+    for list in [crd, typed] {
+        let store = Store::with(list);
+        let names = || store.good("get np -A -o name", "");
+        let both = names();
+        store.good(r#"patch np a -n prod -p {"spec":{"order":7}}"#, "");
+        assert_eq!(names(), both);
+        assert_eq!(store.json("get np a -n prod")["spec"]["order"], 7);
+        assert_eq!(store.json("get np a")["spec"]["order"], Value::Null);
+        store.good("delete np a -n prod", "");
+        assert_eq!(names().lines().count(), 1, "{list}");
+        store.json("get np a");
+        store.good("delete np a", "");
+        assert_eq!(names(), "");
+    }
 }
 
 #[test]

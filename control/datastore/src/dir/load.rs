@@ -33,7 +33,7 @@ pub(super) struct Loader {
     reader: Arc<dyn Reader>,
     files: HashMap<OsString, File>,
     hasher: RandomState,
-    /// Unreadable directories that were reported.
+    /// Unreadable directories and files that were reported.
     unreadable: HashSet<PathBuf>,
     /// What broken files stood for when an earlier process ended.
     recalled: Unreadable,

@@ -31,7 +31,7 @@ pub(super) struct Tree {
     pub(super) files: Vec<(OsString, Stamp)>,
     /// Directories, the root first as the empty path.
     pub(super) directories: Vec<PathBuf>,
-    /// Directories that could not be read: nothing is known about what is below them.
+    /// Directories and files that could not be read: nothing is known about what is in them.
     pub(super) unreadable: Vec<(PathBuf, io::Error)>,
 }
 
@@ -102,13 +102,28 @@ pub(super) fn walk(root: &Path, below: &Path, skip: Option<&OsStr>) -> io::Resul
                 continue;
             }
         };
-        for name in entries.flatten().map(|entry| entry.file_name()) {
+        for entry in entries {
+            let name = match entry {
+                Ok(entry) => entry.file_name(),
+                Err(error) => {
+                    // What else is there, nobody knows.
+                    tree.unreadable.push((directory.clone(), error));
+                    break;
+                }
+            };
             if is_hidden(&name) || (directory.as_os_str().is_empty() && skip == Some(&name)) {
                 continue;
             }
             let path = directory.join(&name);
             // Follows links: a mounted ConfigMap consists of them.
-            let Ok(metadata) = fs::metadata(root.join(&path)) else { continue };
+            let metadata = match fs::metadata(root.join(&path)) {
+                Ok(metadata) => metadata,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => {
+                    tree.unreadable.push((path, error));
+                    continue;
+                }
+            };
             if metadata.is_dir() {
                 open.push((path, identity(&metadata)));
             } else if metadata.is_file() && format_of(&name).is_some() {
@@ -143,5 +158,15 @@ mod tests {
         files.sort_unstable();
         assert_eq!(files, ["a/b/y.yml", "a/z.json", "x.yaml"]);
         assert_eq!(tree.directories.len(), 3);
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_gone() {
+        let root = tempfile::tempdir().unwrap();
+        symlink("round.yaml", root.path().join("round.yaml")).unwrap();
+        symlink("nowhere", root.path().join("dangling.yaml")).unwrap();
+        let tree = walk(root.path(), Path::new(""), None).unwrap();
+        let unreadable: Vec<_> = tree.unreadable.iter().map(|(path, _)| path.as_path()).collect();
+        assert_eq!(unreadable, [Path::new("round.yaml")]);
     }
 }

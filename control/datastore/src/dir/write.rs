@@ -81,7 +81,11 @@ pub(super) fn edit(
         if !edited.is_empty() && !edited.ends_with('\n') {
             edited.push('\n');
         }
-        edited.push_str(&edit_chunk(chunk.text, format, key, value));
+        let Some(chunk) = edit_chunk(reader, chunk.text, format, key, value) else {
+            let reason = "the object cannot be told from the others of its list, mend it by hand";
+            return Err(Error::Uneditable { path: path.to_owned(), reason });
+        };
+        edited.push_str(&chunk);
     }
     if !is_found {
         let reason = "the document cannot be found in the file as it is now, mend it by hand";
@@ -91,24 +95,37 @@ pub(super) fn edit(
     Ok((!is_empty).then_some(edited))
 }
 
-/// One document with the object exchanged or removed.
-fn edit_chunk(text: &str, format: Format, key: &Key, value: Option<&Value>) -> String {
-    if let Some(list) = edit_list(text, key, value) {
-        return finish(text, format, list.as_ref());
+/// One document with the object exchanged or removed; `None` when it is a list in which the object
+/// cannot be found.
+fn edit_chunk(
+    reader: &dyn Reader,
+    text: &str,
+    format: Format,
+    key: &Key,
+    value: Option<&Value>,
+) -> Option<String> {
+    let list = serde_yaml_ng::from_str(text).ok().filter(|list: &Value| list["items"].is_array());
+    match list {
+        Some(list) => Some(finish(text, format, edit_list(reader, list, key, value)?.as_ref())),
+        None if reader.read(text, format).len() > 1 => None,
+        None => Some(finish(text, format, value)),
     }
-    finish(text, format, value)
 }
 
-/// If the document is a list: the list with the item exchanged or removed, nothing if it is empty
-/// now.
-fn edit_list(text: &str, key: &Key, value: Option<&Value>) -> Option<Option<Value>> {
-    let mut list: Value = serde_yaml_ng::from_str(text).ok()?;
-    let items = list.get_mut("items")?.as_array_mut()?;
+/// The list with the item exchanged or removed, nothing if it is empty now; `None` when no item is
+/// the object to the reader, to which the list says what an item leaves out.
+fn edit_list(
+    reader: &dyn Reader,
+    mut list: Value,
+    key: &Key,
+    value: Option<&Value>,
+) -> Option<Option<Value>> {
+    let mut items = std::mem::take(list["items"].as_array_mut()?);
     let is_it = |item: &Value| {
-        Key::of(item).is_ok_and(|found| {
-            let same_namespace = found.namespace == key.namespace || found.namespace.is_empty();
-            found.kind == key.kind && found.name == key.name && same_namespace
-        })
+        let mut alone = list.clone();
+        alone["items"] = vec![item.clone()].into();
+        let parsed = reader.read(&render(&alone), Format::Yaml);
+        parsed.iter().any(|parsed| parsed.key.as_ref() == Some(key))
     };
     let at = items.iter().position(is_it)?;
     match value {
@@ -116,6 +133,7 @@ fn edit_list(text: &str, key: &Key, value: Option<&Value>) -> Option<Option<Valu
         None => drop(items.remove(at)),
     }
     let is_empty = items.is_empty();
+    list["items"] = items.into();
     Some((!is_empty).then_some(list))
 }
 
