@@ -26,6 +26,37 @@ SERVICE = "10.96.0.11"
 
 
 @dataclass(frozen=True)
+class Wire:
+    """What two nodes have between them, for Margay and the kernel alike.
+
+    A bridge between two veths without offloads, which carries frames of its MTU; or `whole`: one veth
+    as the kernel makes it, whose offloads leave super-frames whole.
+    """
+
+    mtu: int = 1500
+    whole: bool = False
+
+
+FRAMES, JUMBO, WHOLE = Wire(), Wire(mtu=9000), Wire(whole=True)
+# Bytes that VXLAN adds, over IPv4 and over IPv6.
+VXLAN, VXLAN6 = 50, 70
+# Two queues: the directions of a connection reach different workers.
+QUEUES = "numtxqueues 2 numrxqueues 2"
+
+
+def one_veth(first, second):
+    """The eth0 of two nodes are its ends."""
+    ip(f"-n {first} link add eth0 {QUEUES} type veth peer name eth0 {QUEUES} netns {second}")
+
+
+def check_mtu(pod, wire):
+    """A pod's packets must be as large as the wire lets them be in VXLAN."""
+    mtu = int(inside(pod, "cat /sys/class/net/eth0/mtu"))
+    if not wire.mtu - VXLAN6 <= mtu <= wire.mtu - VXLAN:
+        raise RuntimeError(f"{pod}: MTU {mtu} on a wire of {wire.mtu}")
+
+
+@dataclass(frozen=True)
 class Ends:
     """Where packets enter, what they look like there, and where they are counted."""
 
@@ -43,6 +74,8 @@ class Device:
 
     name = ""
     tag = ""
+    # Between its nodes, where it has two.
+    wire = FRAMES
     # The core of those who talk through it, where one is left to them.
     client_cpu = None
 
@@ -84,6 +117,8 @@ class Margay(Device):
     # are policies.
     extra = ()
     policy = True
+    # What the pools' encapsulation is.
+    mode = "none"
 
     def __init__(self, name, kind, binaries, scratch, settings="", workers=1):
         self.name = name
@@ -105,13 +140,14 @@ class Margay(Device):
             "WORKERS": str(workers),
         }
         self.addresses = {}
-        self.mode = "none"
 
     def rig(self, line):
         return run([str(PERF.parent / "scripts/rig"), *line.split()], env=self.environment)
 
     def up(self):
-        self.rig("up --mode none")
+        self.rig(f"cold --mode {self.mode}")
+        self.lay()
+        self.rig("start")
         for pod in ["n1 default a app=client", "n1 default b app=server", "n2 default c app=server"]:
             name = pod.split()[2]
             result = json.loads(self.rig(f"pod {pod}"))
@@ -125,6 +161,9 @@ class Margay(Device):
         mac = inside(f"{self.tag}-n2", "cat /sys/class/net/eth0/address").strip()
         ip(f"-n {self.tag}-n1 neigh replace 172.20.0.2 lladdr {mac} dev eth0 nud permanent")
         self.prefer_workers()
+
+    def lay(self):
+        """Lays the wire; scripts/rig has laid one of frames."""
 
     def prefer_workers(self):
         pid = int((self.run / "n1/daemon.pid").read_text(encoding="ascii"))
@@ -171,6 +210,41 @@ class Carried(Margay):
 
     def __init__(self, name, kind, binaries, scratch, settings=""):
         super().__init__(name, kind, binaries, scratch, f"shortcut = false\n{settings}")
+
+
+class FarMargay(Margay):
+    """Two nodes with VXLAN between them from the beginning, on another wire: pods have the MTU that it
+    leaves them."""
+
+    mode = "vxlan"
+
+    def __init__(self, wire, *words, **more):
+        super().__init__(*words, **more)
+        self.wire = wire
+        self.environment["WIRE_MTU"] = str(wire.mtu)
+
+    def up(self):
+        super().up()
+        for pod in ("a", "c"):
+            check_mtu(f"{self.tag}-p-{pod}", self.wire)
+
+    def lay(self):
+        if not self.wire.whole:
+            return
+        nodes = [f"{self.tag}-n{number}" for number in (1, 2)]
+        for node in nodes:
+            ip(f"-n {node} link del eth0")
+        one_veth(*nodes)
+        for number, node in enumerate(nodes, 1):
+            ip(f"-n {node} addr add 172.20.0.{number}/24 dev eth0")
+            ip(f"-n {node} addr add fd20::{number}/64 dev eth0 nodad")
+            ip(f"-n {node} link set eth0 up")
+
+    def encapsulate(self, mode):
+        """It has VXLAN for good."""
+
+    def pods(self, way):
+        return super().pods(way) if way == self.mode else None
 
 
 class PreferringMargay(Carried):
@@ -477,19 +551,20 @@ class FlowtableKernel(Kernel):
 
 
 class KernelNodes(Wired):
-    """The kernel on two nodes: one has the client, the other the server, VXLAN is between them.
-
-    Their wire is like Margay's: a bridge between, no offload on any end, so that it carries frames of
-    its MTU.
-    """
+    """The kernel on two nodes: one has the client, the other the server, VXLAN is between them."""
 
     name = "kernel"
-    tag = "mgpnk"
+
+    def __init__(self, letter="n", wire=FRAMES):
+        self.tag = f"mgp{letter}k"
+        self.wire = wire
 
     def up(self):
         for number, (pod, other) in enumerate([("pa", "pb"), ("pb", "pa")], 1):
             self.node(number, pod, other)
-        self.wire()
+        self.lay()
+        for pod in ("pa", "pb"):
+            check_mtu(f"{self.tag}-{pod}", self.wire)
 
     def node(self, number, pod, other):
         node = f"{self.tag}-n{number}"
@@ -502,26 +577,37 @@ class KernelNodes(Wired):
         ip(f"-n {node} route add {addresses[pod]} dev k{pod}")
         inside(node, f"nft -f {PERF / 'kernel/pods.nft'}")
         local, remote, far = f"172.20.1.{number}", f"172.20.1.{3 - number}", 3 - number
+        mtu = self.wire.mtu - VXLAN
         ip(f"-n {node} link add vxlan0 address 02:00:00:00:08:0{number} type vxlan id 4096"
            f" dstport 4789 local {local} remote {remote} nolearning")
-        ip(f"-n {node} link set vxlan0 mtu 1450 up")
+        ip(f"-n {node} link set vxlan0 mtu {mtu} up")
         ip(f"-n {node} route add {addresses[other]} via 10.244.8.{far} dev vxlan0 onlink")
         ip(f"-n {node} neigh add 10.244.8.{far} lladdr 02:00:00:00:08:0{far} dev vxlan0 nud permanent")
-        inside(f"{self.tag}-{pod}", "ip link set eth0 mtu 1450")
+        ip(f"-n {node} link set k{pod} mtu {mtu}")
+        ip(f"-n {self.tag}-{pod} link set eth0 mtu {mtu}")
 
-    def wire(self):
-        wire, queues = f"{self.tag}-wire", "numtxqueues 2 numrxqueues 2"
+    def lay(self):
+        nodes = [f"{self.tag}-n{number}" for number in (1, 2)]
+        if self.wire.whole:
+            one_veth(*nodes)
+        else:
+            self.bridge(nodes)
+        for number, node in enumerate(nodes, 1):
+            ip(f"-n {node} addr add 172.20.1.{number}/24 dev eth0")
+            ip(f"-n {node} link set eth0 up")
+
+    def bridge(self, nodes):
+        wire, mtu = f"{self.tag}-wire", self.wire.mtu
         ip(f"netns add {wire}")
         ip(f"-n {wire} link add br0 type bridge mcast_snooping 0")
         ip(f"-n {wire} link set br0 up")
-        for number in (1, 2):
-            node, end = f"{self.tag}-n{number}", f"n{number}"
-            ip(f"-n {node} link add eth0 {queues} type veth peer name {end} {queues} netns {wire}")
-            ip(f"-n {wire} link set {end} master br0 up")
+        for number, node in enumerate(nodes, 1):
+            end = f"n{number}"
+            ip(f"-n {node} link add eth0 {QUEUES} type veth peer name {end} {QUEUES} netns {wire}")
+            ip(f"-n {wire} link set {end} master br0 mtu {mtu} up")
+            ip(f"-n {node} link set eth0 mtu {mtu}")
             for where, interface in [(node, "eth0"), (wire, end)]:
                 inside(where, f"ethtool -K {interface} tx off tso off gso off gro on")
-            ip(f"-n {node} addr add 172.20.1.{number}/24 dev eth0")
-            ip(f"-n {node} link set eth0 up")
 
     def ends(self, way):
         return None

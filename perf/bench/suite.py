@@ -99,10 +99,12 @@ class Suite:
             words, cpu = watched(["ip", "netns", "exec", client, *line.split(), *back])
         finally:
             finish(serving)
-        end = json.loads(words)["end"]
+        told = json.loads(words)
+        end = told["end"]
         return {
             "value": end["sum_received"]["bits_per_second"] / 1e9,
             "retransmits": end["sum_sent"].get("retransmits"),
+            "mss": told["start"].get("tcp_mss_default"),
             "cpu": cpu,
         }
 

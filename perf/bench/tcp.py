@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import suite
-from devices import Kernel, KernelNodes, Margay
+from devices import FRAMES, JUMBO, WHOLE, FarMargay, Kernel, KernelNodes, Margay, Wire
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,7 @@ class Case:
     way: str
     streams: int
     reverse: bool = False
+    wire: Wire = FRAMES
     unit: str = "Gb/s"
 
 
@@ -24,6 +25,10 @@ CASES = [
     Case("two nodes by VXLAN, 1 stream", "vxlan", 1),
     Case("two nodes by VXLAN, 8 streams", "vxlan", 8),
     Case("two nodes by VXLAN, 1 stream, back", "vxlan", 1, reverse=True),
+    Case("two nodes by VXLAN, one veth, 1 stream", "vxlan", 1, wire=WHOLE),
+    Case("two nodes by VXLAN, one veth, 8 streams", "vxlan", 8, wire=WHOLE),
+    Case("two nodes by VXLAN, MTU 9000, 1 stream", "vxlan", 1, wire=JUMBO),
+    Case("two nodes by VXLAN, MTU 9000, 8 streams", "vxlan", 8, wire=JUMBO),
 ]
 
 
@@ -36,16 +41,25 @@ class Suite(suite.Suite):
     yardsticks = ("kernel",)
 
     def __init__(self, binaries, scratch, seconds):
-        def margay(name, letter, settings):
-            return Margay(name, letter, binaries, scratch, settings, workers=2)
+        def margay(letter, settings="", wire=None):
+            name = "margay, no shortcut" if settings else "margay"
+            words = name, letter, binaries, scratch, settings
+            return FarMargay(wire, *words, workers=2) if wire else Margay(*words, workers=2)
 
+        off = "shortcut = false\n"
         devices = [
-            margay("margay", "s", ""),
-            margay("margay, no shortcut", "w", "shortcut = false\n"),
+            margay("s"),
+            margay("w", off),
+            # Without the shortcut frames are of the MTU whatever the wire.
+            margay("v", wire=WHOLE),
+            margay("j", wire=JUMBO),
+            margay("y", off, wire=JUMBO),
             Kernel(),
             KernelNodes(),
+            KernelNodes("v", WHOLE),
+            KernelNodes("j", JUMBO),
         ]
         super().__init__(scratch, seconds, devices)
 
     def value(self, device, case):
-        return self.tcp(device, case)
+        return self.tcp(device, case) if device.wire == case.wire else None
