@@ -89,14 +89,18 @@ class Suite(suite.Suite):
             if (task / "comm").read_text(encoding="ascii").startswith("margay-worker"):
                 prefer(int(task.name))
 
-    def send(self, source, target, *more):
-        """Packets from pod to pod of a node by the generator, counted in the second; its report."""
-        words = [self.binaries / "margay-pktgen", "send", "--cpu", GENERATOR_CPU, "-o", "json"]
+    def sending(self, source, target, *more):
+        """The generator's command: packets from pod to pod of a node, counted in the second."""
+        words = [self.binaries / "margay-pktgen", "send", "-o", "json"]
         words += ["--interface", "eth0", "--netns", f"{TAG}-p-{source}"]
         words += ["--src", self.rig.pods[source][0], "--dst", self.rig.pods[target][0]]
         words += ["--dst-mac", GATEWAY_MAC, "--sink-interface", "eth0", "--sink-xdp", "generic"]
         words += ["--sink-netns", f"{TAG}-p-{target}", *more]
-        return json.loads(measured([str(word) for word in words]))
+        return [str(word) for word in words]
+
+    def send(self, source, target, *more):
+        """Sends them from a core of its own; the generator's report."""
+        return json.loads(measured(self.sending(source, target, "--cpu", GENERATOR_CPU, *more)))
 
 
 def value(number):

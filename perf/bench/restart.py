@@ -1,5 +1,6 @@
-"""The suite `restart`: margayd is killed under load and started again; every connection lives."""
+"""The suite `restart`: margayd, or the agent, is killed under load and started again; connections live."""
 
+import json
 import signal
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ from streams import Pulse, Streams
 PODS, FLOWS, RATE = 247, 100_000, 20_000
 # How long nobody forwards before the new process is executed.
 DEAD = 0.2
+# How long nobody tells the dataplane anything; connections are made meanwhile.
+ALONE = 1
 
 TCP = {
     "TCP on the node": ("client", "near", 80),
@@ -24,6 +27,10 @@ TCP = {
 }
 FIRST = "from exec to the first answer across nodes"
 LOST = "connections lost"
+AGENT_SILENCE = "agent killed: longest silence of a connection"
+AGENT_LOST = "agent killed: connections lost"
+AGENT_REFUSED = "agent killed: new connections that fail"
+AGENT_PACKETS = f"agent killed: packets lost, at {RATE:,} a second"
 
 
 class Suite(cluster.Suite):
@@ -31,11 +38,18 @@ class Suite(cluster.Suite):
 
     name = "restart"
     rounds = 3
-    cases = [
+    dataplane = [
         Case(FIRST, "ms", "≤ 1000"),
         *(Case(f"{name}: longest silence", "ms") for name in TCP),
         Case(LOST, "connections", "0"),
     ]
+    agent = [
+        Case(AGENT_SILENCE, "ms"),
+        Case(AGENT_LOST, "connections", "0"),
+        Case(AGENT_REFUSED, "connections", "0"),
+        Case(AGENT_PACKETS, "packets", "0"),
+    ]
+    cases = dataplane + agent
 
     def up(self):
         super().up()
@@ -71,19 +85,25 @@ class Suite(cluster.Suite):
 
     def measure(self, rounds, cases, progress):
         values = {case.name: {"margay": []} for case in self.cases}
-        for number in range(rounds):
-            found = self.death()
-            for case in self.cases:
-                one = {"value": found[case.name]}
-                values[case.name]["margay"].append(one)
-                progress(number, case, "margay", one)
+        for some, death in ((self.dataplane, self.death), (self.agent, self.death_of_agent)):
+            for number in range(rounds if any(case in cases for case in some) else 0):
+                found = death()
+                for case in some:
+                    one = {"value": found[case.name]}
+                    values[case.name]["margay"].append(one)
+                    progress(number, case, "margay", one)
         return values
+
+    def open(self, name, more=""):
+        """A connection of that kind."""
+        source, target, port = TCP[name]
+        address = self.rig.pods[target][0] if target in self.rig.pods else target
+        self.streams.open(source, address, port, name=more + name)
 
     def death(self):
         """One death; the figures by their cases."""
-        for name, (source, target, port) in TCP.items():
-            address = self.rig.pods[target][0] if target in self.rig.pods else target
-            self.streams.open(source, address, port, name=name)
+        for name in TCP:
+            self.open(name)
         pulse = Pulse(self.rig, "client", self.rig.pods["far"][0])
         time.sleep(0.5)
         for stream in self.streams.all:
@@ -100,3 +120,43 @@ class Suite(cluster.Suite):
             self.streams.close(stream)
         wait_until(lambda: self.rig.ready("n1"), "n1 is ready again", 10)
         return found
+
+    def death_of_agent(self):
+        """The agent's death; of a flood as before, between other pods, every packet is counted."""
+        finish(self.load)
+        log = Path(self.scratch) / "counted.log"
+        log.unlink(missing_ok=True)
+        some = ["--flows", FLOWS, "--rate", RATE, "--answers", GATEWAY_MAC, "--seconds", 100_000]
+        self.load = start(self.sending("m0", "m1", *some), log)
+        for name in TCP:
+            self.open(name)
+        time.sleep(FLOWS / RATE)
+        for stream in self.streams.all:
+            stream.calm()
+        self.rig.kill("n1", "agent", signal.SIGKILL)
+        time.sleep(ALONE)
+        refused = self.open_new()
+        self.rig.start("n1", "agent")
+        wait_until(lambda: self.rig.ready("n1", 9102), "the agent of n1 is ready again", 10)
+        alive = [stream.goes_on(10) for stream in self.streams.all]
+        finish(self.load)
+        flood = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
+        lost = flood["received"]["lost"] + sum(stream.lost() for stream in self.streams.all)
+        silence = max(stream.stall() for stream in self.streams.all)
+        self.streams.close(*self.streams.all)
+        return {
+            AGENT_SILENCE: silence * 1000,
+            AGENT_LOST: alive.count(False),
+            AGENT_REFUSED: refused,
+            AGENT_PACKETS: lost,
+        }
+
+    def open_new(self):
+        """How many connections cannot be made, of one of each kind."""
+        refused = 0
+        for name in TCP:
+            try:
+                self.open(name, "new: ")
+            except (OSError, AssertionError):
+                refused += 1
+        return refused
