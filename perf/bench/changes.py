@@ -1,4 +1,5 @@
-"""How soon one changed policy, endpoint or service is in force among ten thousand.
+"""How soon one changed policy, endpoint or service is in force among ten thousand, and one member of a set
+of a hundred thousand.
 
 It is when the first packet is judged by it. What passes between the rename of its file and the
 agent's beginning to compile is the datastore's time; the rest is Margay's, a packet every 0.3 ms
@@ -6,6 +7,7 @@ included.
 """
 
 import contextlib
+import ipaddress
 import json
 import re
 import select
@@ -17,12 +19,15 @@ from datetime import datetime
 
 import cluster
 from cluster import wait_until
+from documents import calico, rule
 from shell import run
 
 # Policies, and services with their slices, beside what changes.
 MANY, A_FILE = 10_000, 100
+# Members of the set that a rule of `d` asks for; each network set has some of them.
+MEMBERS, A_SET = 100_000, 1_000
 SERVICE = "10.96.0.10"
-CHANGES = ("policy", "endpoint", "service")
+CHANGES = {"policy": MANY, "endpoint": MANY, "service": MANY, "member": MEMBERS}
 # Ports of the servers: behind the door that opens, and always open.
 DOOR, OPEN = 7000, 80
 EVERY = 0.0003
@@ -40,7 +45,7 @@ class Case(cluster.Case):
 
 def rows(change):
     """The rows of a change: Margay's part, the datastore's, both."""
-    what = f"one {change} of 10,000 changes"
+    what = f"one {change} of {CHANGES[change]:,} changes"
     return [
         Case(f"{what}: in force after the agent has it", aim="≤ 10"),
         Case(f"{what}: datastore"),
@@ -67,14 +72,17 @@ class Suite(cluster.Suite):
         rig = self.rig
         for process in ("agent", "daemon"):
             rig.kill("n2", process, 15)
-        for name in ("a", "b", "c"):
+        for name in "abcd":
             rig.pod("n1", "x", name, app=name)
         for name, make in (("policies", many_policies), ("services", many_services)):
             for first in range(0, MANY, A_FILE):
                 documents = [one for n in range(first, first + A_FILE) for one in make(n)]
                 rig.store.write(f"{name}{first:05}", documents)
+        rig.store.write("members", guarded_by_members())
+        for number in range(MEMBERS // A_SET):
+            rig.store.write(f"members{number:02}", network_set(number))
         self.servers = {}
-        for name in ("b", "c"):
+        for name in "bcd":
             for port in (DOOR, OPEN):
                 with rig.inside(name):
                     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -82,6 +90,8 @@ class Suite(cluster.Suite):
                 self.servers[name, port] = server
         agent = lambda: rig.metrics("n1", 9102).total("margay_datastore_objects")
         wait_until(lambda: agent() > 3 * MANY, "all documents are read", 60)
+        state = lambda: self.told("node", "status")["state"]
+        wait_until(lambda: state()["setMembers"] >= MEMBERS, "all members are in force", 60)
 
     def measure(self, rounds, cases, progress):
         values = {case.name: {"margay": []} for case in CASES}
@@ -102,10 +112,14 @@ class Suite(cluster.Suite):
 
     def turns(self):
         """How many turns were shorter than so many nanoseconds, and not than the next fewer."""
-        control = f"unix:{self.rig.run / 'n1/margayd.sock'}"
-        command = f"{self.binaries}/margayctl --dataplane {control} -o json counters"
-        told = json.loads(run([*command.split(), "--cycles", "--seconds", "0"]))
+        told = self.told("counters", "--cycles", "--seconds", "0")
         return {turn["belowNs"]: turn["turns"] for turn in told["workers"][0]["turns"]}
+
+    def told(self, *words):
+        """What margayctl tells of the dataplane."""
+        control = f"unix:{self.rig.run / 'n1/margayd.sock'}"
+        command = f"{self.binaries}/margayctl --dataplane {control} -o json"
+        return json.loads(run([*command.split(), *words]))
 
     def policy(self):
         """A policy of `b` lets in another port."""
@@ -127,6 +141,11 @@ class Suite(cluster.Suite):
             service("one", "x", SERVICE, {"app": name}, "UDP", OPEN, port=OPEN) for name in "bc"
         )
         return self.change("one", before, after, SERVICE, OPEN, ("c", OPEN))
+
+    def member(self):
+        """The address of `a` becomes a member of the set that a policy of `d` asks for."""
+        before, after = (network_set(0, more) for more in ([], [self.rig.pods["a"][0]]))
+        return self.change("members00", before, after, self.rig.pods["d"][0], DOOR, ("d", DOOR))
 
     def change(self, name, before, after, address, port, arrives):
         """Seconds to the first packet that arrives where none did before.
@@ -259,3 +278,17 @@ def many_services(number):
         "endpoints": [{"addresses": [f"10.200.{high}.{low}"], "conditions": {"ready": True}}],
     }
     return [service(name, "y", f"10.96.{100 + high}.{low}", None, "TCP", 80), slice_]
+
+
+def guarded_by_members():
+    """The policy of `d`: it lets in the members of the network sets of its namespace."""
+    members = rule("Allow", "UDP", source={"selector": "role == 'member'"})
+    of_d = {"selector": "app == 'd'", "types": ["Ingress"], "ingress": [members]}
+    return calico("NetworkPolicy", "members", "x", **of_d)
+
+
+def network_set(number, more=()):
+    """One of the network sets, with more members."""
+    first = ipaddress.ip_address("100.64.0.0") + number * A_SET
+    nets = [*(str(first + member) for member in range(A_SET)), *more]
+    return calico("NetworkSet", f"members{number:02}", "x", {"role": "member"}, nets=nets)

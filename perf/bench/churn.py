@@ -1,4 +1,4 @@
-"""The suite `churn`: connections a second through a service; single changes among ten thousand."""
+"""The suite `churn`: connections a second through a service; single changes among ten thousand and more."""
 
 import re
 import time
