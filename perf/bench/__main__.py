@@ -17,6 +17,7 @@ import machine
 import memory
 import packets
 import restart
+import rfc
 import scale
 import show
 import tcp
@@ -24,19 +25,19 @@ from devices import Margay
 from shell import precedence
 
 PERF = Path(__file__).resolve().parent.parent
-KINDS = (packets, tcp, latency, churn, restart, scale)
+KINDS = (packets, tcp, latency, churn, restart, scale, rfc)
 SUITES = {kind.Suite.name: kind.Suite for kind in KINDS}
 ALL = [*SUITES, *memory.SUITES, "profile"]
 # Those that give Margay what --set and --no-policy ask for.
-SETTABLE = ("rig", "tcp", "latency", "profile")
+SETTABLE = ("rig", "tcp", "latency", "rfc", "profile")
 
 
 def arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.split(".")[0])
     suites = f"{', '.join(ALL)}; all of them by default"
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=suites)
-    parser.add_argument("--rounds", type=int, help="of every measurement (default 5, of some 3)")
-    of_each = "of each measurement (default 2, of latency 1)"
+    parser.add_argument("--rounds", type=int, help="of every measurement (default 5, of some 3 or 1)")
+    of_each = "of each measurement (default 2, of latency and rfc 1)"
     parser.add_argument("--seconds", type=float, help=of_each)
     parser.add_argument("--case", default="", help="only cases whose names contain this")
     words = f"a line of margayd's configuration file, as 'shortcut = false'; {', '.join(SETTABLE)} only"

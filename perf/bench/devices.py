@@ -68,6 +68,12 @@ class Ends:
     sink_interface: str
     sink_xdp: str
 
+    def words(self):
+        """Themselves as options of margay-pktgen."""
+        near = ["--interface", "eth0", "--netns", self.netns, "--src", self.src, "--dst", self.dst]
+        far = ["--sink-interface", self.sink_interface, "--sink-netns", self.sink_netns]
+        return [*near, "--dst-mac", self.dst_mac, *far, "--sink-xdp", self.sink_xdp]
+
 
 class Device:
     """A device under test."""

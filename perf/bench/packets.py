@@ -128,9 +128,7 @@ class Suite(suite.Suite):
             return None
         command = [self.pktgen, "send", "--cpu", GENERATOR_CPU, "--seconds", self.seconds]
         command += ["--warm-up", WARM_UP, "--size", case.size, "--flows", case.flows]
-        command += ["--interface", "eth0", "--netns", ends.netns, "--src", ends.src]
-        command += ["--dst", ends.dst, "--dst-mac", ends.dst_mac, "--sink-xdp", ends.sink_xdp]
-        command += ["--sink-interface", ends.sink_interface, "--sink-netns", ends.sink_netns]
+        command += ends.words()
         command += ["--answers", ends.dst_mac] if case.answered else []
         words, cpu = watched([str(word) for word in [*command, "-o", "json"]])
         report = json.loads(words)

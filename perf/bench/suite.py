@@ -122,9 +122,10 @@ class Suite:
     def row_of(self, name, unit, rounds):
         measured_ = {name: [value["value"] for value in all_] for name, all_ in rounds.items()}
         ratios = [
-            {"of": ours, "to": theirs, **figures.ratio(measured_[ours], measured_[theirs])}
+            {"of": ours, "to": theirs, **ratio}
             for ours, theirs in self.pairs()
             if ours in measured_ and theirs in measured_
+            if (ratio := figures.ratio(measured_[ours], measured_[theirs]))
         ]
         return {
             "case": name,
