@@ -124,12 +124,12 @@ class Suite(cluster.Suite):
     def death_of_agent(self):
         """The agent's death; of a flood as before, between other pods, every packet is counted."""
         finish(self.load)
+        for name in TCP:
+            self.open(name)
         log = Path(self.scratch) / "counted.log"
         log.unlink(missing_ok=True)
         some = ["--flows", FLOWS, "--rate", RATE, "--answers", GATEWAY_MAC, "--seconds", 100_000]
         self.load = start(self.sending("m0", "m1", *some), log)
-        for name in TCP:
-            self.open(name)
         time.sleep(FLOWS / RATE)
         for stream in self.streams.all:
             stream.calm()
