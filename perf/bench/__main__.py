@@ -168,6 +168,6 @@ def progress(number, case, device, value):
 
 try:
     main()
-except RuntimeError as error:
-    # Of a command, a device or a value that is not what it should be, in its own words.
+except (RuntimeError, AssertionError) as error:
+    # Of a command, a device or a value that is not what it should be, in its own words or the rig's.
     sys.exit(f"scripts/bench: {error}")

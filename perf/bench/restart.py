@@ -137,7 +137,7 @@ class Suite(cluster.Suite):
         time.sleep(ALONE)
         refused = self.open_new()
         self.rig.start("n1", "agent")
-        wait_until(lambda: self.rig.ready("n1", 9102), "the agent of n1 is ready again", 10)
+        wait_until(lambda: self.rig.ready("n1", 9102), "the agent of n1 is ready again", 30)
         alive = [stream.goes_on(10) for stream in self.streams.all]
         finish(self.load)
         flood = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
