@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import churn
+import emulated
 import flames
 import latency
 import machine
@@ -30,6 +31,8 @@ SUITES = {kind.Suite.name: kind.Suite for kind in KINDS}
 ALL = [*SUITES, *memory.SUITES, "profile"]
 # Those that give Margay what --set and --no-policy ask for.
 SETTABLE = ("rig", "tcp", "latency", "rfc", "profile")
+# Those that an emulated machine has the time for.
+EMULATED = ("rig", "tcp", "latency")
 
 
 def arguments():
@@ -39,11 +42,15 @@ def arguments():
     parser.add_argument("--rounds", type=int, help="of every measurement (default 5, of some 3 or 1)")
     of_each = "of each measurement (default 2, of latency and rfc 1)"
     parser.add_argument("--seconds", type=float, help=of_each)
+    words = "left out at the beginning of each (default 0.3); of rig and tcp"
+    parser.add_argument("--warm-up", type=float, metavar="SECONDS", help=words)
     parser.add_argument("--case", default="", help="only cases whose names contain this")
     words = f"a line of margayd's configuration file, as 'shortcut = false'; {', '.join(SETTABLE)} only"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=words)
     words = "Margay without policies; of the same suites"
     parser.add_argument("--no-policy", action="store_true", help=words)
+    words = f"in an emulated machine with Debian's kernel; {', '.join(EMULATED)} only"
+    parser.add_argument("--emulated", action="store_true", help=words)
     words = "where results are written (default perf/results; of part of a suite, or with --set or"
     words += " --no-policy, target/bench)"
     parser.add_argument("--out", type=Path, metavar="DIR", help=words)
@@ -54,7 +61,10 @@ def arguments():
         parser.error(f"there is no suite {unknown[0]}: there are {', '.join(ALL)}")
     if parsed.case and (whole := [name for name in parsed.suites if name not in SUITES]):
         parser.error(f"--case: not of {whole[0]}: give {', '.join(SUITES)}")
-    parsed.suites = parsed.suites or (list(SUITES) if parsed.case else ALL)
+    if parsed.emulated and (slow := [name for name in parsed.suites if name not in EMULATED]):
+        parser.error(f"--emulated: not of {slow[0]}: give {', '.join(EMULATED)}")
+    everything = EMULATED if parsed.emulated else SUITES if parsed.case else ALL
+    parsed.suites = parsed.suites or list(everything)
     partly = parsed.case or parsed.set or parsed.no_policy
     parsed.out = parsed.out or (PERF.parent / "target/bench" if partly else PERF / "results")
     fixed = [suite for suite in parsed.suites if suite not in SETTABLE]
@@ -62,8 +72,8 @@ def arguments():
         parser.error(f"--set, --no-policy: not of {fixed[0]}: give {', '.join(SETTABLE)}")
     if wrong := [line for line in parsed.set if not re.match(r"\s*[\w.-]+\s*=\s*\S", line)]:
         parser.error(f"--set {wrong[0]!r}: must be KEY=VALUE, as margayd's configuration file has it")
-    if any(number is not None and number <= 0 for number in (parsed.rounds, parsed.seconds)):
-        parser.error("--rounds and --seconds must be positive")
+    if any(number is not None and number <= 0 for number in (parsed.rounds, parsed.seconds, parsed.warm_up)):
+        parser.error("--rounds, --seconds and --warm-up must be positive")
     return parsed
 
 
@@ -77,8 +87,10 @@ def main():
     all_cases = [case for name in on_wires for case in SUITES[name].cases]
     if on_wires and not any(chosen.case in case.name for case in all_cases):
         sys.exit(f"scripts/bench: no case's name contains {chosen.case!r}")
-    Margay.extra, Margay.policy = chosen.set, not chosen.no_policy
     chosen.out.mkdir(parents=True, exist_ok=True)
+    if chosen.emulated and not emulated.inside():
+        sys.exit(emulated.measure(sys.argv[1:], chosen.out.resolve()))
+    Margay.extra, Margay.policy = chosen.set, not chosen.no_policy
     # A bench that is told to end removes what it has built.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     for name in on_wires:
@@ -112,7 +124,7 @@ def measure_in_memory(name, chosen):
 
 def write(result, folder):
     """Where the figures of a suite are kept now, without suffix."""
-    out = folder / result["suite"]
+    out = folder / (result["suite"] + ("-emulated" if emulated.inside() else ""))
     out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"written: {out}.*", file=sys.stderr)
     return out
@@ -126,6 +138,7 @@ def measure(kind, chosen):
     with tempfile.TemporaryDirectory(prefix="margay-bench-") as scratch:
         rounds, seconds = chosen.rounds or kind.rounds, chosen.seconds or kind.seconds
         suite = kind(Path(chosen.bin), scratch, seconds)
+        suite.warm_up = chosen.warm_up or kind.warm_up
         description = machine.describe(PERF.parent)
         suite.down()
         try:
@@ -149,14 +162,16 @@ def measure(kind, chosen):
 def command(chosen, suite, rounds, seconds):
     """What measures the same again."""
     words = ["--rounds", str(rounds), "--seconds", f"{seconds:g}"]
+    words += ["--warm-up", f"{chosen.warm_up:g}"] if chosen.warm_up else []
     words += ["--case", chosen.case] if chosen.case else []
     return shlex.join(["scripts/bench", *words, *features(chosen), suite.name])
 
 
 def features(chosen):
-    """The words that turn something of Margay off or on."""
+    """The words that turn something of Margay off or on, or choose the machine."""
     set_ = [word for line in chosen.set for word in ("--set", line)]
-    return set_ + (["--no-policy"] if chosen.no_policy else [])
+    flags = [("--no-policy", chosen.no_policy), ("--emulated", chosen.emulated)]
+    return set_ + [flag for flag, given in flags if given]
 
 
 def progress(number, case, device, value):

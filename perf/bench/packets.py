@@ -18,7 +18,6 @@ from devices import (
     UplinkForwarder,
 )
 from shell import watched
-from suite import WARM_UP
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ class Suite(suite.Suite):
         if not ends or not self.asked(device, case):
             return None
         command = [self.pktgen, "send", "--cpu", GENERATOR_CPU, "--seconds", self.seconds]
-        command += ["--warm-up", WARM_UP, "--size", case.size, "--flows", case.flows]
+        command += ["--warm-up", self.warm_up, "--size", case.size, "--flows", case.flows]
         command += ends.words()
         command += ["--answers", ends.dst_mac] if case.answered else []
         words, cpu = watched([str(word) for word in [*command, "-o", "json"]])

@@ -9,8 +9,6 @@ from statistics import median
 import figures
 from shell import Watch, finish, inside, start, wait_until, watched
 
-# Of every measurement left out at its beginning: flows are made, rings fill.
-WARM_UP = 0.3
 # Ways between nodes.
 TUNNELS = ("vxlan", "ipip")
 
@@ -26,6 +24,8 @@ class Suite:
     # Of every measurement, where the command line does not say.
     rounds = 5
     seconds = 2
+    # Seconds that are left out at its beginning: flows are made, rings fill.
+    warm_up = 0.3
     cases = []
     ours = ()
     yardsticks = ()
@@ -94,7 +94,7 @@ class Suite:
         serving = start(["ip", "netns", "exec", server, "iperf3", "-s", "-1"], log)
         try:
             wait_until("iperf3 listens", lambda: ":5201" in inside(server, "ss -Htln"))
-            line = f"iperf3 -J -c {address} -t {self.seconds} -O {WARM_UP} -P {case.streams}"
+            line = f"iperf3 -J -c {address} -t {self.seconds} -O {self.warm_up} -P {case.streams}"
             back = ["-R"] if case.reverse else []
             words, cpu = watched(["ip", "netns", "exec", client, *line.split(), *back])
         finally:
