@@ -72,7 +72,8 @@ def arguments():
         parser.error(f"--set, --no-policy: not of {fixed[0]}: give {', '.join(SETTABLE)}")
     if wrong := [line for line in parsed.set if not re.match(r"\s*[\w.-]+\s*=\s*\S", line)]:
         parser.error(f"--set {wrong[0]!r}: must be KEY=VALUE, as margayd's configuration file has it")
-    if any(number is not None and number <= 0 for number in (parsed.rounds, parsed.seconds, parsed.warm_up)):
+    numbers = (parsed.rounds, parsed.seconds, parsed.warm_up)
+    if any(number is not None and number <= 0 for number in numbers):
         parser.error("--rounds, --seconds and --warm-up must be positive")
     return parsed
 
@@ -87,12 +88,12 @@ def main():
     all_cases = [case for name in on_wires for case in SUITES[name].cases]
     if on_wires and not any(chosen.case in case.name for case in all_cases):
         sys.exit(f"scripts/bench: no case's name contains {chosen.case!r}")
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    if chosen.emulated and not emulated.inside():
-        sys.exit(emulated.measure(sys.argv[1:], chosen.out.resolve()))
     Margay.extra, Margay.policy = chosen.set, not chosen.no_policy
+    chosen.out.mkdir(parents=True, exist_ok=True)
     # A bench that is told to end removes what it has built.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if chosen.emulated and not emulated.inside():
+        sys.exit(emulated.measure(sys.argv[1:], chosen.out.resolve()))
     for name in on_wires:
         measure(SUITES[name], chosen)
     for name in (name for name in chosen.suites if name in memory.SUITES):

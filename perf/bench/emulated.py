@@ -1,7 +1,7 @@
 """The bench in an emulated machine with Debian's own kernel, for what the machine's kernel lacks.
 
-It boots with the machine's files: their root read-only, below a layer in memory, and one folder in which
-results come back. The emulator runs each instruction in software and models no cache.
+It boots with the machine's own files: read-only, below a layer in memory, but for the folder of the
+results. The emulator runs each instruction in software and models no cache.
 """
 
 import lzma
@@ -23,7 +23,7 @@ META = "linux-image-6.12-amd64"
 MARK = "margay.bench"
 # What the root is made of; the kernel finds its other modules there.
 MODULES = ("9p", "9pnet_virtio", "overlay")
-# The bench says something more often, also while it builds.
+# The bench says something more often, also while it builds its devices.
 SILENCE = 600
 MEMORY = "6G"
 

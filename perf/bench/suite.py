@@ -24,7 +24,7 @@ class Suite:
     # Of every measurement, where the command line does not say.
     rounds = 5
     seconds = 2
-    # Seconds that are left out at its beginning: flows are made, rings fill.
+    # Seconds left out at its beginning: flows are made, rings fill.
     warm_up = 0.3
     cases = []
     ours = ()
