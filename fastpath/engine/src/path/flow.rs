@@ -309,14 +309,16 @@ fn borrower(snapshot: &Snapshot, addr: Addr) -> Option<u32> {
     at.and_then(|index| u32::try_from(index).ok())
 }
 
-/// Whether a flow was translated to a backend that its service does not have any more, and would go
-/// nowhere for ever: of UDP, as nothing ends it, and of TCP what begins anew without that being known.
+/// Whether a flow was translated to a backend that its service does not have any more, or began
+/// before there was the service, and would go nowhere for ever: of UDP, as nothing ends it, and of TCP
+/// what begins anew without that being known.
 fn lost_backend(snapshot: &Snapshot, packet: &Packet, flow: FlowRef<'_>) -> bool {
     let moves = packet.tuple.protocol == protocol::UDP || begins_elsewhere(packet, flow);
     if !moves || flow.dir() == Dir::Reply {
         return false;
     }
     let new = flow.rewrite();
-    (new.dst, new.dst_port) != (packet.tuple.dst, packet.tuple.dst_port)
+    let translated = (new.dst, new.dst_port) != (packet.tuple.dst, packet.tuple.dst_port);
+    (translated || miss::is_service(snapshot, packet))
         && !snapshot.still_serves(&packet.tuple, new.dst, new.dst_port)
 }

@@ -416,6 +416,32 @@ fn a_lost_backend_ends_udp_at_once_and_leaves_tcp_to_itself() {
 }
 
 #[test]
+fn udp_that_began_before_there_was_the_service_moves_to_it() {
+    let web = |backends: &[&str]| Service { protocol: 17, ..everywhere(backends) };
+    for (to, otherwise) in
+        [("192.0.2.1:30080", HOST), ("198.18.0.1:80", WIRE), ("198.18.0.2:80", WIRE)]
+    {
+        let mut node = Node::default();
+        let datagram = udp("10.65.0.2:1", to);
+        // It comes, goes, and another comes in its place.
+        for _ in 0..2 {
+            node.send(A, &datagram).by(otherwise);
+            node.change(|state| serve(state, web(&["10.65.0.3:8080"])));
+            node.send(A, &datagram).by(B);
+            node.change(|state| drop(state.services.remove("default/web")));
+        }
+        assert_eq!(node.connections(), 1);
+    }
+    // Without any backend nothing is ended, and who is a backend keeps what it has.
+    let (mut node, datagram) = (Node::default(), udp("10.65.0.2:1", "192.0.2.1:30080"));
+    for backends in [&[][..], &["192.0.2.1:30080"], &["10.65.0.3:8080", "192.0.2.1:30080"]] {
+        node.send(A, &datagram).by(HOST);
+        node.change(|state| serve(state, web(backends)));
+        node.send(A, &datagram).by(HOST);
+    }
+}
+
+#[test]
 fn a_backend_that_drains_or_is_farther_away_keeps_its_udp_clients_until_it_is_gone() {
     let of = |backends: &[&str]| service("u", 17, "10.96.0.10:53", backends);
     let mut node = with([of(&["10.65.0.3:53"])]);
