@@ -35,15 +35,21 @@ pub enum Related {
     Refused(DropReason),
 }
 
-/// Translates the ICMP error in the IP packet at the start of `bytes`. Quoted UDP packets to
-/// `vxlan_port` are taken for this node's tunnels.
+/// Source and destination of the packet that the ICMP error at the start of `bytes` quotes.
+pub fn quoted_ends(bytes: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    let quoted = quotation(&IpView::parse(bytes)?)?;
+    Some((quoted.src, quoted.dst))
+}
+
+/// Translates the ICMP error in the IP packet at the start of `bytes`. With a `vxlan_port` it may be
+/// about a packet of this node's tunnels: of IP in IP, or of UDP to that port.
 ///
 /// `flows` answers for packets as they arrive: the quoted packet was sent by this node or through
 /// it, so an answer to it would arrive with the reverse of its tuple, and that answer's translation,
 /// reversed again, is the quoted packet as its sender knows it.
 pub fn translate(
     bytes: &[u8],
-    vxlan_port: u16,
+    vxlan_port: Option<u16>,
     flows: &dyn Fn(&FlowTuple) -> Option<FlowTuple>,
 ) -> Related {
     let Some(outer) = IpView::parse(bytes) else { return Related::Refused(DropReason::Malformed) };
@@ -51,7 +57,7 @@ pub fn translate(
     if !is_intact(&outer) {
         return Related::Refused(DropReason::Malformed);
     }
-    if let Some(mtu) = tunnel_mtu(&outer, &quoted, vxlan_port) {
+    if let Some(mtu) = vxlan_port.and_then(|port| tunnel_mtu(&outer, &quoted, port)) {
         return Related::PathMtu { peer: quoted.dst, mtu };
     }
     let Some(sent) = tuple(&quoted) else { return Related::Refused(DropReason::InvalidState) };
@@ -106,7 +112,8 @@ fn tunnel_mtu(outer: &IpView<'_>, quoted: &IpView<'_>, vxlan_port: u16) -> Optio
         IpProtocol::Udp => port() == Some(vxlan_port),
         _ => false,
     };
-    if !is_tunnel || quoted.is_later_fragment() {
+    // Who is told is who sent it.
+    if !is_tunnel || quoted.is_later_fragment() || outer.dst != quoted.src {
         return None;
     }
     let icmp = outer.payload();

@@ -86,7 +86,11 @@ pub enum Request {
         hop: IpAddr,
     },
     /// An ICMP error: translate its quotation.
-    IcmpError,
+    IcmpError {
+        /// Whether it may be about a tunnel of this node: it came from between the nodes, and quotes a
+        /// packet from this node to another one. Whoever else says so is not believed.
+        tunnel: bool,
+    },
     /// The first packet of a connection from outside to a backend in the host network. The kernel's
     /// answers carry this tuple and are to be steered here.
     HostFlow(FlowTuple),
@@ -142,7 +146,7 @@ impl Request {
             Self::Reject => PuntReason::Reject,
             Self::ConnectionLimit => PuntReason::ConnectionLimit,
             Self::Neighbour { .. } => PuntReason::Neighbour,
-            Self::IcmpError => PuntReason::IcmpError,
+            Self::IcmpError { .. } => PuntReason::IcmpError,
             Self::HostFlow(_) => PuntReason::HostFlow,
             Self::Dhcp => PuntReason::Dhcp,
             Self::Dns { .. } => PuntReason::Dns,

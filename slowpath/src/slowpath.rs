@@ -127,8 +127,8 @@ impl SlowPath {
             Request::Neighbour { egress, hop } => {
                 self.hold(now_ms, punt, egress, hop, &mut out);
             }
-            Request::IcmpError => {
-                let vxlan_port = self.node.settings.vxlan_port;
+            Request::IcmpError { tunnel } => {
+                let vxlan_port = tunnel.then_some(self.node.settings.vxlan_port);
                 let answer = icmp_related::translate(punt.packet(), vxlan_port, flows);
                 related(answer, &mut out);
             }

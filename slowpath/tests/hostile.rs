@@ -100,7 +100,7 @@ fn request() -> impl Strategy<Value = Request> {
         1 => Just(Request::Reject),
         1 => Just(Request::ConnectionLimit),
         2 => address().prop_map(|hop| Request::Neighbour { egress: 3, hop }),
-        3 => Just(Request::IcmpError),
+        3 => any::<bool>().prop_map(|tunnel| Request::IcmpError { tunnel }),
         1 => (address(), address()).prop_map(|(src, dst)| {
             Request::HostFlow(FlowTuple { src, dst, protocol: 6, src_port: 1, dst_port: 2 })
         }),
@@ -225,11 +225,11 @@ proptest! {
             seen.set(Some(*arriving));
             Some(FlowTuple { protocol: arriving.protocol, ..icmp_port(arriving, to) })
         };
-        let first = injected(&slow_path().handle(0, punt(POD, frame.clone(), Request::IcmpError), &there));
+        let first = injected(&slow_path().handle(0, punt(POD, frame.clone(), Request::IcmpError { tunnel: false }), &there));
         let Some(Injection::Own { packet }) = first.first() else { return Ok(()) };
         let back = |arriving: &FlowTuple| seen.get().filter(|_| arriving.src == to.src);
         let second = [&frame[..14], packet].concat();
-        let second = injected(&slow_path().handle(0, punt(POD, second, Request::IcmpError), &back));
+        let second = injected(&slow_path().handle(0, punt(POD, second, Request::IcmpError { tunnel: false }), &back));
         let Some(Injection::Own { packet }) = second.first() else {
             return Err(TestCaseError::fail("not translated back"));
         };

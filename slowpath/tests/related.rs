@@ -8,7 +8,9 @@ use std::net::IpAddr;
 use margay_model::flow::FlowTuple;
 use margay_model::reason::{DropReason, PuntReason};
 use margay_slowpath::{Action, Injection, Request};
-use support::{POD, injected, punt, slow_path, vector};
+use support::{POD, UPLINK, injected, punt, slow_path, vector};
+
+const ERROR: Request = Request::IcmpError { tunnel: false };
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -37,7 +39,7 @@ fn service6(arriving: &FlowTuple) -> Option<FlowTuple> {
 
 #[track_caller]
 fn is_translated(said: &str, flows: &dyn Fn(&FlowTuple) -> Option<FlowTuple>, told: &str) {
-    let actions = slow_path().handle(0, punt(POD, vector(said), Request::IcmpError), flows);
+    let actions = slow_path().handle(0, punt(POD, vector(said), ERROR), flows);
     assert_eq!(injected(&actions), [Injection::Own { packet: vector(told) }], "{said}");
 }
 
@@ -68,7 +70,7 @@ fn ipv6_errors_are_translated_with_all_checksums() {
 
 #[test]
 fn an_error_about_no_connection_of_ours_is_dropped() {
-    let punt = punt(POD, vector("router_says"), Request::IcmpError);
+    let punt = punt(POD, vector("router_says"), ERROR);
     let actions = slow_path().handle(0, punt, &|_| None);
     assert_eq!(actions, [Action::Dropped(PuntReason::IcmpError, DropReason::InvalidState)]);
 }
@@ -81,11 +83,26 @@ fn an_error_about_a_tunnels_packet_lowers_its_path_mtu_and_looks_up_no_flow() {
             *asked.borrow_mut() += 1;
             None
         };
-        let punt = punt(POD, vector(name), Request::IcmpError);
+        let punt = punt(UPLINK, vector(name), Request::IcmpError { tunnel: true });
         let actions = slow_path().handle(0, punt, &flows);
         let lower = Action::PathMtu { peer: ip("192.0.2.2"), mtu: 1400 };
         assert_eq!(actions, [lower, Action::Consumed(PuntReason::IcmpError)], "{name}");
         assert_eq!(*asked.borrow(), 0);
+    }
+}
+
+#[test]
+fn an_error_about_a_tunnels_packet_is_believed_only_from_between_the_nodes_and_of_its_sender() {
+    let mut elsewhere = vector("tunnel_mtu");
+    // To another address, with the checksum right: 192.0.2.3 instead of 192.0.2.1.
+    elsewhere[14 + 19] += 2;
+    elsewhere[14 + 11] -= 2;
+    for (frame, tunnel) in
+        [(vector("tunnel_mtu"), false), (vector("tunnel_mtu_ipip"), false), (elsewhere, true)]
+    {
+        let punt = punt(POD, frame, Request::IcmpError { tunnel });
+        let actions = slow_path().handle(0, punt, &|_| None);
+        assert_eq!(actions, [Action::Dropped(PuntReason::IcmpError, DropReason::InvalidState)]);
     }
 }
 
@@ -95,7 +112,7 @@ fn what_is_no_error_or_quotes_nothing_readable_is_dropped() {
         let mut frame = vector(name);
         let len = frame.len() - cut;
         frame.truncate(len);
-        let punt = punt(POD, frame, Request::IcmpError);
+        let punt = punt(POD, frame, ERROR);
         let actions = slow_path().handle(0, punt, &|tuple| Some(*tuple));
         let malformed = Action::Dropped(PuntReason::IcmpError, DropReason::Malformed);
         assert_eq!(actions, [malformed], "{name}");
@@ -106,7 +123,7 @@ fn what_is_no_error_or_quotes_nothing_readable_is_dropped() {
 fn an_error_with_a_wrong_checksum_is_dropped_and_not_mended() {
     let mut frame = vector("router_says");
     *frame.last_mut().unwrap() ^= 1;
-    let actions = slow_path().handle(0, punt(POD, frame, Request::IcmpError), &service);
+    let actions = slow_path().handle(0, punt(POD, frame, ERROR), &service);
     assert_eq!(actions, [Action::Dropped(PuntReason::IcmpError, DropReason::Malformed)]);
 }
 
@@ -114,6 +131,6 @@ fn an_error_with_a_wrong_checksum_is_dropped_and_not_mended() {
 fn an_error_on_its_last_hop_goes_no_further() {
     let mut frame = vector("router_says");
     frame[14 + 8] = 1;
-    let actions = slow_path().handle(0, punt(POD, frame, Request::IcmpError), &service);
+    let actions = slow_path().handle(0, punt(POD, frame, ERROR), &service);
     assert_eq!(actions, [Action::Dropped(PuntReason::IcmpError, DropReason::TtlExpired)]);
 }

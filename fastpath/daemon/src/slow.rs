@@ -286,7 +286,13 @@ impl Slow {
                 };
                 Request::Neighbour { egress: hop.port.0.into(), hop: addr }
             }
-            Why::IcmpError => Request::IcmpError,
+            Why::IcmpError => {
+                let quoted = slow::icmp_related::quoted_ends(bytes.get(14..)?);
+                let tunnel = quoted.is_some_and(|(src, dst)| {
+                    self.snapshots.borrow().hears_of_tunnel(punt, src.into(), dst.into())
+                });
+                Request::IcmpError { tunnel }
+            }
             Why::HostFlow => Request::HostFlow(self.answer_to(punt, bytes)?.into()),
             // Handled before.
             Why::Portless => return None,

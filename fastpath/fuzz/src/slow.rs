@@ -167,7 +167,7 @@ fn six(id: u8, offset: u16, flags: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// An IP packet that was taken for an ICMP error. What it quotes belongs to a connection that is
-/// translated, to one that is not, or to none, as the first byte says.
+/// translated, to one that is not, or to none, or about a tunnel's, as the first byte says.
 pub fn icmp_errors(bytes: &[u8]) {
     let Some((how, packet)) = bytes.split_first() else { return };
     let other: IpAddr = Ipv4Addr::new(10, 96, 0, 10).into();
@@ -179,7 +179,7 @@ pub fn icmp_errors(bytes: &[u8]) {
     };
     let frame = [&[2; 12][..], &[8, 0], packet].concat();
     let mut bench = Bench::new();
-    for action in bench.punt(Request::IcmpError, frame, &flows) {
+    for action in bench.punt(Request::IcmpError { tunnel: how & 4 == 0 }, frame, &flows) {
         if let Action::Inject(_, Injection::Own { packet }) = action {
             crate::support::sums_are_right(&packet);
         }

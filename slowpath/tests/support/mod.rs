@@ -33,6 +33,7 @@ pub(crate) fn vectors() -> impl Iterator<Item = Vec<u8>> {
 
 pub(crate) const POD_PORT: u32 = 7;
 pub(crate) const POD: Ingress = Ingress::Port(POD_PORT);
+pub(crate) const UPLINK: Ingress = Ingress::Port(1);
 pub(crate) const TUNNEL: Ingress = Ingress::Tunnel(1, Encap::Ipip);
 
 pub(crate) fn node() -> LocalNode {

@@ -44,6 +44,8 @@ use margay_tables::lpm::Lpm;
 use margay_tables::service::ServiceTable;
 use margay_wire::protocol;
 
+use crate::batch::Punt;
+
 /// Where an address lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -255,6 +257,15 @@ impl Snapshot {
         settings.direct_return
             && !settings.direct_return_except.iter().any(|net| net.contains(&client))
             && matches!(self.place(backend), Some(Place::Hops { direct: Some(_), .. }))
+    }
+
+    /// Whether a punted ICMP error about a packet with these addresses may be about one of the node's
+    /// tunnels: it came from between the nodes. Pods have no say in what a tunnel's way takes.
+    pub fn hears_of_tunnel(&self, error: &Punt, src: Addr, dst: Addr) -> bool {
+        !error.tunneled
+            && self.is_uplink(error.port)
+            && self.tunnel_ends.contains(&src)
+            && self.tunnel_peers.contains_key(&dst)
     }
 
     /// Whether `addr` is one of the node's.

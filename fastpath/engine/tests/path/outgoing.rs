@@ -1,6 +1,6 @@
 //! Masquerading of what leaves the pools, ICMP through it, and errors about it.
 
-use margay_engine::{Why, delivered};
+use margay_engine::{Fate, Punt, Why, delivered};
 use margay_model::DropReason;
 use margay_tables::addr::Tuple;
 
@@ -219,6 +219,25 @@ fn an_error_from_a_pod_is_handed_over_only_in_its_own_name() {
     };
     assert_eq!(node.send(A, &error("10.65.0.2")).punted(), Why::IcmpError);
     node.send(A, &error("10.65.0.3")).dropped(DropReason::Spoof);
+}
+
+#[test]
+fn an_error_is_about_a_tunnel_only_from_between_the_nodes_and_of_this_node_to_another() {
+    let mut node = Node::default();
+    let errors = [
+        (WIRE, "192.0.2.254", "192.0.2.1", "198.51.100.2", true),
+        (WIRE, "192.0.2.254", "192.0.2.1", "8.8.8.8", false),
+        (WIRE, "192.0.2.254", "203.0.113.1", "198.51.100.2", false),
+        (A, "10.65.0.2", "192.0.2.1", "198.51.100.2", false),
+    ];
+    for (from, says, src, dst, heard) in errors {
+        let body = Body::Icmp { kind: 3, code: 4, rest: [0, 0, 5, 0], payload: vec![0; 28] };
+        let error = packet(ip(says), ip("192.0.2.1"), body);
+        let Fate::Punt(punt) = node.send(from, &error).fate else { panic!("not punted") };
+        let [src, dst] = [src, dst].map(|addr| ip(addr).into());
+        assert_eq!(node.snapshot.hears_of_tunnel(&punt, src, dst), heard, "{src:?} {dst:?}");
+        assert!(!node.snapshot.hears_of_tunnel(&Punt { tunneled: true, ..punt }, src, dst));
+    }
 }
 
 #[test]

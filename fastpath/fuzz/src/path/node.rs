@@ -283,7 +283,13 @@ impl Node<'_> {
                 };
                 Request::Neighbour { egress: hop.port.0.into(), hop: addr }
             }
-            Why::IcmpError => Request::IcmpError,
+            Why::IcmpError => {
+                let quoted = slow::icmp_related::quoted_ends(frame.get(ETHERNET..)?);
+                let tunnel = quoted.is_some_and(|(src, dst)| {
+                    self.snapshot().hears_of_tunnel(punt, src.into(), dst.into())
+                });
+                Request::IcmpError { tunnel }
+            }
             Why::HostFlow => Request::HostFlow(self.answer_to(punt, frame)?.into()),
             Why::Portless => return None, // see handle()
             Why::Dns => {
