@@ -150,7 +150,7 @@ fn broadcasts(view: &KernelView) -> Vec<IpAddr> {
     view.addresses.iter().flat_map(|(_, net)| ends(net)).collect()
 }
 
-/// Routes that leave by uplinks. Tables that are asked later get higher metrics.
+/// Routes that leave by uplinks, in the order in which the kernel tries them.
 fn routes(view: &KernelView, ports: &BTreeMap<u32, PortId>) -> Vec<KernelRoute> {
     let unicast = view.routes.iter().filter(|route| route.kind == RouteKind::Unicast);
     unicast
@@ -159,8 +159,7 @@ fn routes(view: &KernelView, ports: &BTreeMap<u32, PortId>) -> Vec<KernelRoute> 
                 Some(NextHop { port: *ports.get(&hop.index)?, gateway: hop.gateway })
             };
             let hops: Vec<_> = route.next_hops.iter().filter_map(hop).collect();
-            let metric = route.metric.saturating_add(route.rank << 24);
-            (!hops.is_empty()).then_some(KernelRoute { dst: route.dst, hops, metric })
+            (!hops.is_empty()).then_some(KernelRoute { dst: route.dst, hops })
         })
         .collect()
 }

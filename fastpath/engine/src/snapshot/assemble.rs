@@ -241,7 +241,8 @@ impl Assembler {
             routes.insert(prefix, next);
             places.push(place);
         };
-        for route in &inputs.underlay.routes {
+        // Of the kernel's routes to one prefix the first counts: it is put in last.
+        for route in inputs.underlay.routes.iter().rev() {
             let hops = self.kernel_hops(route);
             if !hops.is_empty() {
                 add(route.dst.into(), Place::Hops { hops, source: None, direct: None });

@@ -42,17 +42,13 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// Of several routes to one prefix the one with the lowest metric counts.
+/// Of several routes to one prefix the first counts.
 fn kernel_routes(underlay: &Underlay) -> Lpm {
-    let mut best: HashMap<Prefix, u32> = HashMap::new();
+    let mut first: HashMap<Prefix, u32> = HashMap::new();
     for (index, route) in (0u32..).zip(&underlay.routes) {
-        let entry = best.entry(route.dst.into()).or_insert(index);
-        let other = underlay.routes.get(*entry as usize).map_or(u32::MAX, |r| r.metric);
-        if route.metric < other {
-            *entry = index;
-        }
+        first.entry(route.dst.into()).or_insert(index);
     }
-    best.into_iter().collect()
+    first.into_iter().collect()
 }
 
 /// The port and neighbour by which an address of the underlay is reached.

@@ -47,8 +47,6 @@ pub struct KernelRoute {
     pub dst: IpNet,
     /// Equal ways.
     pub hops: Vec<NextHop>,
-    /// Lower is better.
-    pub metric: u32,
 }
 
 /// The kernel's view.
@@ -61,7 +59,7 @@ pub struct Underlay {
     /// Addresses that the node has in common with others on its networks: IPv4 broadcasts, and the
     /// routers' anycast address of IPv6 (RFC 4291 §2.6.1).
     pub broadcasts: Vec<IpAddr>,
-    /// Routes that leave by uplinks.
+    /// Routes that leave by uplinks; of several to one prefix the first counts.
     pub routes: Vec<KernelRoute>,
     /// Neighbours whose Ethernet address is known.
     pub neighbours: HashMap<(PortId, IpAddr), Mac>,

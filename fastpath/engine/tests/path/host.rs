@@ -147,6 +147,20 @@ fn a_route_that_moves_takes_its_flows_along_with_their_translation() {
 }
 
 #[test]
+fn of_several_routes_to_one_prefix_the_first_is_taken_bare_and_in_tunnels() {
+    let mut node = Node::default();
+    node.rewire(|underlay| {
+        let mut second = underlay.routes.iter().find(|r| r.dst.prefix_len() == 0).unwrap().clone();
+        second.hops[0].gateway = Some(ip("192.0.2.2"));
+        underlay.routes.push(second);
+    });
+    for dst in ["8.8.8.8:2", "10.65.2.7:2"] {
+        let frame = node.send(A, &udp("10.65.0.2:1", dst)).by(WIRE);
+        assert_eq!(frame[..6], GATEWAY_MAC, "{dst}");
+    }
+}
+
+#[test]
 fn equal_ways_are_shared_and_a_flow_keeps_its_own() {
     let mut node = Node::default();
     node.rewire(|underlay| {

@@ -390,7 +390,6 @@ pub fn underlay() -> Underlay {
     let route = |dst: &str, gateway: Option<&str>| KernelRoute {
         dst: dst.parse().unwrap(),
         hops: via(gateway),
-        metric: 0,
     };
     let neighbours = [
         ("192.0.2.2", NEAR_MAC),
