@@ -49,6 +49,7 @@ use crate::slow::{Ask, Tell, exchange, host_flow};
 use crate::state_dir::StateDir;
 
 use kernel::Grounds;
+use neighbours::Wanted;
 
 /// How long workers may take to forward by a new snapshot before it is said that one hangs.
 const ADOPT_WITHIN: Duration = Duration::from_secs(2);
@@ -121,7 +122,7 @@ pub(crate) struct Control {
     /// Why each endpoint is down; `None` where it is up.
     endpoints: BTreeMap<EndpointKey, Option<String>>,
     /// Neighbours that the slow path waits for.
-    wanted: BTreeMap<(PortId, IpAddr), Instant>,
+    wanted: BTreeMap<(PortId, IpAddr), Wanted>,
     /// Addresses whose flows are to end with the next snapshot.
     forgotten: BTreeSet<IpAddr>,
     path_mtus: PathMtus,
