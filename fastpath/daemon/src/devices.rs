@@ -468,13 +468,26 @@ impl Devices {
     }
 
     fn number(&mut self) -> DeviceId {
-        let device = DeviceId(self.next);
-        self.next = self.next.wrapping_add(1).max(1);
-        device
+        let (uplinks, pods) = (&self.uplinks, &self.pods);
+        next_number(&mut self.next, |device| {
+            uplinks.values().any(|uplink| uplink.device == device)
+                || pods.values().any(|pod| pod.device == device)
+        })
     }
 
     fn sockets(&self, options: SocketOptions) -> Sockets<'_> {
         Sockets { binder: &self.binder, links: &self.links, options }
+    }
+}
+
+/// The next number that is nobody's, in turn: one that was let go is in use at workers for a moment.
+fn next_number(next: &mut u16, is_taken: impl Fn(DeviceId) -> bool) -> DeviceId {
+    loop {
+        let device = DeviceId(*next);
+        *next = next.wrapping_add(1).max(1);
+        if !is_taken(device) {
+            return device;
+        }
     }
 }
 
@@ -577,5 +590,18 @@ fn entry(
         generic: attached.mode == Hook::Generic,
         fallbacks: bound.fallbacks.into_iter().chain(native).collect(),
         busy_poll: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_device_has_the_number_of_another_after_sixty_five_thousand_of_them() {
+        let kept = [DeviceId(1), DeviceId(3), DeviceId(u16::MAX)];
+        let mut next = u16::MAX - 1;
+        let numbers = [(); 3].map(|()| next_number(&mut next, |device| kept.contains(&device)));
+        assert_eq!(numbers, [DeviceId(u16::MAX - 1), DeviceId(2), DeviceId(4)]);
     }
 }
