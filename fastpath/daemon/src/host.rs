@@ -27,7 +27,7 @@ pub(crate) fn desired(
         tunnel_addresses: state.node.tunnel_addresses.iter().map(|t| t.address).collect(),
         routes: routes(state, fronts, view),
         node_ports: node_ports(state, fronts, view),
-        snat_ports: state.node.settings.snat_ports,
+        reserved_ports: reserved_ports(state, fronts, view),
     }
 }
 
@@ -39,7 +39,7 @@ pub(crate) fn nothing(queues: u32) -> Desired {
         tunnel_addresses: BTreeSet::new(),
         routes: Vec::new(),
         node_ports: None,
-        snat_ports: margay_model::Settings::default().snat_ports,
+        reserved_ports: vec![margay_model::Settings::default().snat_ports],
     }
 }
 
@@ -124,6 +124,16 @@ fn own_addresses(state: &State, view: &KernelView) -> BTreeSet<IpAddr> {
     of_kernel.chain(told.into_iter().flatten()).collect()
 }
 
+/// What comes to these ports of the node's is the dataplane's: answers to what is masqueraded, and
+/// what asks for services. The answers to a connection of the node from one of them would be too.
+fn reserved_ports(state: &State, fronts: &Fronts, view: &KernelView) -> Vec<(u16, u16)> {
+    let outside = fronts.outside.iter().filter(|(addr, ..)| view.has_address(*addr));
+    let services = outside.map(|(.., port)| port).chain(fronts.node_ports.iter().map(|(_, p)| p));
+    let services: BTreeSet<u16> = services.copied().collect();
+    let services = services.into_iter().map(|port| (port, port));
+    std::iter::once(state.node.settings.snat_ports).chain(services).collect()
+}
+
 /// Ports as ranges; where there would be too many, the one that holds them all.
 fn ranges(ports: &BTreeSet<u16>) -> Vec<(u16, u16)> {
     let mut ranges: Vec<(u16, u16)> = Vec::new();
@@ -166,6 +176,24 @@ mod tests {
         let routes = routes(&state, &Fronts::of(&state), &KernelView::default());
         let text: Vec<_> = routes.iter().map(|route| route.dst.to_string()).collect();
         assert_eq!(text, ["10.96.0.0/16", "10.97.0.1/32", "203.0.113.7/32"]);
+    }
+
+    #[test]
+    fn the_ports_of_services_on_the_nodes_addresses_are_reserved() {
+        let own: IpAddr = "192.0.2.1".parse().unwrap();
+        let view = KernelView {
+            addresses: Arc::new([(2, IpNet::from(own))].into()),
+            ..KernelView::default()
+        };
+        let fronts = Fronts {
+            outside: [(own, 6, 40_443), ("198.18.0.1".parse().unwrap(), 6, 40_080)].into(),
+            node_ports: [(6, 50_051), (17, 50_051), (17, 30_053)].into(),
+            ..Fronts::default()
+        };
+        let (state, one) = (State::default(), |port| (port, port));
+        let snat = state.node.settings.snat_ports;
+        let reserved = reserved_ports(&state, &fronts, &view);
+        assert_eq!(reserved, [snat, one(30_053), one(40_443), one(50_051)]);
     }
 
     #[test]

@@ -25,8 +25,9 @@ pub struct Desired {
     pub routes: Vec<HostRoute>,
     /// How the node reaches its own node ports; `None` without services.
     pub node_ports: Option<NodePortAccess>,
-    /// First and last source port that masquerading uses.
-    pub snat_ports: (u16, u16),
+    /// First and last port of each range that is the dataplane's on the node's addresses: the kernel
+    /// gives none of them to a connection of the node by itself.
+    pub reserved_ports: Vec<(u16, u16)>,
 }
 
 /// A route to the trunk.
@@ -123,7 +124,7 @@ impl HostPort {
         let looped = routes::ensure_routes(&self.handle, index, own, &to_node, &mut changes).await;
         let ruled = rules::ensure(&self.handle, access, &mut changes).await;
         made.and(routed).and(looped).and(ruled)?;
-        if self.reserved.reserve(desired.snat_ports)? {
+        if self.reserved.reserve(&desired.reserved_ports)? {
             changes.push(Change::ReservedPorts);
         }
         Ok((trunk, changes))
@@ -174,7 +175,7 @@ mod tests {
                 addresses: ["192.0.2.1", "2001:db8::1"].map(|a| a.parse().unwrap()).into(),
                 ports: [6, 17].map(|protocol| (protocol, vec![(30_080, 30_081)])).into(),
             }),
-            snat_ports: (61_000, 65_535),
+            reserved_ports: vec![(61_000, 65_535), (50_051, 50_051)],
         }
     }
 
@@ -249,7 +250,7 @@ mod tests {
             let (_, changes) = port.apply(&desired()).await.unwrap();
             assert_eq!(changes, []);
             let reserved = run("sysctl -n net.ipv4.ip_local_reserved_ports");
-            assert_eq!(reserved.trim(), "8080,9000-9010,61000-65000");
+            assert_eq!(reserved.trim(), "8080,9000-9010,50051,61000-65000");
             port.remove().await.unwrap();
             assert_eq!(snapshot(), before);
             port.remove().await.unwrap();

@@ -48,19 +48,22 @@ impl ReservedPorts {
         Self { memory: state_dir.join("reserved-ports") }
     }
 
-    /// Reserves the part of `ports` that lies in the kernel's own range besides what was reserved
-    /// before; returns whether the kernel's list changed.
-    pub(super) fn reserve(&self, ports: (u16, u16)) -> Result<bool> {
+    /// Reserves what of these ranges lies in the kernel's own range besides what was reserved before;
+    /// returns whether the kernel's list changed.
+    pub(super) fn reserve(&self, ports: &[(u16, u16)]) -> Result<bool> {
         let Some(now) = read(RESERVED)? else { return Ok(false) };
         let before = match self.remembered()? {
             Some(before) => before,
             None => now,
         };
         let ephemeral = read(EPHEMERAL)?.unwrap_or_default();
-        let Some((first, last)) = overlap(ports, &ephemeral) else { return self.release() };
+        let ours = ports.iter().filter_map(|ports| overlap(*ports, &ephemeral));
+        let ours: Vec<_> = ours.map(|(first, last)| format!("{first}-{last}")).collect();
+        if ours.is_empty() {
+            return self.release();
+        }
         self.remember(&before)?;
-        let separator = if before.is_empty() { "" } else { "," };
-        set_list(&format!("{before}{separator}{first}-{last}"))
+        set_list(&format!("{before},{}", ours.join(",")))
     }
 
     /// Puts the old list back; returns whether the kernel's list changed.
@@ -145,6 +148,7 @@ mod tests {
     fn lists_are_ordered_and_joined_as_the_kernel_shows_them() {
         assert_eq!(normal(""), "");
         assert_eq!(normal("8080"), "8080");
+        assert_eq!(normal(",8080-8080"), "8080");
         assert_eq!(normal("61000-65535,8080,60999"), "8080,60999-65535");
         assert_eq!(normal("1-5,3-4,6"), "1-6");
     }

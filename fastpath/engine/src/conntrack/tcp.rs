@@ -115,6 +115,12 @@ pub fn opens(tcp: &TcpFacts) -> bool {
     tcp.flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::SYN
 }
 
+/// Whether the segment is the answer to one that asks for a connection.
+pub fn answers(tcp: &TcpFacts) -> bool {
+    let asked = tcp_flags::SYN | tcp_flags::ACK;
+    tcp.flags & (asked | tcp_flags::RST) == asked
+}
+
 /// Whether the segment opens a new connection in the place of one in `state`.
 pub fn reopens(tcp: &TcpFacts, state: State) -> bool {
     opens(tcp) && matches!(state, State::Closing | State::Reset)

@@ -385,6 +385,20 @@ fn the_node_is_its_own_backend_through_an_address_that_is_nobodys() {
 }
 
 #[test]
+fn the_answer_to_a_connection_of_the_nodes_own_is_its_own_at_whatever_port() {
+    let own = Service { external_ips: vec![ip("192.0.2.1")], ..everywhere(&["10.65.0.3:8080"]) };
+    for port in [30_080, 80] {
+        let mut node = with([own.clone()]);
+        let to = at("192.0.2.1", port);
+        for flags in [SYN | ACK, ACK] {
+            let segment = tcp("198.51.100.9:6443", &to, flags);
+            assert_eq!(node.send(WIRE, &segment).by(HOST), to_host(&segment));
+        }
+        node.send(WIRE, &tcp("198.51.100.9:6444", &to, SYN)).by(B);
+    }
+}
+
+#[test]
 fn the_nodes_word_to_itself_never_reaches_the_wire() {
     let mut node = Node::default();
     for (own, hairpin) in

@@ -32,6 +32,7 @@ use margay_tables::service::{Frontend, FrontendKind, Picked, ServiceEntry};
 use super::Way;
 use crate::Engine;
 use crate::batch::{Fate, Packet, Side, Why};
+use crate::conntrack::tcp;
 use crate::path::parse::{dropped, punt};
 use crate::snapshot::Snapshot;
 
@@ -146,6 +147,10 @@ pub(crate) fn is_service(snapshot: &Snapshot, packet: &Packet) -> bool {
 fn find<'s>(snapshot: &'s Snapshot, packet: &Packet) -> Option<Frontend<'s>> {
     let tuple = &packet.tuple;
     let services = &snapshot.services;
+    if packet.tcp.is_some_and(|facts| tcp::answers(&facts)) && snapshot.is_own(tuple.dst) {
+        // Nobody asks a service so: a connection of the node's own has that port here.
+        return None;
+    }
     services.frontend(tuple.dst, tuple.protocol, tuple.dst_port).or_else(|| {
         services
             .node_port(!tuple.dst.is_v4(), tuple.protocol, tuple.dst_port)
