@@ -16,6 +16,10 @@ fn patterns(texts: &[&str]) -> BTreeSet<DomainPattern> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
+fn ip(last: u8) -> IpAddr {
+    [192, 0, 2, last].into()
+}
+
 fn set(id: &str) -> SetId {
     id.into()
 }
@@ -126,6 +130,28 @@ fn what_an_earlier_process_saved_is_learned_again_lapsed_or_not() {
     assert_eq!(heard.words(), ["s 192.0.2.1 Lapsed", "s 192.0.2.2 Current"]);
     heard.hear(names.clear(30_001));
     assert_eq!((heard.words(), names.len()), (vec![], 0));
+}
+
+#[test]
+fn what_is_restored_has_the_bounds_of_what_sets_want_until_they_are_there() {
+    let limits = Limits { others: 2, addresses: 3, addresses_of_others: 1, ..Limits::default() };
+    let (mut names, mut heard) = (Names::new(limits), Heard::default());
+    for name in ["a.example", "b.example", "c.net", "d.net", "e.net"] {
+        for (last, until) in [(1, 10), (2, 90), (3, 80)] {
+            names.restore(&name.parse().unwrap(), ip(last), until);
+        }
+    }
+    // What has lapsed meanwhile is what connections may need.
+    heard.hear(names.expire(50));
+    heard.hear(names.set_patterns(50, &set("s"), &patterns(&["a.example"])));
+    heard.hear(names.set_patterns(50, &set("t"), &patterns(&["b.example"])));
+    names.restored();
+    let expected = ["192.0.2.1 Lapsed", "192.0.2.2 Current", "192.0.2.3 Current"];
+    let of = |set: &str| expected.map(|text| format!("{set} {text}"));
+    assert_eq!(heard.words(), [of("s"), of("t")].concat());
+    let others = names.iter().filter(|known| known.sets.is_empty());
+    let others: Vec<_> = others.map(|known| (known.name.to_string(), known.addr)).collect();
+    assert_eq!(others, [("d.net".into(), ip(2)), ("e.net".into(), ip(2))]);
 }
 
 #[test]

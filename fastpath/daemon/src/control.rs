@@ -192,6 +192,7 @@ impl Control {
         if let Some(state) = self.parts.dir.load_state() {
             info!(endpoints = state.endpoints.len(), "going on with the last state");
             self.take(self.state.diff(&state));
+            self.names.noted_all();
             self.parts.shared.set_origin(Origin::Saved);
         }
         self.fronts = Fronts::of_connections(self.parts.table, |addr| self.is_own(addr));
@@ -306,6 +307,7 @@ impl Control {
                 let updates = self.state.diff(&state);
                 info!(changes = updates.len(), "reconciling with the agent's state");
                 self.take(updates);
+                self.names.noted_all();
                 self.assembler.set_ready();
                 self.parts.shared.set_origin(Origin::Agent);
                 let _ = done.send(self.publish().await);

@@ -81,6 +81,12 @@ impl Learned {
         self.take(changes, assembler);
     }
 
+    /// A whole state has been noted: what an earlier process knew and none of its sets wants is brought
+    /// within its bounds.
+    pub(crate) fn noted_all(&mut self) {
+        self.names.restored();
+    }
+
     /// Learns what an answer said; whether anything is to be put in force.
     pub(crate) fn learn(&mut self, facts: &[Fact], assembler: &mut Assembler) -> bool {
         let changes = self.names.learn(clock::now_ms(), facts);

@@ -89,6 +89,9 @@ pub struct Names {
     told: HashMap<IpAddr, BTreeMap<SetId, Membership>>,
     members: HashMap<SetId, usize>,
     refused: u64,
+    /// What an earlier process knew has come, and the sets that want it have not: none of it is too
+    /// much, and nothing of it ends.
+    restoring: bool,
 }
 
 #[derive(Debug, Default)]
@@ -196,14 +199,40 @@ impl Names {
         changes
     }
 
-    /// Learns again what an earlier process knew; to be called before there are sets.
+    /// Learns again what an earlier process knew; to be called before there are sets. Bounds of what
+    /// no set wants hold from [`Names::restored`] on.
     pub fn restore(&mut self, name: &DomainName, addr: IpAddr, until: u64) {
+        self.restoring = true;
         self.note(name, addr, until);
+    }
+
+    /// The sets are there: what none of them wants is brought within its bounds.
+    pub fn restored(&mut self) {
+        if !std::mem::take(&mut self.restoring) {
+            return;
+        }
+        self.others.retain(|name| self.names.get(name).is_some_and(|known| known.sets.is_empty()));
+        let mut surplus = Vec::new();
+        for name in &self.others {
+            let Some(known) = self.names.get(name) else { continue };
+            let mut by_end: Vec<_> =
+                known.addresses.iter().map(|(a, until)| (*until, *a)).collect();
+            by_end.sort_unstable();
+            let most = self.limits.addresses_of_others;
+            by_end.truncate(by_end.len().saturating_sub(most));
+            surplus.extend(by_end.into_iter().map(|(_, addr)| (name.clone(), addr)));
+        }
+        for (name, addr) in surplus {
+            self.forget(&name, addr);
+        }
         self.make_room();
     }
 
     /// Memberships that time has changed.
     pub fn expire(&mut self, now_ms: u64) -> Vec<Change> {
+        if self.restoring {
+            return Vec::new();
+        }
         let mut touched = BTreeSet::new();
         while let Some((_, addr, name)) = self.ends.first().filter(|(end, ..)| *end <= now_ms) {
             let (addr, name) = (*addr, name.clone());
@@ -283,7 +312,8 @@ impl Names {
         }
         known.addresses.insert(addr, until);
         let Limits { addresses, addresses_of_others, .. } = self.limits;
-        let most = if known.sets.is_empty() { addresses_of_others } else { addresses };
+        let unwanted = known.sets.is_empty() && !self.restoring;
+        let most = if unwanted { addresses_of_others } else { addresses };
         let soonest = (known.addresses.len() > most)
             .then(|| known.addresses.iter().min_by_key(|(_, until)| **until).map(|(a, _)| *a));
         if let Some(old) = old {
@@ -314,7 +344,7 @@ impl Names {
 
     /// Forgets names that nobody wants where there are too many.
     fn make_room(&mut self) {
-        while self.others.len() > self.limits.others {
+        while !self.restoring && self.others.len() > self.limits.others {
             let Some(name) = self.others.pop_front() else { return };
             let unwanted = self.names.get(&name).filter(|known| known.sets.is_empty());
             let addresses: Vec<_> =
