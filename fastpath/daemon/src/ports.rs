@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use margay_engine::Counters;
 use margay_engine::snapshot::{DeviceId, KernelRoute, NextHop, PortId, PortInfo, Underlay};
 
-use crate::kernel::{KernelView, RouteKind};
+use crate::kernel::{KernelView, Route, RouteKind};
 
 /// Frames and bytes, received and sent.
 pub(crate) type Traffic = [(u64, u64); 2];
@@ -150,18 +150,21 @@ fn broadcasts(view: &KernelView) -> Vec<IpAddr> {
     view.addresses.iter().flat_map(|(_, net)| ends(net)).collect()
 }
 
-/// Routes that leave by uplinks, in the order in which the kernel tries them.
+/// Routes that leave by uplinks, and those that refuse, in the order in which the kernel tries them.
 fn routes(view: &KernelView, ports: &BTreeMap<u32, PortId>) -> Vec<KernelRoute> {
-    let unicast = view.routes.iter().filter(|route| route.kind == RouteKind::Unicast);
-    unicast
-        .filter_map(|route| {
-            let hop = |hop: &crate::kernel::NextHop| {
-                Some(NextHop { port: *ports.get(&hop.index)?, gateway: hop.gateway })
-            };
-            let hops: Vec<_> = route.next_hops.iter().filter_map(hop).collect();
-            (!hops.is_empty()).then_some(KernelRoute { dst: route.dst, hops })
-        })
-        .collect()
+    let of_ports = |route: &Route| {
+        let hop = |hop: &crate::kernel::NextHop| {
+            Some(NextHop { port: *ports.get(&hop.index)?, gateway: hop.gateway })
+        };
+        let hops: Vec<_> = route.next_hops.iter().filter_map(hop).collect();
+        let counts = match route.kind {
+            RouteKind::Unicast => !hops.is_empty(),
+            RouteKind::Blackhole | RouteKind::Unreachable | RouteKind::Prohibit => true,
+            RouteKind::Throw => false,
+        };
+        counts.then_some(KernelRoute { dst: route.dst, hops })
+    };
+    view.routes.iter().filter_map(of_ports).collect()
 }
 
 #[cfg(test)]
@@ -189,5 +192,31 @@ mod tests {
         assert_eq!(again, PortId(2), "a number that was given back");
         assert_eq!(ports.given_back()[&again], [(2, 0); 2]);
         assert_ne!(ports.number(&"newer".into()), again);
+    }
+
+    #[test]
+    fn routes_by_uplinks_and_those_that_refuse_keep_the_kernels_order() {
+        let hop = |index: &u32| crate::kernel::NextHop { index: *index, gateway: None, weight: 1 };
+        let route = |metric, kind, links: &[u32]| Route {
+            rank: 0,
+            dst: "0.0.0.0/0".parse().unwrap(),
+            metric,
+            kind,
+            next_hops: links.iter().map(hop).collect(),
+            source: None,
+            mtu: None,
+        };
+        let view = KernelView {
+            routes: Arc::new(vec![
+                route(1, RouteKind::Unicast, &[7]),
+                route(2, RouteKind::Throw, &[]),
+                route(3, RouteKind::Unicast, &[7, 2]),
+                route(4, RouteKind::Prohibit, &[]),
+            ]),
+            ..KernelView::default()
+        };
+        let routes = routes(&view, &[(2, PortId(1))].into());
+        let hops: Vec<_> = routes.iter().map(|route| route.hops.len()).collect();
+        assert_eq!(hops, [1, 0]);
     }
 }

@@ -244,9 +244,7 @@ impl Assembler {
         // Of the kernel's routes to one prefix the first counts: it is put in last.
         for route in inputs.underlay.routes.iter().rev() {
             let hops = self.kernel_hops(route);
-            if !hops.is_empty() {
-                add(route.dst.into(), Place::Hops { hops, source: None, direct: None });
-            }
+            add(route.dst.into(), Place::Hops { hops, source: None, direct: None });
         }
         for (port, neighbour) in inputs.underlay.neighbours.keys() {
             if on_link(inputs, *port, (*neighbour).into()) {

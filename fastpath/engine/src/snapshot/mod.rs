@@ -56,7 +56,7 @@ pub enum Place {
     /// Behind next hops, of which a flow's hash chooses one. `tunnel_always` says that the node's
     /// own traffic carries the tunnel's address.
     Hops {
-        /// The next hops; never empty.
+        /// The next hops; none where a route of the kernel refuses.
         hops: Box<[AdjacencyId]>,
         /// Source address for the node's own and masqueraded packets.
         source: Option<Addr>,

@@ -40,12 +40,12 @@ pub struct NextHop {
     pub gateway: Option<IpAddr>,
 }
 
-/// A route of the kernel that leaves by uplinks.
+/// A route of the kernel that leaves by uplinks, or refuses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelRoute {
     /// Destination.
     pub dst: IpNet,
-    /// Equal ways.
+    /// Equal ways; none where it refuses (blackhole, unreachable, prohibit).
     pub hops: Vec<NextHop>,
 }
 
@@ -59,7 +59,7 @@ pub struct Underlay {
     /// Addresses that the node has in common with others on its networks: IPv4 broadcasts, and the
     /// routers' anycast address of IPv6 (RFC 4291 §2.6.1).
     pub broadcasts: Vec<IpAddr>,
-    /// Routes that leave by uplinks; of several to one prefix the first counts.
+    /// Routes that leave by uplinks or refuse; of several to one prefix the first counts.
     pub routes: Vec<KernelRoute>,
     /// Neighbours whose Ethernet address is known.
     pub neighbours: HashMap<(PortId, IpAddr), Mac>,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use margay_engine::Why;
+use margay_engine::snapshot::KernelRoute;
 use margay_model::node::EndpointToHost;
 use margay_model::{DropReason, PuntReason, RouteTarget};
 
@@ -101,6 +102,19 @@ fn addresses_that_no_pod_has_are_unreachable() {
     node.rewire(|underlay| underlay.routes.clear());
     assert_eq!(node.send(A, &to("8.8.8.8")).punted(), Why::Unreachable { host: false });
     assert_eq!(node.connections(), 0);
+}
+
+#[test]
+fn what_a_route_refuses_takes_no_shorter_one() {
+    let mut node = Node::default();
+    let packet = udp("10.65.0.2:1", "10.99.1.1:2");
+    node.send(A, &packet).by(WIRE);
+    node.rewire(|underlay| {
+        let dst = "10.99.0.0/16".parse().unwrap();
+        underlay.routes.push(KernelRoute { dst, hops: Vec::new() });
+    });
+    assert_eq!(node.send(A, &packet).punted(), Why::Unreachable { host: false });
+    node.send(A, &udp("10.65.0.2:1", "10.98.1.1:2")).by(WIRE);
 }
 
 #[test]
