@@ -42,6 +42,12 @@ static __always_inline void remember_datagram(const struct datagram *datagram, _
 	bpf_map_update_elem(&datagrams, datagram, &note, BPF_ANY);
 }
 
+/* Another datagram may have had the identification before. */
+static __always_inline void forget_datagram(const struct datagram *datagram)
+{
+	bpf_map_delete_elem(&datagrams, datagram);
+}
+
 /* NULL where the first fragment has not been seen. */
 static __always_inline const __u32 *remembered(const struct datagram *datagram)
 {

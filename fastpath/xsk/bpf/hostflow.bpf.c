@@ -84,8 +84,11 @@ static __always_inline bool is_translated(const struct packet *packet)
 
 		return note && *note == TRANSLATED;
 	}
-	if (!bpf_map_lookup_elem(&flows, &flow))
+	if (!bpf_map_lookup_elem(&flows, &flow)) {
+		if (packet->first_fragment)
+			forget_datagram(&datagram);
 		return false;
+	}
 	if (packet->first_fragment)
 		remember_datagram(&datagram, TRANSLATED);
 	return true;

@@ -10,8 +10,8 @@
 #define IP6_OFFSET 0xfff8
 #define IP6_MORE_FRAGMENTS 0x0001
 
-/* IPv6 extension headers that are looked through; a packet with more is the kernel's. */
-#define MAX_EXTENSIONS 6
+/* IPv6 extension headers that are looked through, as many as the dataplane looks through. */
+#define MAX_EXTENSIONS 8
 
 /* One packet. Numbers are as on the wire unless it says otherwise. */
 struct packet {
@@ -108,7 +108,7 @@ static __always_inline bool parse_ipv6(struct packet *packet, void *at, void *en
 	packet->destination = ip->daddr;
 	next = ip->nexthdr;
 	at = ip + 1;
-	for (int i = 0; i < MAX_EXTENSIONS; i++) {
+	for (int i = 0; i <= MAX_EXTENSIONS; i++) {
 		struct ipv6_extension *extension = at;
 		struct ipv6_fragment *fragment = at;
 

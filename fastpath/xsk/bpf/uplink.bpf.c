@@ -92,6 +92,13 @@ static __always_inline __u32 class_of(const struct packet *packet, const struct 
 	return class ? *class : 0;
 }
 
+/* Whether one of the addresses, as far as they were read, is a pod's, or that of who is asked a service's. */
+static __always_inline bool is_of_pods(const struct packet *packet)
+{
+	return (class_of(packet, &packet->destination) & (CLASS_POOL | CLASS_SERVICE)) ||
+	       (class_of(packet, &packet->source) & CLASS_POOL);
+}
+
 /* What may answer a translated packet: it belongs to a flow of ours or to the node itself. */
 static __always_inline bool is_icmp_answer(const struct packet *packet)
 {
@@ -172,6 +179,8 @@ static __always_inline __u32 fallback_at_node(const struct config *config,
 	fallback = fallback_by_header(config, packet);
 	if (packet->first_fragment && fallback != NOT_OURS)
 		remember_datagram(&datagram, fallback);
+	else if (packet->first_fragment)
+		forget_datagram(&datagram);
 	return fallback;
 }
 
@@ -232,7 +241,8 @@ int uplink(struct xdp_md *ctx)
 	if (is_guarded && was_let_in(config, ethernet))
 		return XDP_PASS;
 	if (!parse(&packet, data, end)) {
-		if (!is_guarded || !is_ip(data, end))
+		/* What is odd is the pods' or nobody's where its addresses are. */
+		if (!is_ip(data, end) || !(is_guarded || is_of_pods(&packet)))
 			return XDP_PASS;
 		return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP);
 	}

@@ -34,6 +34,7 @@ const GRE: u8 = 47;
 const ESP: u8 = 50;
 const FRAGMENT: u8 = 44;
 const HOP_BY_HOP: u8 = 0;
+const DESTINATION: u8 = 60;
 const ICMP6: u8 = 58;
 
 /// What XDP did with a packet.
@@ -190,6 +191,17 @@ fn what_is_ours_is_redirected() {
             payload.extend(tcp(30_080));
             ipv6(PEER6, NODE6, HOP_BY_HOP, &payload)
         }),
+        ("behind eight", {
+            let options = |next| [next, 0, 1, 4, 0, 0, 0, 0];
+            let mut payload = options(DESTINATION).repeat(7);
+            payload.extend(options(TCP));
+            payload.extend(tcp(30_080));
+            ipv6(PEER6, NODE6, DESTINATION, &payload)
+        }),
+        ("to a pod, behind too many", {
+            ipv6(NODE6, POD6, DESTINATION, &[DESTINATION, 0, 1, 4, 0, 0, 0, 0].repeat(12))
+        }),
+        ("from a pod elsewhere, cut short", ipv4(POD, OUTSIDE, V4::of(UDP), &[0, 53])),
     ] {
         assert_eq!(site.fate(&packet), Redirected, "{what}");
     }
@@ -235,6 +247,9 @@ fn later_fragments_follow_the_first() {
     assert_eq!(site.fate(&v4(1, 0x2000, &ports(9, 30_053))), Redirected);
     assert_eq!(site.fate(&v4(1, 1, &later)), Redirected);
     assert_eq!(site.fate(&v4(2, 1, &later)), Passed, "another datagram");
+    assert_eq!(site.fate(&v4(5, 0x2000, &ports(9, 30_053))), Redirected);
+    assert_eq!(site.fate(&v4(5, 0x2000, &ports(9, 514))), Passed, "a later one of that number");
+    assert_eq!(site.fate(&v4(5, 1, &later)), Passed);
 
     let v6 = |identification, offset, more, payload: &[u8]| {
         let mut all = fragment(UDP, offset, more, identification);
