@@ -306,16 +306,18 @@ pub(crate) fn flows(shared: &Shared, filter: &FlowFilter, mut each: impl FnMut(&
     let mut shown = 0;
     let mut cursor = Some(Cursor::default());
     while let Some(from) = cursor {
-        let mut more = true;
+        let mut views = Vec::new();
         cursor = guest.list(from, 256, |flow| {
             let mut view = margay_engine::view(&snapshot, *flow, now);
             view.shortcut = past.contains(&view.orig);
-            if more && shown < limit && filter.matches(&view) {
+            if shown < limit && filter.matches(&view) {
                 shown += 1;
-                more = each(&view);
+                views.push(view);
             }
         });
-        if !more || shown >= limit {
+        // Whoever asked may read slowly, and nobody at the table waits for that.
+        guest.sleep();
+        if !views.iter().all(&mut each) || shown >= limit {
             return;
         }
         guest.quiesce();
