@@ -132,12 +132,15 @@ fn range(text: &str) -> Option<(u16, u16)> {
     Some((first.parse().ok()?, last.parse().ok()?))
 }
 
-/// The part of `ports` inside the kernel's range, which reads "32768\t60999".
+/// The part of `ports` inside the kernel's range, which reads "32768\t60999": its end, as long as half
+/// of that range at most, or the node could open no connection of its own. Ports before that are used
+/// for masquerading unless a process has bound them.
 fn overlap(ports: (u16, u16), ephemeral: &str) -> Option<(u16, u16)> {
     let mut words = ephemeral.split_whitespace().map(str::parse::<u16>);
     let (Some(Ok(first)), Some(Ok(last))) = (words.next(), words.next()) else { return None };
-    let both = (ports.0.max(first), ports.1.min(last));
-    (both.0 <= both.1).then_some(both)
+    let (begin, end) = (ports.0.max(first), ports.1.min(last));
+    let half = last.checked_sub(first)? / 2;
+    (begin <= end).then(|| (begin.max(end.saturating_sub(half)), end))
 }
 
 #[cfg(test)]
@@ -158,5 +161,7 @@ mod tests {
         assert_eq!(overlap((61_000, 65_535), "32768\t60999"), None);
         assert_eq!(overlap((61_000, 65_535), "1024\t65000"), Some((61_000, 65_000)));
         assert_eq!(overlap((61_000, 65_535), "nonsense"), None);
+        // Calico's own example of a `natPortRange`.
+        assert_eq!(overlap((32_768, 65_000), "32768\t60999"), Some((46_884, 60_999)));
     }
 }
