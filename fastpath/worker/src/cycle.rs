@@ -34,6 +34,8 @@ const LOOK_EVERY: u32 = 64;
 const SPIN: u32 = 200;
 /// Longest sleep: the flow table is to be aged.
 const SLEEP: Duration = Duration::from_millis(50);
+/// The same while a card has not taken all frames: nothing wakes a worker when it has room again.
+const NAP: Duration = Duration::from_millis(1);
 /// Of all frames, the part that may wait for a limit at one worker.
 const HELD_SHARE: u32 = 8;
 
@@ -569,10 +571,13 @@ impl Worker {
         }
         self.engine.sleep();
         let Self { rest, links, devices, number, now, fine, held, .. } = self;
+        let longest = if devices.iter().any(Device::has_unsent) { NAP } else { SLEEP };
         let wait = held.next().map(|due| Duration::from_nanos(due.saturating_sub(*fine)));
+        let wait = wait.unwrap_or(longest).min(longest);
         if let Some(link) = links.get(*number) {
-            rest.sleep(link, wait.unwrap_or(SLEEP).min(SLEEP), |token| warm(devices, token, *now));
+            rest.sleep(link, wait, |token| warm(devices, token, *now));
         }
+        self.engine.wake();
     }
 
     fn link(&self) -> &Link {

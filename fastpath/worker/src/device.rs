@@ -214,6 +214,11 @@ impl Device {
         self.unsent = true;
     }
 
+    /// Whether frames are in the ring that the kernel has not taken yet.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.unsent
+    }
+
     /// Tells the kernel, once for all frames of a cycle.
     pub(crate) fn kick(&mut self, pool: &mut Pool) -> Health {
         if !self.unsent {
