@@ -183,5 +183,9 @@ impl SetBook {
     /// Empties a set; what was learned for its names is taken back by who learned it.
     pub(super) fn remove(&mut self, sets: &mut Sets, id: &SetId) {
         self.replace(sets, id, &AddressSet::default());
+        // What it took when it was large is given back.
+        if let Some(set) = self.numbers.get(id).and_then(|n| sets.sets.get_mut(*n as usize)) {
+            *set = IpSet::default();
+        }
     }
 }
