@@ -588,10 +588,15 @@ impl Control {
     fn save(&mut self) {
         self.names.save();
         self.parts.shared.update(|view| view.names = self.names.numbers());
-        if std::mem::take(&mut self.unsaved)
-            && let Err(error) = self.parts.dir.save_state(&self.state)
-        {
-            warn!(error = &error as &dyn std::error::Error, "the state is not saved");
+        if self.unsaved {
+            let saved = self.parts.dir.save_state(&self.state);
+            if let Err(error) = &saved {
+                warn!(
+                    error = error as &dyn std::error::Error,
+                    "the state is not saved, trying again"
+                );
+            }
+            self.unsaved = saved.is_err();
         }
     }
 
