@@ -139,7 +139,8 @@ def measure(kind, chosen):
     with tempfile.TemporaryDirectory(prefix="margay-bench-") as scratch:
         rounds, seconds = chosen.rounds or kind.rounds, chosen.seconds or kind.seconds
         suite = kind(Path(chosen.bin), scratch, seconds)
-        suite.warm_up = chosen.warm_up or kind.warm_up
+        if chosen.warm_up:
+            suite.warm_up = chosen.warm_up
         description = machine.describe(PERF.parent)
         suite.down()
         try:

@@ -124,6 +124,8 @@ class Suite(cluster.Suite):
     def death_of_agent(self):
         """The agent's death; of a flood as before, between other pods, every packet is counted."""
         finish(self.load)
+        # Those of a daemon that was started again are not yet.
+        self.prefer_workers()
         for name in TCP:
             self.open(name)
         log = Path(self.scratch) / "counted.log"
