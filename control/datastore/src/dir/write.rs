@@ -81,7 +81,8 @@ pub(super) fn edit(
         if !edited.is_empty() && !edited.ends_with('\n') {
             edited.push('\n');
         }
-        let Some(chunk) = edit_chunk(reader, chunk.text, format, key, value) else {
+        let objects = parsed.len();
+        let Some(chunk) = edit_chunk(reader, chunk.text, format, objects, key, value) else {
             let reason = "the object cannot be told from the others of its list, mend it by hand";
             return Err(Error::Uneditable { path: path.to_owned(), reason });
         };
@@ -95,19 +96,20 @@ pub(super) fn edit(
     Ok((!is_empty).then_some(edited))
 }
 
-/// One document with the object exchanged or removed; `None` when it is a list in which the object
-/// cannot be found.
+/// One document of so many objects with the one exchanged or removed; `None` when it is a list in
+/// which that cannot be found.
 fn edit_chunk(
     reader: &dyn Reader,
     text: &str,
     format: Format,
+    objects: usize,
     key: &Key,
     value: Option<&Value>,
 ) -> Option<String> {
     let list = serde_yaml_ng::from_str(text).ok().filter(|list: &Value| list["items"].is_array());
     match list {
         Some(list) => Some(finish(text, format, edit_list(reader, list, key, value)?.as_ref())),
-        None if reader.read(text, format).len() > 1 => None,
+        None if objects > 1 => None,
         None => Some(finish(text, format, value)),
     }
 }

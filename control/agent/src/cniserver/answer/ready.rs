@@ -48,23 +48,18 @@ impl<W: InForce> Backend<W> {
         ];
         for (_, family, names) in families.into_iter().filter(|(wanted, ..)| *wanted) {
             let wanted = AllowedUse::Workload;
-            let usable = match names.as_slice() {
-                [] => pools.iter().filter(|pool| pool.serves(family, wanted)).cloned().collect(),
-                names => {
-                    let (node, namespace) = (None, None);
-                    match select(&pools, &Demand { family, pools: names, wanted, node, namespace })
-                    {
-                        Ok(usable) => usable,
-                        Err(error) => {
-                            return Ok(Readiness::NotReady { reason: error.to_string() });
-                        }
-                    }
-                }
+            let serves = |pool: &&Pool| pool.serves(family, wanted);
+            let demand = Demand { family, pools: names, wanted, node: None, namespace: None };
+            let usable = match names.is_empty() {
+                true => Ok(pools.iter().filter(serves).cloned().collect()),
+                false => select(&pools, &demand),
             };
-            if !usable.iter().any(has_room) {
-                let reason = format!("no IPPool has a free {family} address left; add a pool");
-                return Ok(Readiness::NotReady { reason });
-            }
+            let reason = match usable {
+                Ok(usable) if usable.iter().any(has_room) => continue,
+                Ok(_) => format!("no IPPool has a free {family} address left; add a pool"),
+                Err(error) => error.to_string(),
+            };
+            return Ok(Readiness::NotReady { reason });
         }
         Ok(Readiness::Ready)
     }
