@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import suite
-from devices import DEVICE_CPU, GENERATOR_CPU
+from devices import DEVICE_CPU, GATEWAY_MAC, GENERATOR_CPU, Ends
 from shell import measured, prefer
 
 TESTS = Path(__file__).resolve().parents[2] / "scripts/tests"
@@ -17,7 +17,6 @@ sys.path.append(str(TESTS))
 from rig import Rig, wait_until  # noqa: E402  (found by the line above)
 
 TAG = "mgpx"
-GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"
 
 
 @dataclass(frozen=True)
@@ -91,11 +90,16 @@ class Suite(suite.Suite):
 
     def sending(self, source, target, *more):
         """The generator's command: packets from pod to pod of a node, counted in the second."""
-        words = [self.binaries / "margay-pktgen", "send", "-o", "json"]
-        words += ["--interface", "eth0", "--netns", f"{TAG}-p-{source}"]
-        words += ["--src", self.rig.pods[source][0], "--dst", self.rig.pods[target][0]]
-        words += ["--dst-mac", GATEWAY_MAC, "--sink-interface", "eth0", "--sink-xdp", "generic"]
-        words += ["--sink-netns", f"{TAG}-p-{target}", *more]
+        ends = Ends(
+            netns=f"{TAG}-p-{source}",
+            src=self.rig.pods[source][0],
+            dst=self.rig.pods[target][0],
+            dst_mac=GATEWAY_MAC,
+            sink_netns=f"{TAG}-p-{target}",
+            sink_interface="eth0",
+            sink_xdp="generic",
+        )
+        words = [self.binaries / "margay-pktgen", "send", "-o", "json", *ends.words(), *more]
         return [str(word) for word in words]
 
     def send(self, source, target, *more):

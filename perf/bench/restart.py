@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 import cluster
-from cluster import GATEWAY_MAC, TAG, Case, wait_until
+from cluster import TAG, Case, wait_until
+from devices import GATEWAY_MAC
 from scene import NODE, NODE_PORT, OUTSIDE, SERVICE, Scene
 from shell import finish, start
 from streams import Pulse, Streams
