@@ -16,6 +16,9 @@ const QUIET_MS: u32 = 20;
 const BULK: usize = 16;
 /// Frames that a busy socket keeps ready at most: what comes while the worker is elsewhere.
 const BUSY: u32 = 2048;
+/// So many milliseconds a worker may be kept from its core, by others' slices of 3 ms: what comes in as
+/// many is to be ready.
+const ELSEWHERE_MS: u32 = 10;
 
 /// A socket in use.
 pub(crate) struct Device {
@@ -26,6 +29,8 @@ pub(crate) struct Device {
     pub(crate) ingress: Ingress,
     /// Frames that it keeps ready while it is quiet.
     quiet: u32,
+    /// Chunks that came since a moment, at most [`ELSEWHERE_MS`] ago.
+    came: (u32, u32),
     /// Frames that wait for the end of the batch, and how they are counted when sent.
     outbox: ArrayVec<Frame, BATCH>,
     ports: ArrayVec<(PortId, usize), BATCH>,
@@ -61,6 +66,7 @@ impl Device {
             socket,
             ingress: Ingress::Trunk,
             quiet,
+            came: (0, now),
             outbox,
             ports,
             unsent: false,
@@ -86,15 +92,24 @@ impl Device {
         if !into.is_empty() {
             self.last = now;
         }
-        let chunks: usize = into.iter().map(Frame::chunks).sum();
-        if chunks + Frame::MOST_CHUNKS > BATCH || chunks * 2 >= self.socket.ready() as usize {
+        if self.is_short(into.iter().map(Frame::chunks).sum(), now) {
             self.keep_more(pool);
         }
         self.refill(pool);
     }
 
-    /// A batch about full, or half of what was ready at once: more comes than was expected. More
-    /// chunks are kept ready, as long as packet memory has enough for others too.
+    /// Whether more comes than was expected: a batch about full, half of what was ready at once, or more
+    /// than is ready in the time that its worker may be elsewhere.
+    fn is_short(&mut self, chunks: usize, now: u32) -> bool {
+        if now.wrapping_sub(self.came.1) >= ELSEWHERE_MS {
+            self.came = (0, now);
+        }
+        self.came.0 += chunks as u32;
+        let ready = self.socket.ready();
+        chunks + Frame::MOST_CHUNKS > BATCH || chunks as u32 * 2 >= ready || self.came.0 > ready
+    }
+
+    /// More chunks are kept ready, as long as packet memory has enough for others too.
     fn keep_more(&mut self, pool: &Pool) {
         let (ready, region) = (self.socket.ready(), pool.region());
         if ready < BUSY && region.spare() > region.chunks() as usize / 4 {
