@@ -8,10 +8,11 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use arrayvec::ArrayVec;
 use margay_wire::ethernet;
 use margay_xsk::{
-    Binder, ChunkSize, Fallback, Pool, Preference, Region, RegionConfig, Socket, SocketOptions,
-    UmemOptions,
+    Binder, ChunkSize, Fallback, Frame, Pool, Preference, Region, RegionConfig, Socket,
+    SocketOptions, UmemOptions,
     program::{PortProgram, XdpMode},
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -26,10 +27,19 @@ pub(crate) const LARGEST: usize = 9216 + ethernet::LEN;
 /// The namespace that the process was started in: opened before this thread enters another.
 static HOME: LazyLock<io::Result<File>> = LazyLock::new(|| File::open("/proc/thread-self/ns/net"));
 
-/// An interface and its socket, with packet memory of its own: what is in a frame that was sent
+/// Queues of an interface that are received from at most.
+const QUEUES: u32 = 64;
+/// Empty frames that all of them have ready, in all.
+const READY: u32 = CHUNKS / 2;
+
+/// An interface and its sockets, with packet memory of its own: what is in a frame that was sent
 /// stays in it.
 pub(crate) struct Port {
+    /// That of queue 0, which also sends.
     pub(crate) socket: Socket,
+    /// Those of the other queues, if the port receives.
+    others: Vec<Socket>,
+    binder: Binder,
     pub(crate) pool: Pool,
     pub(crate) interface: String,
     pub(crate) link: Link,
@@ -63,6 +73,8 @@ impl Port {
         let bound = binder.bind(interface, 0, Preference::Auto, SocketOptions::default())?;
         Ok(Self {
             socket: bound.socket,
+            others: Vec::new(),
+            binder,
             pool: Pool::new(region, CHUNKS as usize),
             interface: interface.to_owned(),
             link,
@@ -74,18 +86,58 @@ impl Port {
         })
     }
 
-    /// Has every frame of the interface come to the socket, until the port is dropped.
+    /// Has every frame of the interface come to the sockets, until the port is dropped.
     pub(crate) fn receive(&mut self, xdp: Xdp) -> anyhow::Result<()> {
         enter(&self.netns)?;
         let program = PortProgram::load(self.multi_buffer)?;
-        program.register_socket(&self.socket)?;
-        self.socket.fill(&mut self.pool);
+        let preference = Preference::Only(self.socket.mode());
+        for queue in 1..QUEUES {
+            // There are as many as can be bound.
+            let options = SocketOptions::default();
+            let Ok(bound) = self.binder.bind(&self.interface, queue, preference, options) else {
+                break;
+            };
+            self.others.push(bound.socket);
+        }
+        let share = READY / (1 + self.others.len() as u32);
+        for socket in std::iter::once(&mut self.socket).chain(&mut self.others) {
+            program.register_socket(socket)?;
+            socket.set_ready(share.min(socket.ready()));
+            socket.fill(&mut self.pool);
+        }
         let attached = program.attach_as(self.link.index, xdp.into()).with_context(|| {
             format!("{}: cannot receive by XDP; try the other way of --sink-xdp", self.interface)
         })?;
         self.xdp = Some(attached.mode);
         self.program = Some(program);
         Ok(())
+    }
+
+    /// Takes a batch from each queue.
+    pub(crate) fn take<const N: usize>(&mut self, mut each: impl FnMut(&mut ArrayVec<Frame, N>)) {
+        let mut batch = ArrayVec::new();
+        for socket in std::iter::once(&mut self.socket).chain(&mut self.others) {
+            if socket.rx(&mut batch) > 0 {
+                each(&mut batch);
+            }
+            for frame in batch.drain(..) {
+                self.pool.put(frame);
+            }
+            socket.fill(&mut self.pool);
+            if socket.needs_fill_wakeup() {
+                socket.wake_rx();
+            }
+        }
+    }
+
+    /// Frames that the kernel dropped, for want of room or of empty ones.
+    pub(crate) fn dropped(&self) -> Result<u64, margay_xsk::Error> {
+        let mut dropped = 0;
+        for socket in std::iter::once(&self.socket).chain(&self.others) {
+            let counters = socket.kernel_counters()?;
+            dropped += counters.rx_dropped + counters.rx_ring_full;
+        }
+        Ok(dropped)
     }
 
     /// The interface's Ethernet address.

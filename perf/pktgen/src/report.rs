@@ -173,7 +173,6 @@ impl Received {
         stretch: Stretch,
         offered: Option<u64>,
     ) -> anyhow::Result<Self> {
-        let kernel = port.socket.kernel_counters()?;
         Ok(Self {
             end: End::new(port, sink.numbers.received, stretch),
             flows: sink.numbers.flows(),
@@ -183,7 +182,7 @@ impl Received {
             }),
             late: sink.numbers.late,
             foreign: sink.foreign,
-            dropped_by_kernel: kernel.rx_dropped + kernel.rx_ring_full,
+            dropped_by_kernel: port.dropped()?,
             xdp: port.xdp.map_or(String::new(), |mode| mode.to_string()),
             latency: sink.delays.delay(),
         })

@@ -1,6 +1,5 @@
 //! The receiving end.
 
-use arrayvec::ArrayVec;
 use margay_xsk::Frame;
 
 use crate::{
@@ -40,21 +39,14 @@ impl Sink {
         Ok(Self { numbers, bytes: 0, foreign: 0, stale: 0, delays, last: 0, since })
     }
 
-    /// Takes one batch; whether there was any.
+    /// Takes a batch from each queue; whether there was any.
     pub(crate) fn step(&mut self, port: &mut Port) -> bool {
-        let mut batch = ArrayVec::<Frame, BATCH>::new();
-        let any = port.socket.rx(&mut batch) > 0;
-        if any {
+        let mut any = false;
+        port.take::<BATCH>(|batch| {
+            any = true;
             self.last = probe::now();
-        }
-        for frame in batch {
-            self.count(&frame);
-            port.pool.put(frame);
-        }
-        port.socket.fill(&mut port.pool);
-        if port.socket.needs_fill_wakeup() {
-            port.socket.wake_rx();
-        }
+            batch.iter().for_each(|frame| self.count(frame));
+        });
         any
     }
 

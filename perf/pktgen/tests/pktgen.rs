@@ -111,6 +111,31 @@ fn a_sink_alone_counts_what_another_process_sends() {
     assert_eq!(report["sent"], Value::Null);
 }
 
+#[test]
+fn a_sink_receives_from_all_queues() {
+    const SENT: u64 = 64;
+    let (left, right) = (Namespace::new(), Namespace::new());
+    let (queues, there) = ("numtxqueues 4 numrxqueues 4", right.name());
+    left.ip(&format!("link add eth0 {queues} type veth peer name eth0 {queues} netns {there}"));
+    for namespace in [&left, &right] {
+        rig::quiet(namespace, "eth0");
+        namespace.ip("link set dev eth0 up");
+    }
+    left.ip("addr add 10.0.0.1/24 dev eth0");
+    left.ip("neigh add 10.0.0.2 lladdr 2:2:2:2:2:2 dev eth0");
+    let sink = sink(&right, 2);
+    // The kernel spreads flows over the queues.
+    left.enter(|| {
+        for _ in 0..SENT {
+            let socket = std::net::UdpSocket::bind("10.0.0.1:0").unwrap();
+            socket.send_to(b"not numbered", "10.0.0.2:9").unwrap();
+        }
+    });
+    let output = sink.wait_with_output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["received"]["foreign"], SENT, "{report}");
+}
+
 /// Two namespaces with a veth pair `eth0` between them whose MTU is 9000.
 fn jumbo_veth() -> (Namespace, Namespace) {
     let (left, right) = (Namespace::new(), Namespace::new());

@@ -204,12 +204,11 @@ impl fmt::Display for Row {
 
 impl Reading {
     pub(crate) fn new(port: &Port) -> anyhow::Result<Self> {
-        let kernel = port.socket.kernel_counters()?;
         Ok(Self {
             interface: port.interface.clone(),
             mode: port.socket.mode().to_string(),
             xdp: port.xdp.map(|mode| mode.to_string()),
-            dropped_by_kernel: kernel.rx_dropped + kernel.rx_ring_full,
+            dropped_by_kernel: port.dropped()?,
         })
     }
 }
