@@ -194,8 +194,8 @@ class Rig:
         """Starts it again, without waiting until it is ready."""
         self.script(process, node)
 
-    def start_as_child(self, node, process, *more, env=None):
-        """Ends it cleanly and starts the same command, with `more` behind it, as a child of ours.
+    def start_as_child(self, node, process, *more, env=None, sig=signal.SIGTERM):
+        """Ends it, cleanly where nothing else is said, and starts the same command, with `more` behind it, as a child of ours.
 
         A configuration file takes the place of the one that it had.
         """
@@ -204,7 +204,7 @@ class Rig:
         if "--config" in more and "--config" in words:
             at = words.index("--config")
             del words[at : at + 2]
-        self.kill(node, process, signal.SIGTERM)
+        self.kill(node, process, sig)
         log = "margayd.log" if process == "daemon" else f"{process}.log"
         with open(self.run / node / log, "a") as stderr:
             place = ["ip", "netns", "exec", f"{self.tag}-{node}"]

@@ -200,6 +200,7 @@ impl Control {
         self.steer_answers();
         let classes = self.classes();
         self.parts.devices.take_over_pods(&self.view);
+        self.parts.devices.leave_former_uplinks(&self.view, &self.parts.uplinks);
         for name in &self.parts.uplinks {
             self.parts.devices.add_uplink(&self.view, name, &classes)?;
         }

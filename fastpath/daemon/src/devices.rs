@@ -7,7 +7,7 @@
 //! Pods' programs stay when their endpoint goes: what an interface without endpoint sends is
 //! dropped, not the kernel's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use margay_engine::snapshot::DeviceId;
@@ -351,14 +351,36 @@ impl Devices {
     /// ports.
     pub(crate) fn take_over_pods(&mut self, view: &KernelView) {
         for link in pod_links(view) {
-            if self.kind == PodPorts::Native
-                || self.pods.contains_key(&link.name)
-                || !self.pod.has_predecessor(link.index)
+            if self.pods.contains_key(&link.name) || !self.pod.has_predecessor(link.index) {
+                continue;
+            }
+            let done = match self.kind {
+                PodPorts::Trunk => self.add_pod(&link.name, link),
+                PodPorts::Native => self.pod.clear(link.index).map_err(DeviceError::from),
+            };
+            if let Err(error) = done {
+                warn!(interface = &*link.name, %error, "cannot take over a pod's interface");
+            }
+        }
+    }
+
+    /// Takes off what a predecessor that was killed has left on interfaces that are not asked for any
+    /// more. To be called once.
+    pub(crate) fn leave_former_uplinks(&self, view: &KernelView, wanted: &[String]) {
+        let pods: BTreeSet<u32> = pod_links(view).map(|link| link.index).collect();
+        for link in view.links.values() {
+            let (name, index) = (&*link.name, link.index);
+            if wanted.iter().any(|wanted| wanted == name)
+                || index == self.trunk_index
+                || pods.contains(&index)
+                || !self.inward.has_predecessor(index)
             {
                 continue;
             }
-            if let Err(error) = self.add_pod(&link.name, link) {
-                warn!(interface = &*link.name, %error, "cannot take over a pod's interface");
+            BusyPoll::put_back(name, index);
+            match self.inward.clear(&self.host_flows, index) {
+                Ok(()) => info!(interface = name, "no uplink any more"),
+                Err(error) => warn!(interface = name, %error, "a former uplink keeps a program"),
             }
         }
     }
@@ -431,6 +453,7 @@ impl Devices {
         let pod = match self.kind {
             PodPorts::Trunk => {
                 self.pod.attach(ifindex)?;
+                self.trunk.clear(ifindex)?;
                 PodPort { ifindex, device: DeviceId::TRUNK, native: None }
             }
             PodPorts::Native => self.native_pod(name, link)?,
@@ -448,6 +471,7 @@ impl Devices {
         let preference = Preference::Only(Mode::Copy);
         let bound = sockets.bind(name, device, 0..1, preference, |s| program.register_socket(s))?;
         let attached = program.attach(ifindex)?;
+        self.pod.clear(ifindex)?;
         let entry = entry(name, ifindex, bound, &attached);
         Ok(PodPort { ifindex, device, native: Some((program, entry)) })
     }

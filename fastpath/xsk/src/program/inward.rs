@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::{
-    PodProgram, ProgramError, Shortcut,
+    HostFlowProgram, PodProgram, ProgramError, Shortcut,
     object::Loaded,
     object_file,
     tc::{self, Way},
+    xdp,
 };
 
 /// The section of the Ethernet address that the programs of an uplink agree on.
@@ -54,6 +55,22 @@ impl InwardProgram {
     /// [`ProgramError::Attach`].
     pub fn attach(&self, ifindex: u32) -> Result<(), ProgramError> {
         tc::attach(&self.loaded, ifindex, Way::Ingress)
+    }
+
+    /// Whether it, or a predecessor, is attached to an interface.
+    pub fn has_predecessor(&self, ifindex: u32) -> bool {
+        tc::is_ours(&self.loaded, ifindex, Way::Ingress)
+    }
+
+    /// Takes it, or a predecessor, off an interface that is no uplink any more, and the other programs of
+    /// uplinks with it.
+    ///
+    /// # Errors
+    /// [`ProgramError::Detach`].
+    pub fn clear(&self, host_flows: &HostFlowProgram, ifindex: u32) -> Result<(), ProgramError> {
+        xdp::clear(&self.loaded, ifindex, "uplink")?;
+        tc::clear(host_flows.loaded(), ifindex, Way::Egress)?;
+        tc::clear(&self.loaded, ifindex, Way::Ingress)
     }
 
     /// Takes it off again, unless a successor is there already.

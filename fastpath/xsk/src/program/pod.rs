@@ -51,6 +51,14 @@ impl PodProgram {
         tc::is_ours(&self.loaded, ifindex, Way::Ingress)
     }
 
+    /// Takes it, or a predecessor, off an interface that is to be another kind of port.
+    ///
+    /// # Errors
+    /// [`ProgramError::Detach`].
+    pub fn clear(&self, ifindex: u32) -> Result<(), ProgramError> {
+        tc::clear(&self.loaded, ifindex, Way::Ingress)
+    }
+
     /// Takes it off again, unless a successor is there already.
     ///
     /// # Errors

@@ -53,6 +53,14 @@ impl PortProgram {
         xdp::attach_as(&self.loaded, ifindex, mode)
     }
 
+    /// Takes it, or a predecessor, off an interface that is to be another kind of port.
+    ///
+    /// # Errors
+    /// [`ProgramError::Detach`].
+    pub fn clear(&self, ifindex: u32) -> Result<(), ProgramError> {
+        xdp::clear(&self.loaded, ifindex, self.loaded.name())
+    }
+
     /// Takes it off again, unless a successor is there already.
     ///
     /// # Errors

@@ -35,8 +35,16 @@ pub(super) fn is_ours(loaded: &Loaded, ifindex: u32, way: Way) -> bool {
 /// Takes the program off if it, and not a successor, is there. An interface that is gone is no
 /// error. The qdisc stays: it does nothing by itself, and others may use it.
 pub(super) fn detach(loaded: &Loaded, ifindex: u32, way: Way) -> Result<(), ProgramError> {
+    match hook(loaded, ifindex, way).query() {
+        Ok(id) if id == loaded.id() => clear(loaded, ifindex, way),
+        _ => Ok(()),
+    }
+}
+
+/// Takes off a program of ours, this one or a predecessor's.
+pub(super) fn clear(loaded: &Loaded, ifindex: u32, way: Way) -> Result<(), ProgramError> {
     let mut hook = hook(loaded, ifindex, way);
-    if hook.query().ok() != Some(loaded.id()) {
+    if hook.query().is_err() {
         return Ok(());
     }
     match hook.detach() {

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use libbpf_rs::{ErrorKind, OpenObject, Xdp, XdpFlags};
+use libbpf_rs::{ErrorKind, OpenObject, Xdp, XdpFlags, query::ProgInfoIter};
 
 use super::{ProgramError, object::Loaded};
 
@@ -118,4 +118,25 @@ pub(super) fn detach(loaded: &Loaded, ifindex: u32) -> Result<(), ProgramError> 
         }
     }
     Ok(())
+}
+
+/// Takes off a program of that name in the kernel, whoever attached it; any program of ours can ask for
+/// that. An interface that is gone is no error.
+pub(super) fn clear(ours: &Loaded, ifindex: u32, name: &str) -> Result<(), ProgramError> {
+    let xdp = Xdp::new(ours.as_fd());
+    for mode in [XdpMode::Native, XdpMode::Generic] {
+        match xdp.query_id(ifindex as i32, mode.flags()) {
+            Ok(id) if id != 0 && is_called(id, name) => {
+                xdp.detach(ifindex as i32, mode.flags()).map_err(|source| {
+                    ProgramError::Detach { program: ours.name(), ifindex, source }
+                })?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn is_called(id: u32, name: &str) -> bool {
+    ProgInfoIter::default().any(|known| known.id == id && known.name.to_bytes() == name.as_bytes())
 }
