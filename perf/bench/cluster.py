@@ -9,7 +9,7 @@ from pathlib import Path
 
 import suite
 from devices import DEVICE_CPU, GATEWAY_MAC, GENERATOR_CPU, Ends
-from shell import measured, prefer
+from shell import measured, prefer_workers
 
 TESTS = Path(__file__).resolve().parents[2] / "scripts/tests"
 sys.path.append(str(TESTS))
@@ -84,9 +84,7 @@ class Suite(suite.Suite):
         self.prefer_workers(node)
 
     def prefer_workers(self, node="n1"):
-        for task in Path(f"/proc/{self.rig.pid(node, 'daemon')}/task").iterdir():
-            if (task / "comm").read_text(encoding="ascii").startswith("margay-worker"):
-                prefer(int(task.name))
+        prefer_workers(self.rig.pid(node, "daemon"))
 
     def sending(self, source, target, *more):
         """The generator's command: packets from pod to pod of a node, counted in the second."""

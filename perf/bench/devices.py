@@ -14,7 +14,17 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shell import finish, inside, ip, namespaces, prefer, run, start, wait_until
+from shell import (
+    finish,
+    inside,
+    ip,
+    namespaces,
+    prefer,
+    prefer_workers,
+    run,
+    start,
+    wait_until,
+)
 
 PERF = Path(__file__).resolve().parent.parent
 # The generator and the sink have the first core, the device under test the second.
@@ -166,16 +176,10 @@ class Margay(Device):
         inside(f"{self.tag}-n1", "ping -c 1 -W 2 172.20.0.2")
         mac = inside(f"{self.tag}-n2", "cat /sys/class/net/eth0/address").strip()
         ip(f"-n {self.tag}-n1 neigh replace 172.20.0.2 lladdr {mac} dev eth0 nud permanent")
-        self.prefer_workers()
+        prefer_workers(int((self.run / "n1/daemon.pid").read_text(encoding="ascii")))
 
     def lay(self):
         """Lays the wire; scripts/rig has laid one of frames."""
-
-    def prefer_workers(self):
-        pid = int((self.run / "n1/daemon.pid").read_text(encoding="ascii"))
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            if (task / "comm").read_text(encoding="ascii").startswith("margay-worker"):
-                prefer(int(task.name))
 
     def down(self):
         self.rig("down")

@@ -36,7 +36,7 @@ def measure(binaries, scratch, seconds, out):
     tools = installed(*INFERNO, "inferno-flamegraph", "--no-default-features", "--features", "cli")
     rows = []
     for kind in KINDS:
-        device = Margay(f"margay {kind}", kind, binaries, scratch)
+        device = Margay(f"margay {kind}", kind, binaries, scratch, "shortcut = false\n")
         device.down()
         try:
             with precedence():
@@ -55,9 +55,7 @@ def record(device, binaries, scratch, tools, seconds):
     """Stacks of the worker's thread under load, one a line with its count, and cycles by stage."""
     ends = device.ends("local")
     words = [binaries / "margay-pktgen", "send", "--cpu", GENERATOR_CPU, "--flows", 64]
-    words += ["--interface", "eth0", "--netns", ends.netns, "--src", ends.src, "--dst", ends.dst]
-    words += ["--dst-mac", ends.dst_mac, "--sink-interface", ends.sink_interface]
-    words += ["--sink-netns", ends.sink_netns, "--sink-xdp", ends.sink_xdp]
+    words += ends.words()
     words += ["--seconds", 3 * seconds + 4]
     load = start([str(word) for word in words], scratch / "pktgen.log")
     try:

@@ -120,13 +120,12 @@ class Suite(cluster.Suite):
             found[f"{stream.name}: longest silence"] = stream.longest * 1000
             self.streams.close(stream)
         wait_until(lambda: self.rig.ready("n1"), "n1 is ready again", 10)
+        self.prefer_workers()
         return found
 
     def death_of_agent(self):
         """The agent's death; of a flood as before, between other pods, every packet is counted."""
         finish(self.load)
-        # Those of a daemon that was started again are not yet.
-        self.prefer_workers()
         for name in TCP:
             self.open(name)
         log = Path(self.scratch) / "counted.log"

@@ -39,6 +39,13 @@ def prefer(pid, priority=PRIORITY):
     os.setpriority(os.PRIO_PROCESS, pid, priority)
 
 
+def prefer_workers(pid):
+    """Gives the workers of a margayd precedence."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        if (task / "comm").read_text(encoding="ascii").startswith("margay-worker"):
+            prefer(int(task.name))
+
+
 @contextmanager
 def precedence():
     """Gives this session precedence over others: where the scheduler groups processes by session

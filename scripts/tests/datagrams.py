@@ -1,6 +1,7 @@
-"""A conversation of UDP between two places: everything is said back, and each answer is looked at.
+"""A conversation of UDP between two places: everything is said back, and each answer is looked at; and
+a stream of datagrams that nobody answers.
 
-Nothing is sent but by `Talk.exchange` and `Talk.ask`, so that what was sent is known to the packet.
+Nothing is sent but by methods of `Talk` and `Stream`, so that what was sent is known to the packet.
 """
 
 import errno
@@ -118,3 +119,59 @@ class Talk:
             self.received = (self.received[0] + 1, self.received[1] + len(data))
             wanted.discard(data)
         return not wanted
+
+
+class Stream:
+    """Datagrams of one direction. `sent` is (datagrams, bytes of their payload)."""
+
+    def __init__(self, rig, source, target, address, port):
+        self.address = address
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with rig.inside(target):
+            self.server = socket.socket(family, socket.SOCK_DGRAM)
+        self.server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        self.server.bind(("", port))
+        self.server.setblocking(False)
+        with rig.inside(source):
+            self.client = socket.socket(family, socket.SOCK_DGRAM)
+        self.client.connect((address, port))
+        self.client_port = self.client.getsockname()[1]
+        self.sent = (0, 0)
+        self.number, self.heard, self.peer = 0, -1, None
+
+    def close(self):
+        """Ends both ends."""
+        self.client.close()
+        self.server.close()
+
+    def say(self, waves=25):
+        """Sends waves of datagrams; how many of them arrived, each later than the one before it."""
+        arrived = 0
+        for _ in range(waves):
+            for _ in range(WAVE):
+                data = struct.pack("!I", self.number) + NOISE[: self.number * 37 % 1000]
+                self.client.send(data)
+                self.number += 1
+                self.sent = (self.sent[0] + 1, self.sent[1] + len(data))
+            time.sleep(0.004)
+            arrived += self._heard()
+        time.sleep(PATIENCE)
+        return arrived + self._heard()
+
+    def answer(self):
+        """Whether one datagram comes back."""
+        self.server.sendto(b"at last", self.peer)
+        self.client.settimeout(1)
+        return self.client.recv(100) == b"at last"
+
+    def _heard(self):
+        count = 0
+        while True:
+            try:
+                data, self.peer = self.server.recvfrom(1 << 16)
+            except BlockingIOError:
+                return count
+            (number,) = struct.unpack("!I", data[:4])
+            assert data[4:] == NOISE[: number * 37 % 1000]
+            count += number > self.heard
+            self.heard = max(self.heard, number)

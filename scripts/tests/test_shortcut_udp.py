@@ -6,7 +6,7 @@ import socket
 import time
 
 import pytest
-from datagrams import WAVE, Talk
+from datagrams import WAVE, Stream, Talk
 from documents import policy
 from past import (
     BEHIND,
@@ -65,6 +65,16 @@ def becomes(one, condition, within=5.0):
     end = time.monotonic() + within
     while time.monotonic() < end:
         one.exchange(25)
+        if condition():
+            return True
+    return False
+
+
+def flows_by(one, condition, within=5.0):
+    """Sends a stream until something is so."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        one.say()
         if condition():
             return True
     return False
@@ -157,6 +167,36 @@ def test_between_nodes_it_goes_past_the_workers_of_both(rig, talk, mode, v, mtu)
     assert all(sent <= now - then <= sent + 12 for now, then in zip(after, before))
     assert all(by_workers(rig, node) - then < sent / 5 for node, then in zip(NODES, workers))
     every_kind_comes_back(one, mtu)
+
+
+@pytest.mark.parametrize(
+    "target,mode,v",
+    [("b", "none", V4), ("b", "none", V6), ("c", "ipip", V4), ("c", "vxlan", V4)],
+)
+def test_a_stream_that_nobody_answers_takes_it_is_counted_and_cut(rig, pods, target, mode, v):
+    encapsulate(rig, mode)
+    one = Stream(rig, "a", target, pods[target][v], 5500)
+    with contextlib.closing(one):
+        takes = (lambda: takes_it(rig, one)) if target == "b" else (lambda: on_both(rig, one))
+        assert flows_by(one, takes), "it takes the shortcut"
+        workers, (before, _) = by_workers(rig), one.sent
+        assert one.say(100) == one.sent[0] - before and takes()
+        assert by_workers(rig) - workers < WAVE * 10, "next to nothing met a worker"
+        deny = policy("deny", "default", {"name": target}, types=["Ingress"])
+        rig.store.write("deny", deny)
+        try:
+            wait_until(lambda: one.say(1) == 0, "it is cut", within=IN_FORCE)
+            assert one.say(100) == 0, "wholly"
+        finally:
+            rig.store.remove("deny")
+        assert flows_by(one, takes), "it takes the shortcut again"
+        assert one.answer(), "an answer comes back"
+        assert flows_by(one, lambda: takes() and flow(rig, one)["state"] == "REPLIED")
+        is_quiet(rig, "n1", "n2")
+        said, (packets, size) = flow(rig, one), one.sent
+        assert said["origCount"] == {"packets": packets, "bytes": size + packets * HEADERS[v]}
+        assert said["replyCount"]["packets"] == 1
+    rig.conserved("n1")
 
 
 def test_a_few_questions_and_answers_are_left_to_the_workers(rig, talk):

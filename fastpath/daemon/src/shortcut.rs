@@ -15,7 +15,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use margay_engine::shortcut::{self, Leg};
+use margay_engine::shortcut::{self, Leg, Legs};
 use margay_engine::snapshot::Adjacency;
 use margay_engine::{PortId, Snapshot};
 use margay_model::flow::FlowTuple;
@@ -81,10 +81,10 @@ pub(crate) struct Bookkeeper {
 struct Connection {
     generation: u32,
     /// The ways that were approved.
-    ways: [Leg; 2],
+    ways: Legs,
     /// The snapshot whose next hops these were last seen to fit.
     seen: Weak<[Adjacency]>,
-    legs: [Open; 2],
+    legs: Vec<Open>,
     /// When the present window began, and the packets moved in it.
     since: u32,
     moved: u64,
@@ -216,7 +216,7 @@ impl Bookkeeper {
     fn listen(&self) -> Result<bool, ProgramError> {
         let snapshot = self.snapshots.borrow().clone();
         let table = self.guest.table();
-        let mut heard: HashMap<Tuple, ([u32; 2], [Leg; 2])> = HashMap::new();
+        let mut heard: HashMap<Tuple, ([u32; 2], Legs)> = HashMap::new();
         let mut more = true;
         // Bounded, lest more come than are taken.
         for _ in 0..self.mentions.capacity() {
@@ -225,8 +225,8 @@ impl Bookkeeper {
                 break;
             };
             if let Some(legs) = shortcut::legs(&snapshot, table, &tuple) {
-                let (times, _) = heard.entry(legs[0].tuple).or_insert(([0; 2], legs));
-                times[usize::from(tuple != legs[0].tuple)] += 1;
+                let (times, legs) = heard.entry(legs.tuple).or_insert(([0; 2], legs));
+                times[usize::from(tuple != legs.tuple)] += 1;
             }
         }
         if self.shared.is_held() {
@@ -235,8 +235,9 @@ impl Bookkeeper {
         let mut open = self.shared.lock();
         let mut room = AT_ONCE;
         for (tuple, (times, legs)) in heard {
+            // Void, or of datagrams that are answered by now.
             if let Some(old) = open.get(&tuple)
-                && old.generation != snapshot.generation
+                && (old.generation != snapshot.generation || old.ways != legs)
                 && let Some(old) = open.remove(&tuple)
             {
                 self.close(&tuple, old);
@@ -246,7 +247,7 @@ impl Bookkeeper {
                 continue;
             }
             room -= 1;
-            if let Some(connection) = self.approve(&legs, &snapshot)? {
+            if let Some(connection) = self.approve(legs, &snapshot)? {
                 debug!(?tuple, "a connection takes the shortcut");
                 open.insert(tuple, connection);
             }
@@ -254,35 +255,32 @@ impl Bookkeeper {
         self.shared.use_if(!open.is_empty()).map(|()| more)
     }
 
-    /// Opens both passages, or none: one may still be there of an earlier connection.
-    fn approve(
-        &self,
-        legs: &[Leg; 2],
-        snapshot: &Snapshot,
-    ) -> Result<Option<Connection>, ProgramError> {
+    /// Opens all passages, or none: one may still be there of an earlier connection.
+    fn approve(&self, ways: Legs, snapshot: &Snapshot) -> Result<Option<Connection>, ProgramError> {
         // From now on the workers see a part of its segments.
-        if !shortcut::take(self.guest.table(), &legs[0].tuple) {
+        if !shortcut::take(self.guest.table(), &ways.tuple) {
             return Ok(None);
         }
         let generation = snapshot.generation;
-        let opened = legs.each_ref().map(|leg| {
+        let mut legs: Vec<Open> = Vec::new();
+        for leg in &ways.legs {
             let (source, destination) = leg.ends();
             let (protocol, ifindex) = (leg.tuple.protocol, leg.from_index);
             let passage = Passage { source, destination, protocol, ifindex };
-            Open { tuple: leg.tuple, passage, packets: 0, bytes: 0 }
-        });
-        for (nth, (leg, Open { passage, .. })) in legs.iter().zip(&opened).enumerate() {
-            let Some(approval) = approval(leg, generation) else { return Ok(None) };
-            let approved = self.shared.maps.approve(*passage, approval);
+            let approved = match approval(leg, generation) {
+                Some(approval) => self.shared.maps.approve(passage, approval),
+                None => Ok(false),
+            };
             if !matches!(approved, Ok(true)) {
-                for Open { passage, .. } in opened.iter().take(nth) {
-                    self.shared.maps.close(*passage)?;
+                for Open { passage, .. } in legs {
+                    self.shared.maps.close(passage)?;
                 }
                 return approved.map(|_| None);
             }
+            legs.push(Open { tuple: leg.tuple, passage, packets: 0, bytes: 0 });
         }
-        let (ways, seen) = (*legs, Arc::downgrade(&snapshot.adjacencies));
-        Ok(Some(Connection { generation, ways, seen, legs: opened, since: clock::now(), moved: 0 }))
+        let seen = Arc::downgrade(&snapshot.adjacencies);
+        Ok(Some(Connection { generation, ways, seen, legs, since: clock::now(), moved: 0 }))
     }
 
     /// Brings what was moved into the flow table, and gives back to the workers what is quiet, ends,
@@ -295,7 +293,7 @@ impl Bookkeeper {
         for (tuple, connection) in open.iter_mut() {
             let mut good = !held
                 && connection.generation == snapshot.generation
-                && shortcut::is_assured(self.guest.table(), tuple)
+                && shortcut::is_there(self.guest.table(), tuple)
                 && connection.fits(&snapshot, self.guest.table(), tuple);
             for leg in &mut connection.legs {
                 let moved = self.shared.maps.moved(leg.passage).ok().flatten().unwrap_or_default();
@@ -367,7 +365,7 @@ impl Connection {
             return true;
         }
         self.seen = now;
-        shortcut::legs(snapshot, table, tuple) == Some(self.ways)
+        shortcut::legs(snapshot, table, tuple).as_ref() == Some(&self.ways)
     }
 }
 

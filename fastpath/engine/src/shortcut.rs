@@ -1,12 +1,13 @@
-//! Which connections need no worker any more: TCP that is established, and UDP that is answered, from
-//! or to a pod behind the trunk, or through the node by its uplinks, and allowed both ways by the
-//! snapshot in force.
+//! Which connections need no worker any more: TCP that is established, and UDP, answered or not, from
+//! or to a pod behind the trunk, or through the node by its uplinks, and allowed by the snapshot in
+//! force.
 //!
 //! The engine only *mentions* a connection, after every 32nd packet of a direction. Whoever hears of
 //! it often enough asks [`legs`] for what the kernel needs to know to move the packets by itself.
 
 use std::net::{IpAddr, SocketAddr};
 
+use arrayvec::ArrayVec;
 use margay_tables::addr::Tuple;
 use margay_tables::flow::{Dir, FlowRef, FlowTable, Stamped};
 use margay_wire::ethernet::{self, Ethernet, ethertype};
@@ -19,8 +20,8 @@ use crate::path;
 use crate::path::finish::finish;
 use crate::path::parse::pod_may_send_from;
 use crate::snapshot::{
-    Adjacency, DeviceId, HopKey, HopState, Outer, POD_GATEWAY_MAC, PortId, PortKind, Snapshot,
-    trunk_index,
+    Adjacency, AdjacencyId, DeviceId, HopKey, HopState, Outer, POD_GATEWAY_MAC, Place, PortId,
+    PortKind, Snapshot, trunk_index,
 };
 
 /// Packets of a direction between two mentions.
@@ -28,6 +29,15 @@ pub(crate) const EVERY: u64 = 32;
 
 /// Mentions of one batch, at most: a busy connection has its turn in the next.
 pub const MENTIONS: usize = 4;
+
+/// What of a connection may take the shortcut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Legs {
+    /// The tuple of its first packet.
+    pub tuple: Tuple,
+    /// One direction or both, that of the first packet before the other.
+    pub legs: ArrayVec<Leg, 2>,
+}
 
 /// One direction of a connection that may take the shortcut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,40 +139,38 @@ impl Cover {
     }
 }
 
-/// Whether a packet may be of such a connection, as far as it, its flow and its next hop tell. Of what
-/// nobody answers, a flood say, nobody is to hear.
+/// Whether a packet may be of such a connection, as far as it, its flow and its next hop tell. Of a
+/// segment that nobody answers, a flood's say, nobody is to hear.
 pub(crate) fn concerns(packet: &Packet, flow: FlowRef<'_>, hop: &Adjacency) -> bool {
-    is_carried(packet.tuple.protocol)
+    let heard = match packet.tuple.protocol {
+        protocol::TCP => flow.peer().conntrack() != 0,
+        protocol::UDP => true,
+        // The kernel's part knows no other.
+        _ => false,
+    };
+    heard
         && packet.side != Side::Host
         && (matches!(hop.key, HopKey::Pod(_)) || leaves_by_uplink(hop))
-        && flow.peer().conntrack() != 0
 }
 
-/// Whether the kernel's part knows the protocol.
-fn is_carried(ip_protocol: u8) -> bool {
-    matches!(ip_protocol, protocol::TCP | protocol::UDP)
-}
-
-/// Both directions of the connection that a tuple is of, that of its first packet first; `None` if
-/// it needs the workers. They hold for the snapshot's generation only, and while the ways of their
-/// next hops do not change. To be asked while awake.
-pub fn legs(snapshot: &Snapshot, table: &FlowTable, tuple: &Tuple) -> Option<[Leg; 2]> {
+/// What of the connection that a tuple is of may take the shortcut; `None` if it needs the workers. It
+/// holds for the snapshot's generation only, and while the ways of the next hops do not change. To be
+/// asked while awake.
+pub fn legs(snapshot: &Snapshot, table: &FlowTable, tuple: &Tuple) -> Option<Legs> {
     let flow = table.lookup(tuple, table.hash(tuple))?;
-    if !is_carried(tuple.protocol) || !path::state(flow).is_assured() {
-        return None;
-    }
     // One end's packets come by another node.
-    if flow.marks() & (conntrack::HANDED_ON | conntrack::TAKEN_ON) != 0 {
+    if !may_stay(flow) || flow.marks() & (conntrack::HANDED_ON | conntrack::TAKEN_ON) != 0 {
         return None;
     }
-    let (orig, reply) = match flow.dir() {
-        Dir::Orig => (flow, flow.peer()),
-        Dir::Reply => (flow.peer(), flow),
+    let both = match flow.dir() {
+        Dir::Orig => [flow, flow.peer()],
+        Dir::Reply => [flow.peer(), flow],
     };
-    // Where the answers go is where the questions come from.
-    let (there, back) = (way(snapshot, orig)?, way(snapshot, reply)?);
-    let leg = |flow, from, to| leg(snapshot, table, flow, from, to);
-    Some([leg(orig, &back, &there)?, leg(reply, &there, &back)?])
+    let legs = both.into_iter().filter_map(|flow| leg(snapshot, table, flow)).collect();
+    let legs = Legs { tuple: both[0].tuple(), legs };
+    // What is seen of TCP is seen of both ends.
+    let enough = if tuple.protocol == protocol::TCP { 2 } else { 1 };
+    (legs.legs.len() >= enough).then_some(legs)
 }
 
 /// Says that somebody else may carry a connection's segments from now on; to be said before it is so.
@@ -176,39 +184,66 @@ pub fn take(table: &FlowTable, tuple: &Tuple) -> bool {
 }
 
 /// Whether a connection is still one that the shortcut may have.
-pub fn is_assured(table: &FlowTable, tuple: &Tuple) -> bool {
-    let flow = table.lookup(tuple, table.hash(tuple));
-    flow.is_some_and(|flow| path::state(flow).is_assured())
+pub fn is_there(table: &FlowTable, tuple: &Tuple) -> bool {
+    table.lookup(tuple, table.hash(tuple)).is_some_and(may_stay)
+}
+
+/// Whether a flow's state is that of such a connection.
+fn may_stay(flow: FlowRef<'_>) -> bool {
+    let state = path::state(flow);
+    match flow.tuple().protocol {
+        protocol::TCP => state.is_assured(),
+        protocol::UDP => state != conntrack::State::Denied,
+        _ => false,
+    }
 }
 
 fn leaves_by_uplink(hop: &Adjacency) -> bool {
     matches!(hop.key, HopKey::Neighbour(..) | HopKey::Ipip(_) | HopKey::Vxlan(..))
 }
 
-/// Where a direction's packets go, and the index of the interface there.
+/// Where packets go, and the index of the interface there.
 struct Way<'s> {
-    /// The side that the direction was judged from.
-    judged: Side,
     hop: &'s Adjacency,
     index: u32,
     uplink: bool,
 }
 
-/// Where a direction's packets go, if that is into a pod behind the trunk, or out of an uplink that has
-/// no host endpoint: what comes and goes there is nobody's business but the flow's.
-fn way<'s>(snapshot: &'s Snapshot, flow: FlowRef<'_>) -> Option<Way<'s>> {
+/// The next hop of a direction's packets, and the side that they were judged from, if they are allowed
+/// by the snapshot's generation, and nobody looks at each.
+fn allowed(snapshot: &Snapshot, flow: FlowRef<'_>) -> Option<(AdjacencyId, Side)> {
     let Stamped { generation, action } = flow.decision();
-    let Decision {
-        side: judged,
-        verdict: Verdict::Forward { hop, keep_ttl: false, read_along: false },
-    } = Decision::unpack(action)?
-    else {
-        return None;
-    };
-    let hop = snapshot.adjacency(hop)?;
-    if generation != snapshot.generation || hop.state != HopState::Reachable {
-        return None;
+    let Decision { side, verdict } = Decision::unpack(action)?;
+    match verdict {
+        Verdict::Forward { hop, keep_ttl: false, read_along: false }
+            if generation == snapshot.generation =>
+        {
+            Some((hop, side))
+        }
+        _ => None,
     }
+}
+
+/// Where a direction's packets come from: that is where those of the other direction go or, if none of
+/// them came yet, would go.
+fn origin(snapshot: &Snapshot, flow: FlowRef<'_>) -> Option<AdjacencyId> {
+    if flow.peer().decision().generation == snapshot.generation {
+        return allowed(snapshot, flow.peer()).map(|(hop, _)| hop);
+    }
+    match snapshot.place(flow.tuple().src)? {
+        Place::Pod(index) => Some(snapshot.workload(*index)?.adjacency),
+        Place::Hops { hops, .. } => match hops[..] {
+            [hop] => Some(hop),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The way by a next hop, if that leads into a pod behind the trunk, or out of an uplink that has no
+/// host endpoint: what comes and goes there is nobody's business but the flow's.
+fn way(snapshot: &Snapshot, hop: AdjacencyId) -> Option<Way<'_>> {
+    let hop = snapshot.adjacency(hop).filter(|hop| hop.state == HopState::Reachable)?;
     let port = snapshot.port(hop.port)?;
     if snapshot.limits_of(hop.port).is_some() {
         // Past the workers nobody would count.
@@ -225,21 +260,17 @@ fn way<'s>(snapshot: &'s Snapshot, flow: FlowRef<'_>) -> Option<Way<'s>> {
         }
         _ => return None,
     };
-    Some(Way { judged, hop, index, uplink })
+    Some(Way { hop, index, uplink })
 }
 
-/// The direction whose packets come from where those of the other one go.
-fn leg(
-    snapshot: &Snapshot,
-    table: &FlowTable,
-    flow: FlowRef<'_>,
-    from: &Way<'_>,
-    to: &Way<'_>,
-) -> Option<Leg> {
+/// A direction, if its packets may take the shortcut.
+fn leg(snapshot: &Snapshot, table: &FlowTable, flow: FlowRef<'_>) -> Option<Leg> {
+    let (hop, judged) = allowed(snapshot, flow)?;
+    let (from, to) = (way(snapshot, origin(snapshot, flow)?)?, way(snapshot, hop)?);
     let tuple = flow.tuple();
     let (v4, hash) = (tuple.is_v4(), table.hash(&tuple));
     let new = path::rewritten(flow, &tuple);
-    if to.judged != if from.uplink { Side::Wire } else { Side::Pod } {
+    if judged != if from.uplink { Side::Wire } else { Side::Pod } {
         return None;
     }
     // Who talks to himself needs no shortcut, and a borrowed address no second owner.

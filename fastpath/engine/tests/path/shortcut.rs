@@ -1,7 +1,7 @@
 //! Which connections may go past the workers.
 
 use margay_engine::PortId;
-use margay_engine::shortcut::{Leg, is_assured, legs};
+use margay_engine::shortcut::{Leg, Legs, is_there, legs};
 use margay_model::{Mac, State};
 use margay_tables::addr::Tuple;
 
@@ -36,8 +36,13 @@ fn open(node: &mut Node, from: PortId, to: PortId, packet: &Ip) {
     node.send(from, packet);
 }
 
-fn allowed(node: &Node, packet: &Ip) -> Option<[Leg; 2]> {
+fn allowed(node: &Node, packet: &Ip) -> Option<Legs> {
     legs(&node.snapshot, node.table, &tuple(packet))
+}
+
+/// Both directions, where both may.
+fn both(node: &Node, packet: &Ip) -> [Leg; 2] {
+    allowed(node, packet).unwrap().legs.into_inner().unwrap()
 }
 
 #[test]
@@ -47,7 +52,7 @@ fn an_established_connection_of_two_pods_may_go_past_the_workers_both_ways() {
         for packet in [tcp(&at(a, 40_000), &at(b, 80), ACK), udp(&at(a, 40_000), &at(b, 80))] {
             let mut node = Node::default();
             open(&mut node, A, B, &packet);
-            let legs = allowed(&node, &packet).unwrap();
+            let legs = both(&node, &packet);
             for (leg, from, to, packet) in
                 [(&legs[0], A, B, packet.clone()), (&legs[1], B, A, packet.clone().answer())]
             {
@@ -57,7 +62,7 @@ fn an_established_connection_of_two_pods_may_go_past_the_workers_both_ways() {
                 assert_eq!(leg.cover.as_bytes(), &packet.frame(pod_mac(to), [0xee; 6])[..14]);
                 assert_eq!((leg.expected, leg.mtu), (None, 1500));
             }
-            assert_eq!(allowed(&node, &packet.clone().answer()), Some(legs), "by either tuple");
+            assert_eq!(both(&node, &packet.clone().answer()), legs, "by either tuple");
             assert_eq!(
                 legs[0].ends(),
                 (at(a, 40_000).parse().unwrap(), at(b, 80).parse().unwrap())
@@ -102,16 +107,14 @@ fn a_busy_connection_of_a_pod_is_mentioned_and_no_other() {
 }
 
 #[test]
-fn what_nobody_answers_is_not_mentioned() {
+fn segments_that_nobody_answers_are_not_mentioned() {
     let mut node = Node::default();
-    let packets = [udp("10.65.0.2:40000", "10.65.0.3:80"), tcp("10.65.0.2:4", "10.65.0.3:80", ACK)];
-    for packet in packets {
-        for _ in 0..2 * EVERY {
-            node.send(A, &packet);
-        }
-        assert_eq!(node.engine.mentions().count(), 0, "{packet:?}");
-        assert_eq!(allowed(&node, &packet), None);
+    let packet = tcp("10.65.0.2:4", "10.65.0.3:80", ACK);
+    for _ in 0..2 * EVERY {
+        node.send(A, &packet);
     }
+    assert_eq!(node.engine.mentions().count(), 0);
+    assert_eq!(allowed(&node, &packet), None);
 }
 
 #[test]
@@ -136,10 +139,10 @@ fn neither_an_opening_nor_an_ending_connection_may() {
     node.send(B, &syn.answer());
     assert_eq!(allowed(&node, &packet), None, "not acknowledged");
     node.send(A, &packet);
-    assert!(allowed(&node, &packet).is_some() && is_assured(node.table, &tuple(&packet)));
+    assert!(allowed(&node, &packet).is_some() && is_there(node.table, &tuple(&packet)));
     node.send(B, &with_flags(&packet.clone().answer(), FIN | ACK));
     assert_eq!(allowed(&node, &packet), None, "one end has closed");
-    assert!(!is_assured(node.table, &tuple(&packet)));
+    assert!(!is_there(node.table, &tuple(&packet)));
 }
 
 #[test]
@@ -148,25 +151,67 @@ fn another_generation_takes_a_packet_each_way() {
     for packet in [tcp(ends[0], ends[1], ACK), udp(ends[0], ends[1])] {
         let mut node = Node::default();
         open(&mut node, A, B, &packet);
+        let before = both(&node, &packet);
         node.change(|_| ());
         assert_eq!(allowed(&node, &packet), None);
         node.send(A, &packet);
-        assert_eq!(allowed(&node, &packet), None, "the answers were not judged yet");
+        // The answers were not judged yet: of TCP nothing may, of UDP what was.
+        let found = allowed(&node, &packet);
+        let udp = matches!(packet.body, Body::Udp { .. });
+        assert_eq!(found.map(|found| found.legs.to_vec()), udp.then(|| vec![before[0]]));
         node.send(B, &packet.clone().answer());
-        assert!(allowed(&node, &packet).is_some());
+        assert_eq!(both(&node, &packet), before);
     }
 }
 
 #[test]
-fn datagrams_may_once_they_are_answered() {
+fn datagrams_may_that_nobody_answers() {
     let packet = udp("10.65.0.2:40000", "10.65.0.3:80");
     let mut node = Node::default();
-    node.send(A, &packet);
-    assert_eq!(allowed(&node, &packet), None, "one end alone");
-    assert!(!is_assured(node.table, &tuple(&packet)));
+    for nth in 1..=EVERY {
+        node.send(A, &packet);
+        assert_eq!(node.engine.mentions().count(), nth / EVERY, "after {nth} packets");
+    }
+    let alone = allowed(&node, &packet).unwrap();
+    assert_eq!((alone.tuple, alone.legs.len()), (tuple(&packet), 1));
+    assert!(is_there(node.table, &tuple(&packet)));
     node.send(B, &packet.clone().answer());
-    assert!(allowed(&node, &packet).is_some() && is_assured(node.table, &tuple(&packet)));
+    assert_eq!(both(&node, &packet)[0], alone.legs[0], "as it was without an answer");
     assert_eq!(allowed(&node, &tcp("10.65.0.2:40000", "10.65.0.3:80", ACK)), None, "not TCP's");
+}
+
+#[test]
+fn datagrams_from_and_to_another_node_may_that_nobody_answers() {
+    for (nth, far) in AFAR.into_iter().enumerate() {
+        let there = udp("10.65.0.2:40000", far);
+        for (from, packet) in [(A, there.clone()), (WIRE, there.clone().answer())] {
+            let mut node = Node::default();
+            let sent = if from == A { packet.clone() } else { from_afar(nth, &packet) };
+            node.send(from, &sent);
+            let alone = allowed(&node, &packet).unwrap();
+            assert_eq!((alone.tuple, alone.legs.len()), (tuple(&packet), 1));
+            // With an answer it is the same.
+            let answer = packet.clone().answer();
+            let (back, answer) = match from {
+                A => (WIRE, from_afar(nth, &answer)),
+                _ => (A, answer),
+            };
+            node.send(back, &answer);
+            assert_eq!(both(&node, &packet)[0], alone.legs[0], "{far}");
+        }
+    }
+}
+
+#[test]
+fn answers_may_while_the_questions_were_not_judged_again() {
+    let packet = udp("10.65.0.2:40000", "10.65.0.3:80");
+    let mut node = Node::default();
+    open(&mut node, A, B, &packet);
+    let before = both(&node, &packet);
+    node.change(|_| ());
+    node.send(B, &packet.clone().answer());
+    let found = allowed(&node, &packet).unwrap();
+    assert_eq!((found.tuple, &found.legs[..]), (tuple(&packet), &before[1..]));
 }
 
 #[test]
@@ -180,13 +225,14 @@ fn a_service_that_loses_its_backend_loses_its_datagrams_way_past_the_workers() {
     let answer = udp("10.65.0.3:53", "10.65.0.2:40000");
     node.send(A, &asked);
     node.send(B, &answer);
-    let [there, _] = allowed(&node, &asked).unwrap();
+    let [there, _] = both(&node, &asked);
     assert_eq!(there.translated, Some(tuple(&asked.clone().to("10.65.0.3:53"))));
     node.change(serving("10.65.0.4:53"));
     assert_eq!(allowed(&node, &asked), None, "nothing was judged yet");
     node.send(A, &asked);
     node.send(B, &answer);
-    assert_eq!(allowed(&node, &asked), None, "the one that is gone is not who answers");
+    // The one that is gone is not who answers, and the one that is there is behind no trunk.
+    assert_eq!(allowed(&node, &asked), None);
 }
 
 #[test]
@@ -210,7 +256,7 @@ fn what_is_denied_or_elsewhere_may_not() {
             node.change(edit);
             open(&mut node, from, B, &packet);
             assert_eq!(allowed(&node, &packet), None, "{what}");
-            assert_eq!(is_assured(node.table, &tuple(&packet)), what != "denied", "{what}");
+            assert_eq!(is_there(node.table, &tuple(&packet)), what != "denied", "{what}");
         }
     }
 }
@@ -256,7 +302,7 @@ fn a_connection_to_another_node_may_behind_the_headers_that_the_path_writes() {
             let packet = packet.df();
             let mut node = Node::default();
             open_to(&mut node, nth, &packet);
-            let [there, back] = allowed(&node, &packet).unwrap();
+            let [there, back] = both(&node, &packet);
             let written = node.send(A, &packet).by(WIRE);
             let inner = packet.bytes().len();
             assert_eq!(outer(there.cover.as_bytes(), 0), outer(&written, inner), "{dst}");
@@ -288,7 +334,7 @@ fn outer_identifications_are_those_that_the_path_writes() {
         let mut packet = tcp("10.65.0.2:40000", dst, ACK);
         packet.identification = 0x4711;
         open_to(&mut node, nth, &packet);
-        let [there, _] = allowed(&node, &packet).unwrap();
+        let [there, _] = both(&node, &packet);
         let written = node.send(A, &packet).by(WIRE);
         let identification = u16::from_be_bytes([written[18], written[19]]);
         assert_eq!(identification, packet.identification ^ there.identification, "{dst}");
@@ -307,7 +353,7 @@ fn ipv6_to_another_node_may_without_a_tunnel_only() {
     node.send(A, &syn);
     node.send(WIRE, &syn.answer());
     node.send(A, &packet);
-    assert!(is_assured(node.table, &tuple(&packet)));
+    assert!(is_there(node.table, &tuple(&packet)));
     assert_eq!(allowed(&node, &packet), None);
 }
 
@@ -316,7 +362,7 @@ fn what_a_neighbours_new_address_changes_is_not_the_same_leg() {
     let mut node = Node::default();
     let packet = tcp("10.65.0.2:40000", AFAR[0], ACK);
     open_to(&mut node, 0, &packet);
-    let before = allowed(&node, &packet).unwrap();
+    let before = both(&node, &packet);
     node.rewire(|underlay| {
         for neighbour in underlay.neighbours.values_mut().filter(|mac| **mac == Mac(NEAR_MAC)) {
             *neighbour = Mac(CLIENT_MAC);
@@ -324,7 +370,7 @@ fn what_a_neighbours_new_address_changes_is_not_the_same_leg() {
     });
     node.send(A, &packet);
     node.send(WIRE, &packet.clone().answer());
-    let after = allowed(&node, &packet).unwrap();
+    let after = both(&node, &packet);
     assert_eq!(after[1].tuple, before[1].tuple);
     assert_ne!(after[0].cover, before[0].cover);
 }
@@ -338,7 +384,7 @@ fn what_a_service_translates_may_and_is_translated_there_too() {
     node.send(A, &with_flags(&asked, SYN));
     node.send(B, &with_flags(&answer, SYN | ACK));
     node.send(A, &asked);
-    let [there, back] = allowed(&node, &asked).unwrap();
+    let [there, back] = both(&node, &asked);
     let seen = tuple(&asked.clone().to("10.65.0.3:8080"));
     assert_eq!((there.tuple, there.translated), (tuple(&asked), Some(seen)));
     assert_eq!((back.tuple, back.translated), (tuple(&answer), Some(tuple(&asked).reversed())));
@@ -362,6 +408,6 @@ fn a_pod_that_is_its_own_backend_may_not() {
         let answer = tcp("10.65.0.2:8080", &at(&client.to_string(), port), flags | ACK);
         node.send(A, &answer);
     }
-    assert!(is_assured(node.table, &tuple(&asked)));
+    assert!(is_there(node.table, &tuple(&asked)));
     assert_eq!(allowed(&node, &asked), None);
 }
