@@ -46,8 +46,10 @@ const STAYS: u64 = 64;
 /// Connections that are approved after one [`LISTEN`]: whoever opens and leaves many busy ones keeps
 /// nobody busy here.
 const AT_ONCE: usize = 128;
-/// Connections at one time; each has two passages.
+/// Connections at one time; each has at most two passages.
 const MOST: usize = Maps::PASSAGES / 2;
+/// Of these, so many that have one: whoever sends what nobody answers leaves room for others.
+const MOST_ALONE: usize = MOST / 2;
 
 /// What others may see of the shortcut.
 pub(crate) struct Shortcut {
@@ -80,10 +82,9 @@ pub(crate) struct Bookkeeper {
 /// A connection in the shortcut.
 struct Connection {
     generation: u32,
-    /// The ways that were approved.
-    ways: Legs,
-    /// The snapshot whose next hops these were last seen to fit.
+    /// The snapshot whose next hops its ways were last seen to fit.
     seen: Weak<[Adjacency]>,
+    /// The directions that were approved.
     legs: Vec<Open>,
     /// When the present window began, and the packets moved in it.
     since: u32,
@@ -92,7 +93,7 @@ struct Connection {
 
 /// A direction, and what of it is in the flow table already.
 struct Open {
-    tuple: Tuple,
+    leg: Leg,
     passage: Passage,
     packets: u64,
     bytes: u64,
@@ -233,37 +234,51 @@ impl Bookkeeper {
             return Ok(more);
         }
         let mut open = self.shared.lock();
+        let mut alone = open.values().filter(|connection| connection.legs.len() == 1).count();
         let mut room = AT_ONCE;
+        // What is answered comes first.
+        let mut heard: Vec<_> = heard.into_iter().collect();
+        heard.sort_by_key(|(_, (_, legs))| legs.legs.len() == 1);
         for (tuple, (times, legs)) in heard {
-            // Void, or of datagrams that are answered by now.
-            if let Some(old) = open.get(&tuple)
-                && (old.generation != snapshot.generation || old.ways != legs)
-                && let Some(old) = open.remove(&tuple)
-            {
-                self.close(&tuple, old);
+            if let Some(old) = open.get_mut(&tuple) {
+                if old.generation == snapshot.generation && old.is_within(&legs) {
+                    // Datagrams that are answered by now.
+                    let more = legs.legs.iter().filter(|leg| !old.has(leg));
+                    old.legs.extend(self.approve(more, snapshot.generation)?);
+                    continue;
+                }
+                if let Some(old) = open.remove(&tuple) {
+                    self.close(&tuple, old);
+                }
             }
             let busy = times.iter().any(|times| *times >= BUSY);
-            if !busy || room == 0 || open.len() >= MOST || open.contains_key(&tuple) {
+            let full = open.len() >= MOST || legs.legs.len() == 1 && alone >= MOST_ALONE;
+            // From now on the workers see a part of its segments.
+            if !busy || room == 0 || full || !shortcut::take(table, &tuple) {
                 continue;
             }
             room -= 1;
-            if let Some(connection) = self.approve(legs, &snapshot)? {
+            let (generation, now) = (snapshot.generation, clock::now());
+            let approved = self.approve(&legs.legs, generation)?;
+            if !approved.is_empty() {
                 debug!(?tuple, "a connection takes the shortcut");
-                open.insert(tuple, connection);
+                alone += usize::from(approved.len() == 1);
+                let seen = Arc::downgrade(&snapshot.adjacencies);
+                let (legs, since, moved) = (approved, now, 0);
+                open.insert(tuple, Connection { generation, seen, legs, since, moved });
             }
         }
         self.shared.use_if(!open.is_empty()).map(|()| more)
     }
 
-    /// Opens all passages, or none: one may still be there of an earlier connection.
-    fn approve(&self, ways: Legs, snapshot: &Snapshot) -> Result<Option<Connection>, ProgramError> {
-        // From now on the workers see a part of its segments.
-        if !shortcut::take(self.guest.table(), &ways.tuple) {
-            return Ok(None);
-        }
-        let generation = snapshot.generation;
-        let mut legs: Vec<Open> = Vec::new();
-        for leg in &ways.legs {
+    /// Opens the passages of all legs, or none: one may still be there of an earlier connection.
+    fn approve<'l>(
+        &self,
+        legs: impl IntoIterator<Item = &'l Leg>,
+        generation: u32,
+    ) -> Result<Vec<Open>, ProgramError> {
+        let mut opened: Vec<Open> = Vec::new();
+        for leg in legs {
             let (source, destination) = leg.ends();
             let (protocol, ifindex) = (leg.tuple.protocol, leg.from_index);
             let passage = Passage { source, destination, protocol, ifindex };
@@ -272,15 +287,14 @@ impl Bookkeeper {
                 None => Ok(false),
             };
             if !matches!(approved, Ok(true)) {
-                for Open { passage, .. } in legs {
+                for Open { passage, .. } in opened {
                     self.shared.maps.close(passage)?;
                 }
-                return approved.map(|_| None);
+                return approved.map(|_| Vec::new());
             }
-            legs.push(Open { tuple: leg.tuple, passage, packets: 0, bytes: 0 });
+            opened.push(Open { leg: *leg, passage, packets: 0, bytes: 0 });
         }
-        let seen = Arc::downgrade(&snapshot.adjacencies);
-        Ok(Some(Connection { generation, ways, seen, legs, since: clock::now(), moved: 0 }))
+        Ok(opened)
     }
 
     /// Brings what was moved into the flow table, and gives back to the workers what is quiet, ends,
@@ -291,15 +305,16 @@ impl Bookkeeper {
         let mut over = Vec::new();
         let mut open = self.shared.lock();
         for (tuple, connection) in open.iter_mut() {
+            let table = self.guest.table();
             let mut good = !held
                 && connection.generation == snapshot.generation
-                && shortcut::is_there(self.guest.table(), tuple)
-                && connection.fits(&snapshot, self.guest.table(), tuple);
+                && connection.fits(&snapshot, table, tuple);
             for leg in &mut connection.legs {
+                good &= shortcut::holds(table, tuple, &leg.leg);
                 let moved = self.shared.maps.moved(leg.passage).ok().flatten().unwrap_or_default();
                 // The program itself has closed it when it saw an end.
                 good &= moved.generation == connection.generation;
-                connection.moved += leg.note(self.guest.table(), moved, now);
+                connection.moved += leg.note(table, moved, now);
             }
             if now.wrapping_sub(connection.since) > WINDOW_MS {
                 good &= connection.moved >= STAYS;
@@ -365,7 +380,16 @@ impl Connection {
             return true;
         }
         self.seen = now;
-        shortcut::legs(snapshot, table, tuple).as_ref() == Some(&self.ways)
+        shortcut::legs(snapshot, table, tuple).is_some_and(|legs| self.is_within(&legs))
+    }
+
+    /// Whether what was approved is approved of still.
+    fn is_within(&self, legs: &Legs) -> bool {
+        self.legs.iter().all(|open| legs.legs.contains(&open.leg))
+    }
+
+    fn has(&self, leg: &Leg) -> bool {
+        self.legs.iter().any(|open| open.leg == *leg)
     }
 }
 
@@ -380,7 +404,7 @@ impl Open {
             return 0;
         }
         (self.packets, self.bytes) = (moved.packets, moved.bytes);
-        if let Some(flow) = table.lookup(&self.tuple, table.hash(&self.tuple)) {
+        if let Some(flow) = table.lookup(&self.leg.tuple, table.hash(&self.leg.tuple)) {
             flow.touch_many(now, packets, bytes);
         }
         packets

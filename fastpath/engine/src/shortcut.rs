@@ -154,8 +154,8 @@ pub(crate) fn concerns(packet: &Packet, flow: FlowRef<'_>, hop: &Adjacency) -> b
 }
 
 /// What of the connection that a tuple is of may take the shortcut; `None` if it needs the workers. It
-/// holds for the snapshot's generation only, and while the ways of the next hops do not change. To be
-/// asked while awake.
+/// holds for the snapshot's generation only, while the ways of the next hops do not change, and while the
+/// flow [`holds`] it. To be asked while awake.
 pub fn legs(snapshot: &Snapshot, table: &FlowTable, tuple: &Tuple) -> Option<Legs> {
     let flow = table.lookup(tuple, table.hash(tuple))?;
     // One end's packets come by another node.
@@ -183,9 +183,17 @@ pub fn take(table: &FlowTable, tuple: &Tuple) -> bool {
     true
 }
 
-/// Whether a connection is still one that the shortcut may have.
-pub fn is_there(table: &FlowTable, tuple: &Tuple) -> bool {
-    table.lookup(tuple, table.hash(tuple)).is_some_and(may_stay)
+/// Whether the flow of a direction is still there, of the connection that began with `first`, and leaves
+/// with what the leg says. A record may have been made anew for the same tuple: with another backend, or
+/// another port for masquerading.
+pub fn holds(table: &FlowTable, first: &Tuple, leg: &Leg) -> bool {
+    let Some(flow) = table.lookup(&leg.tuple, table.hash(&leg.tuple)) else { return false };
+    let begun = match flow.dir() {
+        Dir::Orig => leg.tuple,
+        Dir::Reply => flow.peer().tuple(),
+    };
+    let new = path::rewritten(flow, &leg.tuple);
+    may_stay(flow) && begun == *first && new == leg.translated.unwrap_or(leg.tuple)
 }
 
 /// Whether a flow's state is that of such a connection.

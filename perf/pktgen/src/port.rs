@@ -19,18 +19,17 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{arguments::Xdp, link::Link};
 
-/// Frames of each port: few enough to stay in the cache, twice what the rings hold.
+/// Frames of each port, twice what the rings of queue 0 hold; a pool hands out those that are in the cache.
 const CHUNKS: u32 = 8192;
+/// Other queues that are received from at most, what their rings hold, and frames for them.
+const OTHERS: u32 = 7;
+const OTHER: SocketOptions = SocketOptions { rx: 512, tx: 512, ready: 512 };
+const OTHER_CHUNKS: u32 = OTHERS * (OTHER.rx + OTHER.ready);
 /// Bytes of the largest frame: an MTU of 9,216.
 pub(crate) const LARGEST: usize = 9216 + ethernet::LEN;
 
 /// The namespace that the process was started in: opened before this thread enters another.
 static HOME: LazyLock<io::Result<File>> = LazyLock::new(|| File::open("/proc/thread-self/ns/net"));
-
-/// Queues of an interface that are received from at most.
-const QUEUES: u32 = 64;
-/// Empty frames that all of them have ready, in all.
-const READY: u32 = CHUNKS / 2;
 
 /// An interface and its sockets, with packet memory of its own: what is in a frame that was sent
 /// stays in it.
@@ -68,14 +67,15 @@ impl Port {
         );
         let in_one = ChunkSize::for_frame(frame.max(link.largest()));
         let (multi_buffer, chunk_size) = (in_one.is_none(), in_one.unwrap_or(ChunkSize::Bytes4096));
-        let region = Region::new(RegionConfig { chunks: CHUNKS, chunk_size, hugepages: true })?;
+        let chunks = CHUNKS + OTHER_CHUNKS;
+        let region = Region::new(RegionConfig { chunks, chunk_size, hugepages: true })?;
         let binder = Binder::new(region, UmemOptions { multi_buffer, ..UmemOptions::default() });
         let bound = binder.bind(interface, 0, Preference::Auto, SocketOptions::default())?;
         Ok(Self {
             socket: bound.socket,
             others: Vec::new(),
             binder,
-            pool: Pool::new(region, CHUNKS as usize),
+            pool: Pool::new(region, chunks as usize),
             interface: interface.to_owned(),
             link,
             fallback: bound.fallback,
@@ -91,18 +91,15 @@ impl Port {
         enter(&self.netns)?;
         let program = PortProgram::load(self.multi_buffer)?;
         let preference = Preference::Only(self.socket.mode());
-        for queue in 1..QUEUES {
+        for queue in 1..=OTHERS {
             // There are as many as can be bound.
-            let options = SocketOptions::default();
-            let Ok(bound) = self.binder.bind(&self.interface, queue, preference, options) else {
+            let Ok(bound) = self.binder.bind(&self.interface, queue, preference, OTHER) else {
                 break;
             };
             self.others.push(bound.socket);
         }
-        let share = READY / (1 + self.others.len() as u32);
         for socket in std::iter::once(&mut self.socket).chain(&mut self.others) {
             program.register_socket(socket)?;
-            socket.set_ready(share.min(socket.ready()));
             socket.fill(&mut self.pool);
         }
         let attached = program.attach_as(self.link.index, xdp.into()).with_context(|| {

@@ -1,7 +1,7 @@
 //! Which connections may go past the workers.
 
 use margay_engine::PortId;
-use margay_engine::shortcut::{Leg, Legs, is_there, legs};
+use margay_engine::shortcut::{Leg, Legs, holds, legs};
 use margay_model::{Mac, State};
 use margay_tables::addr::Tuple;
 
@@ -25,6 +25,13 @@ fn with_flags(packet: &Ip, flags: u8) -> Ip {
         *old = flags;
     }
     packet
+}
+
+/// Whether both ends have been heard, and none has closed.
+fn is_assured(node: &Node, packet: &Ip) -> bool {
+    let flow = node.table.lookup(&tuple(packet), node.table.hash(&tuple(packet))).unwrap();
+    let state = margay_engine::view(&node.snapshot, flow, node.now).state;
+    ["ESTABLISHED", "REPLIED"].contains(&state)
 }
 
 /// A handshake from one pod to the other.
@@ -139,10 +146,11 @@ fn neither_an_opening_nor_an_ending_connection_may() {
     node.send(B, &syn.answer());
     assert_eq!(allowed(&node, &packet), None, "not acknowledged");
     node.send(A, &packet);
-    assert!(allowed(&node, &packet).is_some() && is_there(node.table, &tuple(&packet)));
+    let legs = both(&node, &packet);
+    assert!(legs.iter().all(|leg| holds(node.table, &tuple(&packet), leg)));
     node.send(B, &with_flags(&packet.clone().answer(), FIN | ACK));
     assert_eq!(allowed(&node, &packet), None, "one end has closed");
-    assert!(!is_there(node.table, &tuple(&packet)));
+    assert!(!legs.iter().any(|leg| holds(node.table, &tuple(&packet), leg)));
 }
 
 #[test]
@@ -174,7 +182,7 @@ fn datagrams_may_that_nobody_answers() {
     }
     let alone = allowed(&node, &packet).unwrap();
     assert_eq!((alone.tuple, alone.legs.len()), (tuple(&packet), 1));
-    assert!(is_there(node.table, &tuple(&packet)));
+    assert!(holds(node.table, &tuple(&packet), &alone.legs[0]));
     node.send(B, &packet.clone().answer());
     assert_eq!(both(&node, &packet)[0], alone.legs[0], "as it was without an answer");
     assert_eq!(allowed(&node, &tcp("10.65.0.2:40000", "10.65.0.3:80", ACK)), None, "not TCP's");
@@ -236,6 +244,29 @@ fn a_service_that_loses_its_backend_loses_its_datagrams_way_past_the_workers() {
 }
 
 #[test]
+fn answers_of_a_backend_that_is_gone_leave_it_with_the_connection() {
+    let mut node = Node::default();
+    let serving = |backend: &'static str| {
+        move |state: &mut State| serve(state, service("s", 17, "10.96.0.1:53", &[backend]))
+    };
+    node.change(serving("10.65.0.3:53"));
+    let asked = udp("10.65.0.2:40000", "10.96.0.1:53");
+    let answer = udp("10.65.0.3:53", "10.65.0.2:40000");
+    node.send(A, &asked);
+    node.send(B, &answer);
+    node.change(serving("10.65.0.4:53"));
+    // Who goes on answering is allowed to until the client asks again.
+    node.send(B, &answer);
+    let found = allowed(&node, &answer).unwrap();
+    let [leg] = found.legs[..] else { panic!("{found:?}") };
+    assert_eq!((found.tuple, leg.tuple), (tuple(&asked), tuple(&answer)));
+    assert!(holds(node.table, &found.tuple, &leg));
+    node.send(A, &asked);
+    assert!(node.table.lookup(&tuple(&asked), node.table.hash(&tuple(&asked))).is_some());
+    assert!(!holds(node.table, &found.tuple, &leg), "that is another connection");
+}
+
+#[test]
 fn what_is_denied_or_elsewhere_may_not() {
     let limited: Edit = |state| {
         let endpoint = state.endpoints.get_mut("default/b/eth0").unwrap();
@@ -256,7 +287,7 @@ fn what_is_denied_or_elsewhere_may_not() {
             node.change(edit);
             open(&mut node, from, B, &packet);
             assert_eq!(allowed(&node, &packet), None, "{what}");
-            assert_eq!(is_there(node.table, &tuple(&packet)), what != "denied", "{what}");
+            assert_eq!(is_assured(&node, &packet), what != "denied", "{what}");
         }
     }
 }
@@ -353,7 +384,7 @@ fn ipv6_to_another_node_may_without_a_tunnel_only() {
     node.send(A, &syn);
     node.send(WIRE, &syn.answer());
     node.send(A, &packet);
-    assert!(is_there(node.table, &tuple(&packet)));
+    assert!(is_assured(&node, &packet));
     assert_eq!(allowed(&node, &packet), None);
 }
 
@@ -408,6 +439,6 @@ fn a_pod_that_is_its_own_backend_may_not() {
         let answer = tcp("10.65.0.2:8080", &at(&client.to_string(), port), flags | ACK);
         node.send(A, &answer);
     }
-    assert!(is_there(node.table, &tuple(&asked)));
+    assert!(is_assured(&node, &asked));
     assert_eq!(allowed(&node, &asked), None);
 }
