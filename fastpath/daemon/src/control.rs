@@ -46,7 +46,7 @@ use crate::ports::{Ports, TRUNK, addresses_of};
 use crate::shared::{Origin, Shared};
 use crate::show;
 use crate::slow::{Ask, Tell, exchange, host_flow};
-use crate::state_dir::StateDir;
+use crate::state_dir::{StateDir, Unsaved};
 
 use kernel::Grounds;
 use neighbours::Wanted;
@@ -129,7 +129,7 @@ pub(crate) struct Control {
     names: Learned,
     /// What the slow path knows of the node.
     told: Option<Arc<LocalNode>>,
-    unsaved: bool,
+    unsaved: Unsaved,
     /// What stood in the kernel when the host port was last brought to what is wanted.
     grounds: Grounds,
     /// Why it could not be, as it was told last.
@@ -181,7 +181,7 @@ impl Control {
             forgotten: BTreeSet::new(),
             path_mtus: PathMtus::default(),
             told: None,
-            unsaved: false,
+            unsaved: Unsaved::default(),
             grounds: Grounds::default(),
             refused: None,
         }
@@ -343,7 +343,7 @@ impl Control {
             }
             Arc::make_mut(&mut self.state).apply(update);
         }
-        self.unsaved = true;
+        self.unsaved.note();
     }
 
     /// Brings everything up to date with state and view; returns the generation in force.
@@ -589,16 +589,8 @@ impl Control {
     fn save(&mut self) {
         self.names.save();
         self.parts.shared.update(|view| view.names = self.names.numbers());
-        if self.unsaved {
-            let saved = self.parts.dir.save_state(&self.state);
-            if let Err(error) = &saved {
-                warn!(
-                    error = error as &dyn std::error::Error,
-                    "the state is not saved, trying again"
-                );
-            }
-            self.unsaved = saved.is_err();
-        }
+        let Self { unsaved, parts, state, .. } = self;
+        unsaved.save("the state", || parts.dir.save_state(state));
     }
 
     /// Leaves the node as it was; flows and state stay for the next start.

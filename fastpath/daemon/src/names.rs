@@ -22,10 +22,10 @@ use margay_slowpath::dns::names::{Change, Membership, Names};
 use margay_tables::classifier::Standing;
 use margay_worker::clock;
 use tokio::sync::oneshot;
-use tracing::warn;
 
 use crate::shared::Shared;
 use crate::show;
+use crate::state_dir::{Unsaved, replace};
 
 /// How often connections are looked for whose addresses have lapsed: the flow table is walked.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ pub(crate) struct Learned {
     /// What is known was learned under this number; `None` where nothing is.
     epoch: Option<u32>,
     file: PathBuf,
-    unsaved: bool,
+    unsaved: Unsaved,
     /// A walk through the flow table: which of the lapsed addresses nobody uses.
     looking: Option<oneshot::Receiver<BTreeSet<IpAddr>>>,
     looked: Instant,
@@ -60,7 +60,14 @@ impl Learned {
                 names.restore(&name, addr, until);
             }
         }
-        Self { names, epoch, file, unsaved: false, looking: None, looked: Instant::now() }
+        Self {
+            names,
+            epoch,
+            file,
+            unsaved: Unsaved::default(),
+            looking: None,
+            looked: Instant::now(),
+        }
     }
 
     /// Notes a change of the state: sets that want names, and settings.
@@ -73,8 +80,12 @@ impl Learned {
                 let DnsSettings { extra_ttl, epoch, .. } = node.settings.dns;
                 self.names.set_grace(extra_ttl);
                 let other = self.epoch.replace(epoch).is_some_and(|old| old != epoch);
-                self.unsaved |= other;
-                if other { self.names.clear(now) } else { Vec::new() }
+                if other {
+                    self.unsaved.note();
+                    self.names.clear(now)
+                } else {
+                    Vec::new()
+                }
             }
             _ => return,
         };
@@ -90,7 +101,7 @@ impl Learned {
     /// Learns what an answer said; whether anything is to be put in force.
     pub(crate) fn learn(&mut self, facts: &[Fact], assembler: &mut Assembler) -> bool {
         let changes = self.names.learn(clock::now_ms(), facts);
-        self.unsaved = true;
+        self.unsaved.note();
         self.take(changes, assembler)
     }
 
@@ -112,27 +123,25 @@ impl Learned {
             let lapsed = self.names.lapsed();
             self.looking = (!lapsed.is_empty()).then(|| look_for(lapsed, shared.clone()));
         }
-        self.unsaved |= !changes.is_empty();
+        if !changes.is_empty() {
+            self.unsaved.note();
+        }
         self.take(changes, assembler)
     }
 
     /// Saves what has changed.
     pub(crate) fn save(&mut self) {
-        if !std::mem::take(&mut self.unsaved) {
-            return;
-        }
-        let (now, unix) = (clock::now_ms(), unix_seconds());
-        let mut text = format!("{}\n", self.epoch.unwrap_or(0));
-        for known in self.names.iter() {
-            let until = (unix + known.until.saturating_sub(now).div_ceil(1_000))
-                .saturating_sub(now.saturating_sub(known.until) / 1_000);
-            let _ = writeln!(text, "{until} {} {}", known.addr, known.name);
-        }
-        let new = self.file.with_extension("new");
-        let saved = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &self.file));
-        if let Err(error) = saved {
-            warn!(path = %self.file.display(), %error, "learned addresses are not saved");
-        }
+        let Self { names, epoch, file, unsaved, .. } = self;
+        unsaved.save("learned addresses", || {
+            let (now, unix) = (clock::now_ms(), unix_seconds());
+            let mut text = format!("{}\n", epoch.unwrap_or(0));
+            for known in names.iter() {
+                let until = (unix + known.until.saturating_sub(now).div_ceil(1_000))
+                    .saturating_sub(now.saturating_sub(known.until) / 1_000);
+                let _ = writeln!(text, "{until} {} {}", known.addr, known.name);
+            }
+            replace(file, text.as_bytes())
+        });
     }
 
     /// Everything that is known, for people.

@@ -1,7 +1,6 @@
 //! What outlives the process: a lock, the flow table, the last state.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -96,16 +95,64 @@ impl StateDir {
 
     /// Saves the state that is in force, whole or not at all.
     pub fn save_state(&self, state: &Arc<State>) -> Result<(), StateDirError> {
-        let path = self.path.join("state");
-        let new = self.path.join("state.new");
-        let mut file = File::create(&new).map_err(failed("create", &new))?;
-        file.write_all(&margay_protocol::encode_state(state)).map_err(failed("write", &new))?;
-        std::fs::rename(&new, &path).map_err(failed("replace", &path))
+        replace(&self.path.join("state"), &margay_protocol::encode_state(state))
     }
 
     /// A file in it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+}
+
+/// Puts a file whole in the place of another.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StateDirError> {
+    let new = path.with_extension("new");
+    std::fs::write(&new, bytes).map_err(failed("write", &new))?;
+    std::fs::rename(&new, path).map_err(failed("replace", path))
+}
+
+/// Whether something is to be saved, and why it could not be, as it was told last.
+#[derive(Debug, Default)]
+pub(crate) struct Unsaved {
+    due: bool,
+    told: Option<String>,
+}
+
+// === impl Unsaved ===
+
+impl Unsaved {
+    /// Something has changed.
+    pub(crate) fn note(&mut self) {
+        self.due = true;
+    }
+
+    /// Saves what has changed. What fails is tried again at the next call, and told once for each reason.
+    pub(crate) fn save(
+        &mut self,
+        what: &'static str,
+        save: impl FnOnce() -> Result<(), StateDirError>,
+    ) {
+        if !self.due {
+            return;
+        }
+        match save() {
+            Ok(()) => {
+                self.due = false;
+                if self.told.take().is_some() {
+                    info!(what, "saved again");
+                }
+            }
+            Err(error) => {
+                let why = format!("{error:?}");
+                if self.told.replace(why.clone()) != Some(why) {
+                    warn!(
+                        what,
+                        error = &error as &dyn std::error::Error,
+                        "not saved, trying again"
+                    );
+                }
+            }
+        }
     }
 }
 
