@@ -453,7 +453,9 @@ impl Devices {
         let pod = match self.kind {
             PodPorts::Trunk => {
                 self.pod.attach(ifindex)?;
-                self.trunk.clear(ifindex)?;
+                if link.xdp {
+                    self.trunk.clear(ifindex)?;
+                }
                 PodPort { ifindex, device: DeviceId::TRUNK, native: None }
             }
             PodPorts::Native => self.native_pod(name, link)?,

@@ -7,7 +7,9 @@ use ipnet::IpNet;
 use margay_model::node::Mac;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState as Nud,
 };
@@ -39,6 +41,7 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
         tx_queues: 1,
         peer: None,
         veth: false,
+        xdp: false,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -50,6 +53,10 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
             LinkAttribute::Link(index) => link.peer = Some(*index),
             LinkAttribute::LinkInfo(infos) => {
                 link.veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
+            }
+            LinkAttribute::Xdp(facts) => {
+                let none = LinkXdp::Attached(XdpAttached::None);
+                link.xdp = !facts.is_empty() && !facts.contains(&none);
             }
             _ => {}
         }

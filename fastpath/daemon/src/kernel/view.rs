@@ -44,6 +44,8 @@ pub struct Link {
     pub peer: Option<u32>,
     /// Whether it is a veth.
     pub veth: bool,
+    /// Whether it has an XDP program.
+    pub xdp: bool,
 }
 
 /// Where the lookup of a destination ends.
