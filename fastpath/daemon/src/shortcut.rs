@@ -216,7 +216,44 @@ impl Bookkeeper {
     /// of them.
     fn listen(&self) -> Result<bool, ProgramError> {
         let snapshot = self.snapshots.borrow().clone();
-        let table = self.guest.table();
+        let (heard, more) = self.hear(&snapshot);
+        if self.shared.is_held() {
+            return Ok(more);
+        }
+        let mut open = self.shared.lock();
+        let mut alone = open.values().filter(|connection| connection.legs.len() == 1).count();
+        let mut room = AT_ONCE;
+        for (legs, busy) in heard {
+            if let Some(old) = open.get_mut(&legs.tuple) {
+                if old.generation == snapshot.generation && old.is_within(&legs) {
+                    // Datagrams that are answered by now.
+                    let more = legs.legs.iter().filter(|leg| !old.has(leg));
+                    old.legs.extend(self.approve(more, snapshot.generation)?);
+                    continue;
+                }
+                if let Some(old) = open.remove(&legs.tuple) {
+                    self.close(&legs.tuple, old);
+                }
+            }
+            let full = open.len() >= MOST || legs.legs.len() == 1 && alone >= MOST_ALONE;
+            // From now on the workers see a part of its segments.
+            if !busy || room == 0 || full || !shortcut::take(self.guest.table(), &legs.tuple) {
+                continue;
+            }
+            room -= 1;
+            let opened = self.approve(&legs.legs, snapshot.generation)?;
+            if !opened.is_empty() {
+                debug!(tuple = ?legs.tuple, "a connection takes the shortcut");
+                alone += usize::from(opened.len() == 1);
+                open.insert(legs.tuple, Connection::new(opened, &snapshot));
+            }
+        }
+        self.shared.use_if(!open.is_empty()).map(|()| more)
+    }
+
+    /// What of the connections that were mentioned may take the shortcut, those that are answered first, and
+    /// whether they are busy; and whether more may have been mentioned.
+    fn hear(&self, snapshot: &Snapshot) -> (Vec<(Legs, bool)>, bool) {
         let mut heard: HashMap<Tuple, ([u32; 2], Legs)> = HashMap::new();
         let mut more = true;
         // Bounded, lest more come than are taken.
@@ -225,50 +262,16 @@ impl Bookkeeper {
                 more = false;
                 break;
             };
-            if let Some(legs) = shortcut::legs(&snapshot, table, &tuple) {
+            if let Some(legs) = shortcut::legs(snapshot, self.guest.table(), &tuple) {
                 let (times, legs) = heard.entry(legs.tuple).or_insert(([0; 2], legs));
                 times[usize::from(tuple != legs.tuple)] += 1;
             }
         }
-        if self.shared.is_held() {
-            return Ok(more);
-        }
-        let mut open = self.shared.lock();
-        let mut alone = open.values().filter(|connection| connection.legs.len() == 1).count();
-        let mut room = AT_ONCE;
-        // What is answered comes first.
-        let mut heard: Vec<_> = heard.into_iter().collect();
-        heard.sort_by_key(|(_, (_, legs))| legs.legs.len() == 1);
-        for (tuple, (times, legs)) in heard {
-            if let Some(old) = open.get_mut(&tuple) {
-                if old.generation == snapshot.generation && old.is_within(&legs) {
-                    // Datagrams that are answered by now.
-                    let more = legs.legs.iter().filter(|leg| !old.has(leg));
-                    old.legs.extend(self.approve(more, snapshot.generation)?);
-                    continue;
-                }
-                if let Some(old) = open.remove(&tuple) {
-                    self.close(&tuple, old);
-                }
-            }
-            let busy = times.iter().any(|times| *times >= BUSY);
-            let full = open.len() >= MOST || legs.legs.len() == 1 && alone >= MOST_ALONE;
-            // From now on the workers see a part of its segments.
-            if !busy || room == 0 || full || !shortcut::take(table, &tuple) {
-                continue;
-            }
-            room -= 1;
-            let (generation, now) = (snapshot.generation, clock::now());
-            let approved = self.approve(&legs.legs, generation)?;
-            if !approved.is_empty() {
-                debug!(?tuple, "a connection takes the shortcut");
-                alone += usize::from(approved.len() == 1);
-                let seen = Arc::downgrade(&snapshot.adjacencies);
-                let (legs, since, moved) = (approved, now, 0);
-                open.insert(tuple, Connection { generation, seen, legs, since, moved });
-            }
-        }
-        self.shared.use_if(!open.is_empty()).map(|()| more)
+        let is_busy = |times: [u32; 2]| times.iter().any(|times| *times >= BUSY);
+        let mut heard: Vec<_> =
+            heard.into_values().map(|(times, legs)| (legs, is_busy(times))).collect();
+        heard.sort_by_key(|(legs, _)| legs.legs.len() == 1);
+        (heard, more)
     }
 
     /// Opens the passages of all legs, or none: one may still be there of an earlier connection.
@@ -372,6 +375,11 @@ fn approval(leg: &Leg, generation: u32) -> Option<Approval> {
 // === impl Connection ===
 
 impl Connection {
+    fn new(legs: Vec<Open>, snapshot: &Snapshot) -> Self {
+        let seen = Arc::downgrade(&snapshot.adjacencies);
+        Self { generation: snapshot.generation, seen, legs, since: clock::now(), moved: 0 }
+    }
+
     /// Whether the ways that were approved are still those of the next hops: neighbours and paths
     /// change without another generation.
     fn fits(&mut self, snapshot: &Snapshot, table: &FlowTable, tuple: &Tuple) -> bool {
