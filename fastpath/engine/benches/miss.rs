@@ -28,6 +28,10 @@ const FLOWS: u32 = 1 << 16;
 fn bench(c: &mut Criterion, id: BenchmarkId, traffic: &mut Traffic, edit: impl Fn(&mut State)) {
     let mut node = node(&Case::Forward.table(FLOWS));
     node.change(edit);
+    bench_in(c, id, traffic, node);
+}
+
+fn bench_in(c: &mut Criterion, id: BenchmarkId, traffic: &mut Traffic, mut node: Node) {
     let mut group = c.benchmark_group("miss");
     group.throughput(Throughput::Elements(BATCH as u64));
     let (mut sent, round) = (0, traffic.round());
@@ -64,6 +68,14 @@ fn by_case(c: &mut Criterion) {
         let mut traffic = opening(case.targets(FLOWS), FLOWS);
         bench(c, BenchmarkId::from_parameter(case.name()), &mut traffic, |_| {});
     }
+}
+
+/// With stages timed, as they are in a worker.
+fn by_clock(c: &mut Criterion) {
+    let mut traffic = opening(Case::Forward.targets(FLOWS), FLOWS);
+    let mut node = node(&Case::Forward.table(FLOWS));
+    node.engine.measure_by(margay_tables::ticks);
+    bench_in(c, BenchmarkId::from_parameter("forward with stages timed"), &mut traffic, node);
 }
 
 fn by_policies(c: &mut Criterion) {
@@ -129,6 +141,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(1));
-    targets = by_case, by_policies, by_routes, by_services, a_million
+    targets = by_case, by_clock, by_policies, by_routes, by_services, a_million
 }
 criterion_main!(benches);

@@ -110,6 +110,16 @@ fn by_batch(c: &mut Criterion) {
     }
 }
 
+/// With stages timed, as they are in a worker.
+fn by_clock(c: &mut Criterion) {
+    for case in [Case::Forward, Case::ServiceVxlan] {
+        let mut world = seen(case, case.small(64), 64);
+        world.0.engine.measure_by(margay_tables::ticks);
+        let name = format!("{} with stages timed", case.name());
+        bench(c, BenchmarkId::new(name, 64), &mut world, through);
+    }
+}
+
 /// Parse, with what brings a packet out of its tunnel, and the rest, with what puts it into one.
 fn by_stage(c: &mut Criterion) {
     for case in [Case::Forward, Case::Vxlan, Case::Ipip, Case::OutOfVxlan, Case::OutOfIpip] {
@@ -146,6 +156,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(1));
-    targets = by_flows, by_state, by_size, by_batch, by_stage
+    targets = by_flows, by_state, by_size, by_batch, by_clock, by_stage
 }
 criterion_main!(benches);

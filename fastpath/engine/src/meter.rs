@@ -1,8 +1,9 @@
 //! Where a worker's time goes, stage by stage, as VPP's `show runtime` tells it.
 //!
 //! A [`Stopwatch`] reads the clock once between two stages of a batch, so that every tick of a worker
-//! belongs to exactly one [`Stage`], and what it costs is shared by the packets of the batch. No clock is
-//! known here: who runs the engine gives one that counts [`Ticks`].
+//! belongs to exactly one [`Stage`], and what it costs is shared by the packets of the batch. Of the
+//! misses, which are a part of a stage, every eighth is timed and stands for all. No clock is known here:
+//! who runs the engine gives one that counts [`Ticks`].
 
 use crate::counters::Counter;
 
@@ -116,6 +117,9 @@ impl Meters {
     }
 }
 
+/// Of so many misses one is timed.
+const SAMPLE: u64 = 8;
+
 /// Reads the clock between stages.
 #[derive(Debug)]
 pub(crate) struct Stopwatch {
@@ -124,7 +128,9 @@ pub(crate) struct Stopwatch {
     last: u64,
     /// When the turn began.
     began: u64,
-    /// Of the running stage, what belongs to another.
+    /// Misses there were.
+    misses: u64,
+    /// Of the deciding, what misses took and is not counted as theirs yet.
     aside: u64,
 }
 
@@ -133,7 +139,7 @@ pub(crate) struct Stopwatch {
 impl Stopwatch {
     pub(crate) fn new(ticks: Ticks) -> Self {
         let now = ticks();
-        Self { ticks, last: now, began: now, aside: 0 }
+        Self { ticks, last: now, began: now, misses: 0, aside: 0 }
     }
 
     #[inline]
@@ -145,16 +151,29 @@ impl Stopwatch {
     #[inline]
     pub(crate) fn lap(&mut self, meters: &Meters, stage: Stage, packets: usize) {
         let now = self.now();
-        let aside = std::mem::take(&mut self.aside);
-        meters.add(stage, packets, now.wrapping_sub(self.last).saturating_sub(aside));
+        let mut took = now.wrapping_sub(self.last);
+        if stage == Stage::Decide && self.aside > 0 {
+            let misses = self.aside.min(took);
+            meters.stage(Stage::Miss).ticks.add(misses);
+            (took, self.aside) = (took - misses, self.aside - misses);
+        }
+        meters.add(stage, packets, took);
         self.last = now;
     }
 
-    /// Counts what has happened to one packet since `began` as another stage's.
-    pub(crate) fn set_aside(&mut self, meters: &Meters, stage: Stage, began: u64) {
-        let ticks = self.now().wrapping_sub(began);
-        meters.add(stage, 1, ticks);
-        self.aside = self.aside.saturating_add(ticks);
+    /// A miss begins: when, if it is one of those that are timed.
+    pub(crate) fn begin_miss(&mut self) -> Option<u64> {
+        self.misses = self.misses.wrapping_add(1);
+        self.misses.is_multiple_of(SAMPLE).then(|| self.now())
+    }
+
+    /// Counts it as a stage of its own.
+    pub(crate) fn end_miss(&mut self, meters: &Meters, began: Option<u64>) {
+        meters.add(Stage::Miss, 1, 0);
+        if let Some(began) = began {
+            let ticks = self.now().wrapping_sub(began).saturating_mul(SAMPLE);
+            self.aside = self.aside.saturating_add(ticks);
+        }
     }
 
     /// Ends a turn.
@@ -187,11 +206,13 @@ mod tests {
         wait(10);
         watch.lap(&meters, Stage::Receive, 3);
         wait(7);
-        let began = watch.now();
-        wait(100);
-        watch.set_aside(&meters, Stage::Miss, began);
+        for _ in 0..8 {
+            let began = watch.begin_miss();
+            wait(10);
+            watch.end_miss(&meters, began);
+        }
         wait(5);
-        watch.lap(&meters, Stage::Decide, 3);
+        watch.lap(&meters, Stage::Decide, 10);
         wait(2);
         watch.turn(&meters, true);
         wait(50);
@@ -201,15 +222,33 @@ mod tests {
             (calls.get(), packets.get(), ticks.get())
         };
         assert_eq!(read(Stage::Receive), (1, 3, 10));
-        assert_eq!(read(Stage::Miss), (1, 1, 100));
-        assert_eq!(read(Stage::Decide), (1, 3, 12));
+        assert_eq!(read(Stage::Miss), (8, 8, 80));
+        assert_eq!(read(Stage::Decide), (1, 10, 12));
         assert_eq!(read(Stage::Upkeep), (1, 0, 2));
         assert_eq!(read(Stage::Idle), (1, 0, 50));
         let all: u64 = Stage::ALL.into_iter().map(|stage| read(stage).2).sum();
         assert_eq!(all, NOW.get());
-        // 124 ticks are less than 2⁷; the idle turn is none.
+        // 104 ticks are less than 2⁷; the idle turn is none.
         let turns: Vec<_> = meters.turns().enumerate().filter(|(_, n)| *n > 0).collect();
         assert_eq!(turns, [(7, 1)]);
+    }
+
+    #[test]
+    fn a_miss_that_stands_for_eight_takes_no_more_than_there_was() {
+        let meters = Meters::default();
+        let mut watch = Stopwatch::new(|| NOW.get());
+        for nth in 1..=16 {
+            let began = watch.begin_miss();
+            wait(10);
+            watch.end_miss(&meters, began);
+            wait(1);
+            watch.lap(&meters, Stage::Decide, 1);
+            let [miss, decide] =
+                [Stage::Miss, Stage::Decide].map(|of| meters.stage(of).ticks.get());
+            assert_eq!(miss + decide, nth * 11, "every tick is somebody's");
+        }
+        assert_eq!(meters.stage(Stage::Miss).packets.get(), 16);
+        assert!(meters.stage(Stage::Miss).ticks.get() >= 88, "eight turns' are caught up with");
     }
 
     #[test]

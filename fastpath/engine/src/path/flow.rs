@@ -22,7 +22,6 @@ use crate::Engine;
 use crate::batch::{Fate, Packet, Side};
 use crate::conntrack::{self, icmp, tcp};
 use crate::decision::{Decision, Verdict};
-use crate::meter::Stage;
 use crate::snapshot::{Place, Snapshot};
 
 /// Finds or makes the flow that has the decision in force. Only its name is handed on: a flow is
@@ -104,12 +103,12 @@ fn anew(
     packet: &Packet,
     flow: Option<FlowId>,
 ) -> ControlFlow<Fate, FlowId> {
-    let began = engine.stopwatch.now();
+    let began = engine.stopwatch.begin_miss();
     let decided = match flow {
         None => make(engine, snapshot, packet),
         Some(id) => again(engine, snapshot, packet, id),
     };
-    engine.stopwatch.set_aside(&engine.counters.meters, Stage::Miss, began);
+    engine.stopwatch.end_miss(&engine.counters.meters, began);
     decided
 }
 
