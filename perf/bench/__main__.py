@@ -119,7 +119,7 @@ def measure_in_memory(name, chosen):
     description["ticks_a_second"] = ticks
     command = f"scripts/bench {name}"
     result = {"suite": name, "machine": description, "command": command, "rows": rows}
-    write(result, chosen.out)
+    memory.picture(result, write(result, chosen.out).with_suffix(".svg"))
     print("\n".join(memory.table(rows)))
 
 

@@ -16,11 +16,13 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import cluster
 from cluster import wait_until
 from documents import calico, rule
-from shell import run
+from devices import GENERATOR_CPU
+from shell import finish, prefer, run, start
 
 # Policies, and services with their slices, beside what changes.
 MANY, A_FILE = 10_000, 100
@@ -53,10 +55,16 @@ def rows(change):
     ]
 
 
-# Turns of the worker: receiving, deciding and sending a batch, and what is done between batches.
-MOST_TURNS = Case("while things change: 99.9 % of the worker's turns are shorter than", "µs")
-ALL_TURNS = Case("while things change: all of the worker's turns are shorter than", "µs")
-CASES = [*(case for change in CHANGES for case in rows(change)), MOST_TURNS, ALL_TURNS]
+# Turns of the worker: receiving, deciding and sending a batch, and what is done between batches; under so
+# many packets a second between two pods, beside those that ask for the change.
+LOAD = 200_000
+TURNS = {
+    f"{LOAD:,} packets a second, {what}: {share:.1%} of the worker's turns are shorter than": share
+    for what in ("nothing changes", "things change")
+    for share in (0.999, 1.0)
+}
+TURN_CASES = [Case(name, "µs") for name in TURNS]
+CASES = [*(case for change in CHANGES for case in rows(change)), *TURN_CASES]
 
 
 class Suite(cluster.Suite):
@@ -64,6 +72,8 @@ class Suite(cluster.Suite):
 
     mode = "none"
     workers = 1
+    # The load is to meet the worker.
+    settings = "shortcut = false\n"
     cases = CASES
 
     def up(self):
@@ -72,7 +82,7 @@ class Suite(cluster.Suite):
         rig = self.rig
         for process in ("agent", "daemon"):
             rig.kill("n2", process, 15)
-        for name in "abcd":
+        for name in "abcdef":
             rig.pod("n1", "x", name, app=name)
         for name, make in (("policies", many_policies), ("services", many_services)):
             for first in range(0, MANY, A_FILE):
@@ -95,7 +105,6 @@ class Suite(cluster.Suite):
 
     def measure(self, rounds, cases, progress):
         values = {case.name: {"margay": []} for case in CASES}
-        before = self.turns()
         for number in range(rounds):
             for change in CHANGES:
                 whole, ours = getattr(self, change)()
@@ -103,12 +112,29 @@ class Suite(cluster.Suite):
                     one = {"value": seconds * 1000}
                     values[case.name]["margay"].append(one)
                     progress(number, case, "margay", one)
-        turns = {below: count - before.get(below, 0) for below, count in self.turns().items()}
-        for case, share in ((MOST_TURNS, 0.999), (ALL_TURNS, 1.0)):
-            one = {"value": quantile(turns, share) / 1000, "turns": turns}
+        log = Path(self.scratch) / "load.log"
+        load = ["--flows", 64, "--rate", LOAD, "--seconds", 1000, "--cpu", GENERATOR_CPU]
+        self.prefer_workers()
+        sending = start(self.sending("e", "f", *load), log)
+        # The agent has to have its time beside it.
+        prefer(sending.pid, 10)
+        try:
+            time.sleep(1)
+            calm = self.turns_while(lambda: time.sleep(5))
+            busy = self.turns_while(lambda: [getattr(self, change)() for change in CHANGES])
+        finally:
+            finish(sending)
+        for case, turns in zip(TURN_CASES, (calm, calm, busy, busy)):
+            one = {"value": quantile(turns, TURNS[case.name]) / 1000, "turns": turns}
             values[case.name]["margay"].append(one)
             progress(0, case, "margay", one)
         return values
+
+    def turns_while(self, do):
+        """The turns that the worker made meanwhile."""
+        before = self.turns()
+        do()
+        return {below: count - before.get(below, 0) for below, count in self.turns().items()}
 
     def turns(self):
         """How many turns were shorter than so many nanoseconds, and not than the next fewer."""

@@ -376,7 +376,7 @@ class Forwarder(Wired):
     def command(self):
         ends = ["--in", f"{self.tag[-1]}pa", "--out", f"{self.tag[-1]}pb"]
         inside = ["ip", "netns", "exec", f"{self.tag}-n", self.binary]
-        return [*inside, *ends, "--cpu", str(DEVICE_CPU)]
+        return [*inside, *ends, "--cpu", str(DEVICE_CPU), "-o", "json"]
 
     def attached(self):
         links = (ip(f"-n {self.tag}-n link show {self.tag[-1]}{pod}") for pod in ("pa", "pb"))

@@ -1,16 +1,23 @@
-"""The suite `profile`: where a worker's time goes at saturation, as flame graphs and in shares."""
+"""The suite `profile`: where a worker's time goes under all that the generator sends, as flame graphs and
+in shares, and what it is beside that of the bare forwarder on the same ports."""
 
 import json
 import re
 import subprocess
 import time
 from pathlib import Path
+from statistics import median
 
-from devices import GENERATOR_CPU, Margay
-from shell import measured, precedence, run, start
+import figures
+import show
+from devices import GENERATOR_CPU, Forwarder, Margay, TrunkForwarder
+from shell import finish, measured, precedence, run, start
 from tools import installed
 
-KINDS = ("trunk", "native")
+# And what forwards on the same ports.
+KINDS = {"trunk": TrunkForwarder, "native": Forwarder}
+# Rounds in which a packet's work is measured, with each in turn.
+ROUNDS = 10
 # Renders what perf has seen.
 INFERNO = ("inferno", "0.12.8")
 HERTZ = 499
@@ -48,16 +55,65 @@ def measure(binaries, scratch, seconds, out):
         rows += [{"case": f"{kind}: {part}", "unit": "%", "value": share}
                  for part, share in shares(folded).items()]
         rows.append({"case": f"{kind}: by stage", "unit": "cycles", "stages": stages})
-    return rows
+    return rows + [work(kind, binaries, scratch) for kind in KINDS]
+
+
+def work(kind, binaries, scratch):
+    """A row of what a packet takes of the worker's time and of the forwarder's, looks at empty rings left
+    out, in rounds with each in turn."""
+    margay = Margay(f"margay {kind}", kind, binaries, scratch, "shortcut = false\n")
+    forwarder = KINDS[kind](binaries, scratch)
+    both = {"margay": (margay, of_margay), "forwarder": (forwarder, of_forwarder)}
+    values = {name: [] for name in both}
+    try:
+        with precedence():
+            for device, _ in both.values():
+                device.down()
+                device.up()
+            finish(forwarder.process)
+            for number in range(ROUNDS):
+                for name, (device, measure_) in sorted(both.items(), reverse=number % 2 == 1):
+                    values[name].append(measure_(device, binaries))
+    finally:
+        for device, _ in both.values():
+            device.down()
+    # More work, fewer packets.
+    ratio = figures.ratio(values["forwarder"], values["margay"])
+    return {"case": f"{kind}: work of a packet", "unit": "ns", "values": values, "ratio": ratio}
+
+
+def of_margay(device, binaries):
+    load = start(sending(device, binaries, 3), device.run / "pktgen.log")
+    try:
+        time.sleep(0.5)
+        control = f"unix:{device.run / 'n1/margayd.sock'}"
+        words = f"{binaries}/margayctl --dataplane {control} -o json counters --cycles --seconds 1"
+        told = json.loads(run(words.split()))
+    finally:
+        finish(load)
+    stages = {stage["stage"]: stage for stage in told["workers"][0]["stages"]}
+    cycles = sum(stage["cycles"] for name, stage in stages.items() if name != "idle")
+    return cycles / told["cyclesPerSecond"] * 1e9 / stages["receive"]["packets"]
+
+
+def of_forwarder(device, binaries):
+    device.start()
+    device.begin()
+    measured(sending(device, binaries, 1.5))
+    finish(device.process)
+    words = Path(device.log).read_text(encoding="utf-8").strip().splitlines()[-1]
+    return json.loads(words)["nanoseconds_per_packet"]
+
+
+def sending(device, binaries, seconds):
+    """The generator's command: as many packets as it can, from pod to pod."""
+    words = [f"{binaries}/margay-pktgen", "send", "--cpu", GENERATOR_CPU, "--flows", 64]
+    return [str(word) for word in [*words, *device.ends("local").words(), "--seconds", seconds]]
 
 
 def record(device, binaries, scratch, tools, seconds):
     """Stacks of the worker's thread under load, one a line with its count, and cycles by stage."""
-    ends = device.ends("local")
-    words = [binaries / "margay-pktgen", "send", "--cpu", GENERATOR_CPU, "--flows", 64]
-    words += ends.words()
-    words += ["--seconds", 3 * seconds + 4]
-    load = start([str(word) for word in words], scratch / "pktgen.log")
+    load = start(sending(device, binaries, 3 * seconds + 4), scratch / "pktgen.log")
     try:
         time.sleep(1)
         control = f"unix:{device.run / 'n1/margayd.sock'}"
@@ -84,7 +140,7 @@ def worker(device):
 
 
 def picture(folded, file, kind, tools):
-    title = f"margay {kind}: a worker at saturation, pod to pod, 60 bytes, 64 flows"
+    title = f"margay {kind}: a worker under load, pod to pod, 60 bytes, 64 flows"
     command = [str(tools / "inferno-flamegraph"), "--title", title, "--hash", "--countname", "ns"]
     drawn = subprocess.run(command, input=folded, capture_output=True, text=True, check=True)
     file.write_text(drawn.stdout, encoding="utf-8")
@@ -114,3 +170,9 @@ def table(rows):
     yield "|---|---:|"
     for row in (row for row in rows if row["unit"] == "%"):
         yield f"| {row['case']} | {row['value']:.1f} % |"
+    yield ""
+    yield "| work of a packet, ns | margay | forwarder | forwarder / margay |"
+    yield "|---|---:|---:|---:|"
+    for row in (row for row in rows if "values" in row):
+        margay, forwarder = (median(row["values"][name]) for name in ("margay", "forwarder"))
+        yield f"| {row['case']} | {margay:.0f} | {forwarder:.0f} | {show.interval(row['ratio'])} |"

@@ -2,15 +2,24 @@
 
 import os
 import platform
+import time
 from datetime import datetime, timezone
 
-from shell import run
+from shell import Watch, run
+
+# For so many seconds the machine is looked at before anything is measured.
+LOOK = 2
 
 
 def describe(repository):
     """Machine, kernel, commit and time."""
     with open("/proc/cpuinfo", encoding="ascii") as lines:
-        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        fields = [[word.strip() for word in line.split(":", 1)] for line in lines if ":" in line]
+    models = [value for name, value in fields if name == "model name"]
+    with open("/proc/meminfo", encoding="ascii") as lines:
+        memory = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+    watch = Watch()
+    time.sleep(LOOK)
     git = ["git", "-C", str(repository)]
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -19,6 +28,9 @@ def describe(repository):
         "cpu": models[0] if models else platform.processor(),
         "cpus": os.cpu_count(),
         "kernel": platform.release(),
-        # Others' work on the same cores, before anything was measured.
-        "load": os.getloadavg()[0],
+        "virtual": any(name == "flags" and "hypervisor" in value.split() for name, value in fields),
+        "memory_gib": round(memory["MemTotal"] / 2**20, 1),
+        "huge_pages": memory["HugePages_Total"],
+        # Others' work on each core, before anything was measured.
+        "busy": watch.shares(),
     }

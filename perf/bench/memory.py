@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import show
 from shell import run as shell
 from tools import installed, target
 
@@ -165,6 +166,34 @@ def table(rows):
     yield "|---|---|---:|"
     for row in rows:
         yield f"| {row['bench']} | {row['case']} | {words(row)} |"
+
+
+def picture(result, path):
+    """The times, a panel for each bench, all on one scale."""
+    pyplot = show.drawing()
+    rows = [row for row in result["rows"] if row["unit"] == "s"]
+    benches = list(dict.fromkeys(row["bench"] for row in rows))
+    counts = [sum(row["bench"] == bench for row in rows) for bench in benches]
+    figure, panels = pyplot.subplots(
+        len(benches), 1, sharex=True, figsize=(9, 0.16 * sum(counts) + 0.5 * len(benches)),
+        height_ratios=counts, squeeze=False,
+    )
+    for panel, bench in zip(panels[:, 0], benches):
+        of = [row for row in rows if row["bench"] == bench]
+        middles = [row["value"] * 1e9 for row in of]
+        spans = [[1e9 * abs(row["value"] - row[end]) for row in of] for end in ("low", "high")]
+        panel.barh(range(len(of)), middles, 0.7, color=show.COLOURS["margay"], xerr=spans,
+                   error_kw={"elinewidth": 0.8, "ecolor": "#333333"})
+        panel.set_yticks(range(len(of)), [row["case"] for row in of], fontsize=7)
+        panel.invert_yaxis()
+        panel.set_title(bench, fontsize=9, loc="left")
+        panel.spines[["top", "right"]].set_visible(False)
+    panel.set_xscale("log")
+    panel.set_xlabel("ns")
+    show.sign(figure, result["machine"])
+    figure.tight_layout(rect=(0, 0.01, 1, 1))
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
 
 
 def words(row):

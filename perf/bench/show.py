@@ -65,15 +65,27 @@ def interval(ratio):
     return f"{ratio['median']:.2f} ({ratio['low']:.2f}–{ratio['high']:.2f})"
 
 
-def picture(result, path):
-    """Bars of the medians, one panel a unit, each with the least and the most of its rounds."""
+def drawing():
+    """What draws: nothing in its files that another run over the same data would change."""
     import matplotlib
 
     matplotlib.use("svg")
-    # Nothing in the file that another run over the same data would change.
     matplotlib.rcParams["svg.hashsalt"] = "margay"
     from matplotlib import pyplot
 
+    return pyplot
+
+
+def sign(figure, machine):
+    """Says below a picture what it is of."""
+    where = f"{machine['cpu']}, {machine['cpus']} CPUs, Linux {machine['kernel']}"
+    when = f"{machine['commit']}, {machine['time'][:10]}"
+    figure.text(0.01, 0.003, f"{where}, {when}", fontsize=7, color="#666666")
+
+
+def picture(result, path):
+    """Bars of the medians, one panel a unit, each with the least and the most of its rounds."""
+    pyplot = drawing()
     units = list(dict.fromkeys(row["unit"] for row in result["rows"]))
     counts = [sum(row["unit"] == unit for row in result["rows"]) for unit in units]
     figure, panels = pyplot.subplots(
@@ -85,10 +97,7 @@ def picture(result, path):
     handles, labels = panels[0, 0].get_legend_handles_labels()
     ncols = min(len(labels), 5)
     figure.legend(handles, labels, loc="upper center", ncols=ncols, frameon=False)
-    machine = result["machine"]
-    where = f"{machine['cpu']}, {machine['cpus']} CPUs, Linux {machine['kernel']}"
-    when = f"{machine['commit']}, {machine['time'][:10]}"
-    figure.text(0.01, 0.003, f"{where}, {when}", fontsize=7, color="#666666")
+    sign(figure, result["machine"])
     # Inches for the lines of the legend.
     head = 0.15 + 0.25 * -(-len(labels) // ncols)
     figure.tight_layout(rect=(0, 0.015, 1, 1 - head / figure.get_figheight()))

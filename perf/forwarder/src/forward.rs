@@ -35,6 +35,8 @@ pub(crate) struct Run {
     pub(crate) dropped: [u64; 2],
     /// Time in which frames came: stretches of 256 rounds without one are left out.
     pub(crate) busy: Duration,
+    /// Time of the rounds in which frames came, without those between them.
+    pub(crate) at_work: Duration,
 }
 
 /// Forwards until `limit` is over or `stop` is set.
@@ -54,14 +56,19 @@ pub(crate) fn forward(
     let mut run = Run::default();
     while !stop.load(Ordering::Relaxed) && limit.is_none_or(|limit| last - started < limit) {
         let before = run.total();
+        let stretch = last;
         for _ in 0..ROUNDS {
+            let so_far = run.total();
             run.round(between, &mut pool);
+            let now = Instant::now();
+            if run.total() != so_far {
+                run.at_work += now - last;
+            }
+            last = now;
         }
-        let now = Instant::now();
         if run.total() != before {
-            run.busy += now - last;
+            run.busy += last - stretch;
         }
-        last = now;
     }
     run
 }
