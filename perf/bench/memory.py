@@ -189,6 +189,7 @@ def picture(result, path):
         panel.set_title(bench, fontsize=9, loc="left")
         panel.spines[["top", "right"]].set_visible(False)
     panel.set_xscale("log")
+    panel.set_xlim(left=min(row["value"] for row in rows) * 1e9 / 2)
     panel.set_xlabel("ns")
     show.sign(figure, result["machine"])
     figure.tight_layout(rect=(0, 0.01, 1, 1))
