@@ -86,14 +86,19 @@ def of_margay(device, binaries):
     load = start(sending(device, binaries, 3), device.run / "pktgen.log")
     try:
         time.sleep(0.5)
-        control = f"unix:{device.run / 'n1/margayd.sock'}"
-        words = f"{binaries}/margayctl --dataplane {control} -o json counters --cycles --seconds 1"
-        told = json.loads(run(words.split()))
+        told = cycles_of(device, binaries, "--seconds", "1")
     finally:
         finish(load)
     stages = {stage["stage"]: stage for stage in told["workers"][0]["stages"]}
     cycles = sum(stage["cycles"] for name, stage in stages.items() if name != "idle")
     return cycles / told["cyclesPerSecond"] * 1e9 / stages["receive"]["packets"]
+
+
+def cycles_of(device, binaries, *more):
+    """What the workers of n1 do with their time, by margayctl."""
+    control = f"unix:{device.run / 'n1/margayd.sock'}"
+    words = f"{binaries}/margayctl --dataplane {control} -o json counters --cycles"
+    return json.loads(run([*words.split(), *more]))
 
 
 def of_forwarder(device, binaries):
@@ -116,9 +121,7 @@ def record(device, binaries, scratch, tools, seconds):
     load = start(sending(device, binaries, 3 * seconds + 4), scratch / "pktgen.log")
     try:
         time.sleep(1)
-        control = f"unix:{device.run / 'n1/margayd.sock'}"
-        command = f"{binaries}/margayctl --dataplane {control} -o json counters --cycles"
-        told = run(command.split())
+        told = cycles_of(device, binaries)
         data = scratch / "perf.data"
         command = f"perf record -q -e cpu-clock -F {HERTZ} --call-graph dwarf,8192 -o {data}"
         measured([*command.split(), "-t", worker(device), "--", "sleep", str(2 * seconds)])
@@ -127,7 +130,7 @@ def record(device, binaries, scratch, tools, seconds):
         load.wait()
     seen = run(["perf", "script", "-i", str(data), "--no-inline"])
     folded = run([str(tools / "inferno-collapse-perf"), "--kernel"], input=seen)
-    return folded, json.loads(told)["workers"][0]["stages"]
+    return folded, told["workers"][0]["stages"]
 
 
 def worker(device):

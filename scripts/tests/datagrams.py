@@ -39,6 +39,11 @@ while True:
 """
 
 
+def numbered(number):
+    """The datagram of that number."""
+    return struct.pack("!I", number) + NOISE[: number * 37 % 1000]
+
+
 class Talk:
     """`sent` and `received` are (datagrams, bytes of their payload).
 
@@ -68,6 +73,10 @@ class Talk:
         self.rig.end(self.server)
         self.server.stdout.close()
 
+    def speak(self):
+        """A moment of the conversation."""
+        self.exchange(25)
+
     def exchange(self, waves=50):
         """How many of so many waves of datagrams were answered whole. Each datagram is another."""
         answered = 0
@@ -75,8 +84,7 @@ class Talk:
             wave = set()
             for _ in range(WAVE):
                 self.number += 1
-                size = self.number * 37 % 1000
-                wave.add(struct.pack("!I", self.number) + NOISE[:size])
+                wave.add(numbered(self.number))
             for data in wave:
                 self._send(data)
             answered += self._answers(wave)
@@ -144,12 +152,16 @@ class Stream:
         self.client.close()
         self.server.close()
 
-    def say(self, waves=25):
+    def speak(self):
+        """A moment of the stream."""
+        self.say(25)
+
+    def say(self, waves):
         """Sends waves of datagrams; how many of them arrived, each later than the one before it."""
         arrived = 0
         for _ in range(waves):
             for _ in range(WAVE):
-                data = struct.pack("!I", self.number) + NOISE[: self.number * 37 % 1000]
+                data = numbered(self.number)
                 self.client.send(data)
                 self.number += 1
                 self.sent = (self.sent[0] + 1, self.sent[1] + len(data))
@@ -172,6 +184,6 @@ class Stream:
             except BlockingIOError:
                 return count
             (number,) = struct.unpack("!I", data[:4])
-            assert data[4:] == NOISE[: number * 37 % 1000]
+            assert data == numbered(number)
             count += number > self.heard
             self.heard = max(self.heard, number)

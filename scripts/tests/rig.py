@@ -195,7 +195,8 @@ class Rig:
         self.script(process, node)
 
     def start_as_child(self, node, process, *more, env=None, sig=signal.SIGTERM):
-        """Ends it, cleanly where nothing else is said, and starts the same command, with `more` behind it, as a child of ours.
+        """Ends it, cleanly unless `sig` is another, and starts the same command, with `more` behind it, as a
+        child of ours.
 
         A configuration file takes the place of the one that it had.
         """

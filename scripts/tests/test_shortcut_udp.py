@@ -64,17 +64,7 @@ def becomes(one, condition, within=5.0):
     """Talks until something is so."""
     end = time.monotonic() + within
     while time.monotonic() < end:
-        one.exchange(25)
-        if condition():
-            return True
-    return False
-
-
-def flows_by(one, condition, within=5.0):
-    """Sends a stream until something is so."""
-    end = time.monotonic() + within
-    while time.monotonic() < end:
-        one.say()
+        one.speak()
         if condition():
             return True
     return False
@@ -178,7 +168,7 @@ def test_a_stream_that_nobody_answers_takes_it_is_counted_and_cut(rig, pods, tar
     one = Stream(rig, "a", target, pods[target][v], 5500)
     with contextlib.closing(one):
         takes = (lambda: takes_it(rig, one)) if target == "b" else (lambda: on_both(rig, one))
-        assert flows_by(one, takes), "it takes the shortcut"
+        assert becomes(one, takes), "it takes the shortcut"
         workers, (before, _) = by_workers(rig), one.sent
         assert one.say(100) == one.sent[0] - before and takes()
         assert by_workers(rig) - workers < WAVE * 10, "next to nothing met a worker"
@@ -189,7 +179,7 @@ def test_a_stream_that_nobody_answers_takes_it_is_counted_and_cut(rig, pods, tar
             assert one.say(100) == 0, "wholly"
         finally:
             rig.store.remove("deny")
-        assert flows_by(one, takes), "it takes the shortcut again"
+        assert becomes(one, takes), "it takes the shortcut again"
         assert all(one.answer() for _ in range(64)), "answers come back"
         wait_until(lambda: flow(rig, one)["state"] == "REPLIED", "it is answered")
         before, _ = one.sent

@@ -222,17 +222,25 @@ fn answers_may_while_the_questions_were_not_judged_again() {
     assert_eq!((found.tuple, &found.legs[..]), (tuple(&packet), &before[1..]));
 }
 
-#[test]
-fn a_service_that_loses_its_backend_loses_its_datagrams_way_past_the_workers() {
+/// A service has this backend, and no other.
+fn serving(backend: &'static str) -> impl Fn(&mut State) {
+    move |state| serve(state, service("s", 17, "10.96.0.1:53", &[backend]))
+}
+
+/// A node where a service's backend has answered a pod; question and answer.
+fn served() -> (Node, Ip, Ip) {
     let mut node = Node::default();
-    let serving = |backend: &'static str| {
-        move |state: &mut State| serve(state, service("s", 17, "10.96.0.1:53", &[backend]))
-    };
     node.change(serving("10.65.0.3:53"));
     let asked = udp("10.65.0.2:40000", "10.96.0.1:53");
     let answer = udp("10.65.0.3:53", "10.65.0.2:40000");
     node.send(A, &asked);
     node.send(B, &answer);
+    (node, asked, answer)
+}
+
+#[test]
+fn a_service_that_loses_its_backend_loses_its_datagrams_way_past_the_workers() {
+    let (mut node, asked, answer) = served();
     let [there, _] = both(&node, &asked);
     assert_eq!(there.translated, Some(tuple(&asked.clone().to("10.65.0.3:53"))));
     node.change(serving("10.65.0.4:53"));
@@ -245,15 +253,7 @@ fn a_service_that_loses_its_backend_loses_its_datagrams_way_past_the_workers() {
 
 #[test]
 fn answers_of_a_backend_that_is_gone_leave_it_with_the_connection() {
-    let mut node = Node::default();
-    let serving = |backend: &'static str| {
-        move |state: &mut State| serve(state, service("s", 17, "10.96.0.1:53", &[backend]))
-    };
-    node.change(serving("10.65.0.3:53"));
-    let asked = udp("10.65.0.2:40000", "10.96.0.1:53");
-    let answer = udp("10.65.0.3:53", "10.65.0.2:40000");
-    node.send(A, &asked);
-    node.send(B, &answer);
+    let (mut node, asked, answer) = served();
     node.change(serving("10.65.0.4:53"));
     // Who goes on answering is allowed to until the client asks again.
     node.send(B, &answer);

@@ -106,30 +106,28 @@ fn put(loaded: &Loaded, ifindex: u32, mode: XdpMode) -> libbpf_rs::Result<()> {
 /// Takes the program off if it, and not a successor, is there. An interface that is gone is no
 /// error.
 pub(super) fn detach(loaded: &Loaded, ifindex: u32) -> Result<(), ProgramError> {
-    let xdp = Xdp::new(loaded.as_fd());
-    for mode in [XdpMode::Native, XdpMode::Generic] {
-        match xdp.query_id(ifindex as i32, mode.flags()) {
-            Ok(id) if id == loaded.id() => {
-                return xdp.detach(ifindex as i32, mode.flags()).map_err(|source| {
-                    ProgramError::Detach { program: loaded.name(), ifindex, source }
-                });
-            }
-            _ => {}
-        }
-    }
-    Ok(())
+    take_off(loaded, ifindex, |id| id == loaded.id())
 }
 
 /// Takes off a program of that name in the kernel, whoever attached it; any program of ours can ask for
 /// that. An interface that is gone is no error.
 pub(super) fn clear(ours: &Loaded, ifindex: u32, name: &str) -> Result<(), ProgramError> {
+    take_off(ours, ifindex, |id| id != 0 && is_called(id, name))
+}
+
+/// Takes off the program that is there, if it is the one that is meant.
+fn take_off(
+    ours: &Loaded,
+    ifindex: u32,
+    is_meant: impl Fn(u32) -> bool,
+) -> Result<(), ProgramError> {
     let xdp = Xdp::new(ours.as_fd());
     for mode in [XdpMode::Native, XdpMode::Generic] {
         match xdp.query_id(ifindex as i32, mode.flags()) {
-            Ok(id) if id != 0 && is_called(id, name) => {
-                xdp.detach(ifindex as i32, mode.flags()).map_err(|source| {
+            Ok(id) if is_meant(id) => {
+                return xdp.detach(ifindex as i32, mode.flags()).map_err(|source| {
                     ProgramError::Detach { program: ours.name(), ifindex, source }
-                })?;
+                });
             }
             _ => {}
         }
