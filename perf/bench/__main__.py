@@ -126,7 +126,11 @@ def measure_in_memory(name, chosen):
 def write(result, folder):
     """Where the figures of a suite are kept now, without suffix."""
     out = folder / (result["suite"] + ("-emulated" if emulated.inside() else ""))
-    out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    kept = out.with_suffix(".json")
+    if kept.exists() and (said := show.beside(result, json.loads(kept.read_text(encoding="utf-8")))):
+        result["before"] = said
+        print("\n".join(show.words(said)), file=sys.stderr)
+    kept.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"written: {out}.*", file=sys.stderr)
     return out
 

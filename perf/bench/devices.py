@@ -33,6 +33,15 @@ DEVICE_CPU = 1
 GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"
 # The address of perf/bench/service.yaml and perf/kernel/pods.nft.
 SERVICE = "10.96.0.11"
+# What the pools' encapsulation is for the ways that leave a node or come to it.
+TUNNELS = {"vxlan": "vxlan", "from vxlan": "vxlan", "ipip": "ipip"}
+# The addresses that pods made here have beside those of IPv4.
+SIXTH = {"10.244.9.1": "fd44:9::1", "10.244.9.2": "fd44:9::2"}
+FORWARDING = (
+    "net.ipv4.ip_forward=1",
+    "net.ipv4.conf.all.rp_filter=0",
+    "net.ipv6.conf.all.forwarding=1",
+)
 
 
 @dataclass(frozen=True)
@@ -77,12 +86,17 @@ class Ends:
     sink_netns: str
     sink_interface: str
     sink_xdp: str
+    interface: str = "eth0"
+    # Outer addresses and the inner destination's, of what enters in VXLAN.
+    tunnel: tuple = ()
 
     def words(self):
         """Themselves as options of margay-pktgen."""
-        near = ["--interface", "eth0", "--netns", self.netns, "--src", self.src, "--dst", self.dst]
+        near = ["--interface", self.interface, "--netns", self.netns, "--src", self.src, "--dst", self.dst]
         far = ["--sink-interface", self.sink_interface, "--sink-netns", self.sink_netns]
-        return [*near, "--dst-mac", self.dst_mac, *far, "--sink-xdp", self.sink_xdp]
+        named = zip(("--tunnel-src", "--tunnel-dst", "--inner-dst-mac"), self.tunnel)
+        outer = ["--tunnel", "vxlan", *(word for pair in named for word in pair)] if self.tunnel else []
+        return [*near, "--dst-mac", self.dst_mac, *far, "--sink-xdp", self.sink_xdp, *outer]
 
 
 class Device:
@@ -111,7 +125,8 @@ class Device:
         """Lets it sleep."""
 
     def ends(self, way):
-        """The ends of a way (`local`, `service`, `vxlan`, `ipip`), or None if it has none."""
+        """The ends of a way (`local`, `local6`, `service`, `vxlan`, `from vxlan`, `ipip`), or None if it
+        has none."""
         raise NotImplementedError
 
     def pods(self, way):
@@ -164,10 +179,12 @@ class Margay(Device):
         self.rig(f"cold --mode {self.mode}")
         self.lay()
         self.rig("start")
-        for pod in ["n1 default a app=client", "n1 default b app=server", "n2 default c app=server"]:
-            name = pod.split()[2]
-            result = json.loads(self.rig(f"pod {pod}"))
-            self.addresses[name] = result["ips"][0]["address"].split("/")[0]
+        for node, name, app in [("n1", "a", "client"), ("n1", "b", "server"),
+                                ("n2", "c", "server"), ("n2", "d", "client")]:
+            result = json.loads(self.rig(f"pod {node} default {name} app={app}"))
+            self.addresses[name], self.addresses[f"{name}6"] = (
+                one["address"].split("/")[0] for one in result["ips"]
+            )
         for document in ["service.yaml", *(["policy.yaml"] if self.policy else [])]:
             hidden = self.run / f"store/.{document}"
             shutil.copy(PERF / "bench" / document, hidden)
@@ -185,19 +202,35 @@ class Margay(Device):
         self.rig("down")
 
     def ends(self, way):
-        far = way not in ("local", "service")
-        if far and way != self.mode:
+        if TUNNELS.get(way, self.mode) != self.mode:
             return None
-        there = SERVICE if way == "service" else self.addresses["c" if far else "b"]
+        if way == "from vxlan":
+            return self.ends_from_vxlan()
+        far = way in TUNNELS
+        family = "6" if way == "local6" else ""
+        there = SERVICE if way == "service" else self.addresses[("c" if far else "b") + family]
         return Ends(
             netns=f"{self.tag}-p-a",
-            src=self.addresses["a"],
+            src=self.addresses["a" + family],
             dst=there,
             dst_mac=GATEWAY_MAC,
             sink_netns=f"{self.tag}-wire" if far else f"{self.tag}-p-b",
             sink_interface="n1" if far else "eth0",
             # Into a pod behind the trunk the kernel redirects past a native program.
             sink_xdp="generic" if self.kind == "trunk" and not far else "native",
+        )
+
+    def ends_from_vxlan(self):
+        """From a pod of the other node, as its frames come by the wire."""
+        node = json.loads((self.run / "store/state/Node/n1.json").read_text(encoding="utf-8"))
+        local = self.ends("local")
+        return replace(
+            local,
+            netns=f"{self.tag}-wire",
+            interface="n1",
+            src=self.addresses["d"],
+            dst_mac=inside(f"{self.tag}-n1", "cat /sys/class/net/eth0/address").strip(),
+            tunnel=("172.20.0.2", "172.20.0.1", node["spec"]["vxlanTunnelMACAddr"]),
         )
 
     def encapsulate(self, mode):
@@ -327,11 +360,13 @@ class Wired(Device):
             ip(f"-n {where} link set {interface} addrgenmode none")
             ip(f"-n {where} link set {interface} up")
         ip(f"-n {netns} addr add {address}/32 dev eth0")
+        ip(f"-n {netns} addr add {SIXTH[address]}/128 dev eth0 nodad")
         ip(f"-n {netns} route add 169.254.1.1 dev eth0")
         ip(f"-n {netns} route add default via 169.254.1.1")
         ip(f"-n {netns} neigh add 169.254.1.1 lladdr {GATEWAY_MAC} dev eth0 nud permanent")
         mac = inside(netns, "cat /sys/class/net/eth0/address").strip()
-        ip(f"-n {node} neigh add {address} lladdr {mac} dev {end} nud permanent")
+        for one in (address, SIXTH[address]):
+            ip(f"-n {node} neigh add {one} lladdr {mac} dev {end} nud permanent")
 
     def up(self):
         ip(f"netns add {self.tag}-n")
@@ -340,12 +375,13 @@ class Wired(Device):
         self.pod("pb", "10.244.9.2")
 
     def ends(self, way):
-        if way != "local":
+        if way not in ("local", "local6"):
             return None
+        src, dst = "10.244.9.1", "10.244.9.2"
         return Ends(
             netns=f"{self.tag}-pa",
-            src="10.244.9.1",
-            dst="10.244.9.2",
+            src=src if way == "local" else SIXTH[src],
+            dst=dst if way == "local" else SIXTH[dst],
             dst_mac=GATEWAY_MAC,
             sink_netns=f"{self.tag}-pb",
             sink_interface="eth0",
@@ -389,8 +425,8 @@ class Forwarder(Wired):
         super().down()
 
     def ends(self, way):
-        """What leaves for another node leaves as it came, by a veth like any other."""
-        return super().ends("local") if way in ("local", "vxlan") else None
+        """What leaves for another node, or comes from there, passes as it is, by a veth like any other."""
+        return super().ends("local" if way in ("vxlan", "from vxlan") else way)
 
     # It polls for ever: while others are measured it is stopped.
     def begin(self):
@@ -430,7 +466,8 @@ class TrunkForwarder(Forwarder):
 
     def ends(self, way):
         # As into a pod of Margay's trunk.
-        return replace(super().ends(way), sink_xdp="generic") if way == "local" else None
+        ends = Wired.ends(self, way)
+        return ends and replace(ends, sink_xdp="generic")
 
 
 class UplinkForwarder(TrunkForwarder):
@@ -446,6 +483,25 @@ class UplinkForwarder(TrunkForwarder):
 
     def ends(self, way):
         return Wired.ends(self, "local") if way == "vxlan" else None
+
+
+class Direct(Wired):
+    """No device: the generator and the sink at the two ends of one veth. What that costs is in every figure."""
+
+    name = "nothing"
+    tag = "mgpz"
+
+    def up(self):
+        for name in ("pa", "pb"):
+            ip(f"netns add {self.tag}-{name}")
+        one_veth(f"{self.tag}-pa", f"{self.tag}-pb")
+        for name in ("pa", "pb"):
+            ip(f"-n {self.tag}-{name} link set eth0 addrgenmode none up")
+
+    def ends(self, way):
+        mac = inside(f"{self.tag}-pb", "cat /sys/class/net/eth0/address").strip()
+        ends = super().ends("local6" if way == "local6" else "local")
+        return replace(ends, dst_mac=mac)
 
 
 class Testpmd(Forwarder):
@@ -489,17 +545,20 @@ class Kernel(Wired):
     def up(self):
         super().up()
         node = f"{self.tag}-n"
-        for setting in ["net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0"]:
+        for setting in FORWARDING:
             inside(node, f"sysctl -qw {setting}")
-        ip(f"-n {node} route add 10.244.9.1 dev kpa")
-        ip(f"-n {node} route add 10.244.9.2 dev kpb")
+        for address, end in [("10.244.9.1", "kpa"), ("10.244.9.2", "kpb")]:
+            for one in (address, SIXTH[address]):
+                ip(f"-n {node} route add {one} dev {end}")
         inside(node, f"nft -f {PERF / 'kernel/pods.nft'}")
         self.uplink(node)
 
     def steer(self, cpus):
-        """Receive packet steering: which cores forward what the first pod sends; 0 for none."""
-        node = f"{self.tag}-n"
-        inside(node, "tee /sys/class/net/kpa/queues/rx-0/rps_cpus", input=f"{cpus:x}")
+        """Receive packet steering: which cores forward what the first pod sends, and what comes by the
+        wire; 0 for none."""
+        for interface in ("kpa", "eth0"):
+            queue = f"/sys/class/net/{interface}/queues/rx-0/rps_cpus"
+            inside(f"{self.tag}-n", f"tee {queue}", input=f"{cpus:x}")
 
     def uplink(self, node):
         ip(f"netns add {self.tag}-wire")
@@ -518,22 +577,21 @@ class Kernel(Wired):
         run(["bridge", "-n", node, *"fdb add 02:00:00:00:08:00 dev vxlan0 dst 172.20.0.2".split()])
 
     def ends(self, way):
-        local = super().ends("local")
-        if way == "local":
-            return local
+        local, wire = super().ends("local"), f"{self.tag}-wire"
         if way == "service":
             return replace(local, dst=SERVICE)
-        if way != "vxlan":
-            return None
-        return Ends(
-            netns=local.netns,
-            src=local.src,
-            dst="10.244.8.1",
-            dst_mac=GATEWAY_MAC,
-            sink_netns=f"{self.tag}-wire",
-            sink_interface="n1",
-            sink_xdp="native",
-        )
+        if way == "vxlan":
+            return replace(local, dst="10.244.8.1", sink_netns=wire, sink_interface="n1")
+        if way == "from vxlan":
+            outer, inner = (
+                inside(f"{self.tag}-n", f"cat /sys/class/net/{name}/address").strip()
+                for name in ("eth0", "vxlan0")
+            )
+            tunnel = ("172.20.0.2", "172.20.0.1", inner)
+            return replace(
+                local, netns=wire, interface="n1", src="10.244.8.2", dst_mac=outer, tunnel=tunnel
+            )
+        return super().ends(way)
 
     def pods(self, way):
         return (f"{self.tag}-pa", f"{self.tag}-pb", "10.244.9.2") if way == "local" else None
@@ -582,7 +640,7 @@ class KernelNodes(Wired):
         ip(f"-n {node} link set lo up")
         addresses = {"pa": "10.244.9.1", "pb": "10.244.9.2"}
         self.pod(pod, addresses[pod], f"n{number}")
-        for setting in ["net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0"]:
+        for setting in FORWARDING:
             inside(node, f"sysctl -qw {setting}")
         ip(f"-n {node} route add {addresses[pod]} dev k{pod}")
         inside(node, f"nft -f {PERF / 'kernel/pods.nft'}")

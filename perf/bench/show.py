@@ -12,6 +12,7 @@ COLOURS = {
     "forwarder trunk": "#5d626b",
     "forwarder": "#8a8f98",
     "testpmd": "#c3c7cc",
+    "nothing": "#e3e3e3",
     "kernel": "#3f6c8f",
     "kernel rps": "#8fb3cc",
     "kernel flowtable": "#b9d3e3",
@@ -63,6 +64,36 @@ def interval(ratio):
     if not ratio:
         return ""
     return f"{ratio['median']:.2f} ({ratio['low']:.2f}–{ratio['high']:.2f})"
+
+
+def beside(result, earlier):
+    """How the ratios compare with those of an earlier run; nothing where there are none to compare."""
+    then = {key: ratio for key, ratio in ratios(earlier)}
+    both = [(key, ratio, then[key]) for key, ratio in ratios(result) if key in then]
+    if not both:
+        return None
+    apart = [
+        {"case": case, "of": of, "to": to, "now": interval(now), "then": interval(before)}
+        for (case, of, to), now, before in both
+        if now["low"] > before["high"] or before["low"] > now["high"]
+    ]
+    of = earlier["machine"]
+    return {"commit": of["commit"], "time": of["time"], "ratios": len(both), "apart": apart}
+
+
+def ratios(result):
+    """All ratios of a result, by case and devices."""
+    for row in result["rows"]:
+        for ratio in row.get("ratios", ()):
+            yield (row["case"], ratio["of"], ratio["to"]), ratio
+
+
+def words(said):
+    """What came of `beside`, in lines."""
+    when = f"the run of {said['time'][:16]} at {said['commit']}"
+    yield f"of {said['ratios']} ratios that {when} has too, the intervals of {len(said['apart'])} are apart"
+    for one in said["apart"]:
+        yield f"  {one['case']}: {one['of']} / {one['to']}: {one['now']}, then {one['then']}"
 
 
 def drawing():

@@ -1,16 +1,15 @@
 """What suites share: devices measured in interleaved rounds, TCP through them, the rows of a table."""
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
 from statistics import median
 
 import figures
+from devices import TUNNELS
 from shell import Watch, finish, inside, start, wait_until, watched
-
-# Ways between nodes.
-TUNNELS = ("vxlan", "ipip")
 
 
 class Suite:
@@ -67,7 +66,7 @@ class Suite:
 
     def encapsulate(self, way):
         for device in self.devices:
-            device.encapsulate(way if way in TUNNELS else "none")
+            device.encapsulate(TUNNELS.get(way, "none"))
 
     def one(self, device, case):
         began = Watch()
@@ -90,11 +89,13 @@ class Suite:
         if not pods:
             return None
         client, server, address = pods
+        # iperf3 knows whole seconds only, and takes 0 for no end.
+        seconds, warm_up = math.ceil(self.seconds), math.ceil(self.warm_up)
+        line = f"iperf3 -J -c {address} -t {seconds} -O {warm_up} -P {case.streams}"
         log = Path(self.scratch) / "iperf3.log"
         serving = start(["ip", "netns", "exec", server, "iperf3", "-s", "-1"], log)
         try:
             wait_until("iperf3 listens", lambda: ":5201" in inside(server, "ss -Htln"))
-            line = f"iperf3 -J -c {address} -t {self.seconds} -O {self.warm_up} -P {case.streams}"
             back = ["-R"] if case.reverse else []
             words, cpu = watched(["ip", "netns", "exec", client, *line.split(), *back])
         finally:
