@@ -22,7 +22,7 @@ import rfc
 import scale
 import show
 import tcp
-from devices import Margay
+from margay import Margay
 from shell import precedence
 
 PERF = Path(__file__).resolve().parent.parent

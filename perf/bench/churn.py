@@ -9,7 +9,8 @@ from pathlib import Path
 import changes
 import suite
 from changes import policy, service, store
-from devices import Kernel, Margay
+from kernel import Kernel
+from margay import Margay
 from shell import finish, inside, measured, run, start, wait_until
 
 SERVICE = "10.96.0.10"

@@ -10,7 +10,9 @@ from statistics import median
 
 import figures
 import show
-from devices import GENERATOR_CPU, Forwarder, Margay, TrunkForwarder
+from devices import GENERATOR_CPU
+from forwarder import Forwarder, TrunkForwarder
+from margay import Margay
 from shell import finish, measured, precedence, run, start
 from tools import installed
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import suite
-from devices import BusyMargay, Carried, Kernel, KernelNodes, Margay, PreferringMargay
+from kernel import Kernel, KernelNodes
+from margay import BusyMargay, Carried, Margay, PreferringMargay
 from shell import finish, inside, measured, start, wait_until
 
 # Ports that perf/bench/policy.yaml and perf/kernel/pods.nft let through, beside iperf3's 5201.

@@ -6,18 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import suite
-from devices import (
-    GENERATOR_CPU,
-    Direct,
-    FlowtableKernel,
-    Forwarder,
-    Kernel,
-    Margay,
-    SteeredKernel,
-    Testpmd,
-    TrunkForwarder,
-    UplinkForwarder,
-)
+from devices import GENERATOR_CPU
+from forwarder import Direct, Forwarder, Testpmd, TrunkForwarder, UplinkForwarder
+from kernel import FlowtableKernel, Kernel, SteeredKernel
+from margay import Margay
 from shell import watched
 
 

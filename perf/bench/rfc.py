@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import suite
-from devices import GENERATOR_CPU, Forwarder, Kernel, Margay, TrunkForwarder, UplinkForwarder
+from devices import GENERATOR_CPU
+from forwarder import Forwarder, TrunkForwarder, UplinkForwarder
+from kernel import Kernel
+from margay import Margay
 from shell import measured
 
 FLOWS = 64

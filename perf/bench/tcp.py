@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 import suite
-from devices import FRAMES, JUMBO, WHOLE, FarMargay, Kernel, KernelNodes, Margay, Wire
+from devices import FRAMES, JUMBO, WHOLE, Wire
+from kernel import Kernel, KernelNodes
+from margay import FarMargay, Margay
 
 
 @dataclass(frozen=True)

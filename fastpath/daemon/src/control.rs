@@ -108,13 +108,15 @@ pub(crate) struct Parts {
 pub(crate) struct Control {
     parts: Parts,
     view: KernelView,
-    /// Shared with those who look; copied when it changes while they do.
+    /// Shared with those who look, who let go of it while it changes.
     state: Arc<State>,
     assembler: Assembler,
     ports: Ports,
     underlay: Underlay,
-    /// What the services of the state are reached by, and that with what is left of others.
+    /// What the services of the state are reached by, whether it has to be looked up again, and that
+    /// with what is left of others.
     served: Fronts,
+    services_changed: bool,
     fronts: Fronts,
     snapshot: Arc<Snapshot>,
     published: u64,
@@ -172,6 +174,7 @@ impl Control {
             ports: Ports::default(),
             underlay: Underlay::default(),
             served: Fronts::default(),
+            services_changed: false,
             fronts: Fronts::default(),
             snapshot,
             published: 0,
@@ -325,10 +328,10 @@ impl Control {
 
     /// Takes changes into the state; they are in force with the next snapshot.
     fn take(&mut self, updates: Vec<Update>) {
-        for update in updates {
-            self.assembler.note(&update);
-            self.names.note(&update, &mut self.assembler);
-            let key = match &update {
+        for update in &updates {
+            self.assembler.note(update);
+            self.names.note(update, &mut self.assembler);
+            let key = match update {
                 Update::Endpoint(endpoint) => Some(&endpoint.key),
                 Update::EndpointGone(key) => Some(key),
                 _ => None,
@@ -336,22 +339,32 @@ impl Control {
             if let Some(old) = key.and_then(|key| self.state.endpoints.get(key)) {
                 self.forgotten.extend(&old.addresses);
             }
-            if let Update::Endpoint(new) = &update {
+            if let Update::Endpoint(new) = update {
                 for address in &new.addresses {
                     self.forgotten.remove(address);
                 }
             }
-            Arc::make_mut(&mut self.state).apply(update);
+            self.services_changed |= matches!(update, Update::Service(_) | Update::ServiceGone(_));
         }
+        let Self { parts, state, .. } = self;
+        parts.shared.update(|view| {
+            // Else all of it would be copied, sets with their members too.
+            view.state = Arc::default();
+            let changed = Arc::make_mut(state);
+            updates.into_iter().for_each(|update| changed.apply(update));
+            view.state = state.clone();
+        });
         self.unsaved.note();
     }
 
     /// Brings everything up to date with state and view; returns the generation in force.
     async fn publish(&mut self) -> u32 {
-        let served = Fronts::of(&self.state);
-        if served != self.served {
-            self.served = served;
-            self.fronts = self.followed_fronts();
+        if std::mem::take(&mut self.services_changed) {
+            let served = Fronts::of(&self.state);
+            if served != self.served {
+                self.served = served;
+                self.fronts = self.followed_fronts();
+            }
         }
         self.apply_to_kernel().await;
         let failed = self.parts.devices.sync_pods(&self.view, &self.state);
@@ -581,7 +594,6 @@ impl Control {
             view.entries = self.parts.devices.entries();
             view.underlay = self.underlay.clone();
             view.snapshot = Some(self.snapshot.clone());
-            view.state = self.state.clone();
             view.endpoints = self.endpoints.clone();
         });
     }

@@ -44,7 +44,7 @@ pub(crate) struct View {
     pub underlay: Underlay,
     /// The snapshot.
     pub snapshot: Option<Arc<Snapshot>>,
-    /// The state.
+    /// The state, in force or about to be. Who keeps it has it copied when it changes.
     pub state: Arc<State>,
     /// Why each endpoint is down; `None` where it is up.
     pub endpoints: BTreeMap<EndpointKey, Option<String>>,

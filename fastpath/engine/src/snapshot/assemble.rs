@@ -9,12 +9,14 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use ipnet::IpNet;
 use margay_model::node::ServiceLoops;
-use margay_model::{Encap, HostEndpoint, Pool, RemoteNode, RouteTarget, SetId, State, Update};
+use margay_model::{
+    Encap, HostEndpoint, Pool, RemoteNode, RouteTarget, Service, SetId, State, Update,
+};
 use margay_tables::addr::{Addr, Prefix};
 use margay_tables::classifier::{PolicyBook, Standing};
 use margay_tables::flow::BackendId;
 use margay_tables::lpm::Lpm;
-use margay_tables::service::ServiceTable;
+use margay_tables::service::{ServiceEntry, ServiceTable};
 
 use super::adjacency::{Adjacency, AdjacencyId, HopKey, State as HopState};
 use super::bound::BoundPorts;
@@ -36,11 +38,21 @@ pub struct Assembler {
     policies: PolicyBook,
     services: ServiceTable,
     lost: Vec<BackendId>,
+    ways: Option<Ways>,
     adjacencies: Vec<Adjacency>,
     numbers: HashMap<HopKey, AdjacencyId>,
     limits: limit::Keep,
     bound: Arc<BoundPorts>,
     names_epoch: u16,
+}
+
+/// The ways to all places of the last snapshot: they stay while what they are made of does, which is the
+/// control plane's state ([`leaves_ways`]) and this.
+struct Ways {
+    underlay: Underlay,
+    owners: HashMap<Addr, u32>,
+    places: Arc<[Place]>,
+    routes: Arc<Lpm>,
 }
 
 // === impl Assembler ===
@@ -56,6 +68,7 @@ impl Assembler {
             policies: PolicyBook::default(),
             services: ServiceTable::default(),
             lost: Vec::new(),
+            ways: None,
             adjacencies: Vec::new(),
             numbers: HashMap::new(),
             limits: limit::Keep::default(),
@@ -68,10 +81,14 @@ impl Assembler {
 
     /// Notes a change of the control plane's state; it is in the next snapshot.
     pub fn note(&mut self, update: &Update) {
-        if let Some(old) = self.services.note(update) {
+        let old = self.services.note(update);
+        if let Some(old) = &old {
             self.lost.extend(old.names_lost(self.services.get(&old.service.key)));
         }
         self.policies.note(update);
+        if !leaves_ways(update, old.as_deref()) {
+            self.ways = None;
+        }
     }
 
     /// Backends that left services whose clients stay with theirs, in ascending order: to be
@@ -102,7 +119,7 @@ impl Assembler {
         self.generation = self.generation.checked_add(1).unwrap_or(1);
         let inputs = Inputs::new(state, underlay);
         let workloads = self.workloads(&inputs);
-        let (places, routes) = self.routes(&inputs, &workloads);
+        let (places, routes) = self.ways(&inputs, &workloads);
         let guards = self.guards(&inputs);
         let ports = self.ports(&inputs, &workloads, &guards);
         let limits = self.limits.buckets(&workloads);
@@ -112,8 +129,8 @@ impl Assembler {
             ready: self.ready,
             ports,
             trunk: trunk(underlay),
-            places: places.into(),
-            routes: Arc::new(routes),
+            places,
+            routes,
             pools: Arc::new(pools(state)),
             endpoints: workloads.into(),
             everywhere: guard_index(&guards, everywhere(state)),
@@ -231,9 +248,26 @@ impl Assembler {
         ports
     }
 
+    /// All places and the way to them: the last ones where they stay, as there may be many.
+    fn ways(&mut self, inputs: &Inputs<'_>, workloads: &[Workload]) -> (Arc<[Place]>, Arc<Lpm>) {
+        let owners = owners(workloads);
+        if let Some(last) = &self.ways
+            && last.owners == owners
+            && last.underlay == *inputs.underlay
+        {
+            return (last.places.clone(), last.routes.clone());
+        }
+        let (places, routes) = self.routes(inputs, &owners);
+        let (places, routes): (Arc<[Place]>, _) = (places.into(), Arc::new(routes));
+        let underlay = inputs.underlay.clone();
+        let ways = (places.clone(), routes.clone());
+        self.ways = Some(Ways { underlay, owners, places, routes });
+        ways
+    }
+
     /// All places and the way to them. Of equal prefixes the node's own address wins, then a pod,
     /// then the control plane's route, then the kernel's.
-    fn routes(&mut self, inputs: &Inputs<'_>, workloads: &[Workload]) -> (Vec<Place>, Lpm) {
+    fn routes(&mut self, inputs: &Inputs<'_>, owners: &HashMap<Addr, u32>) -> (Vec<Place>, Lpm) {
         let mut places = Vec::new();
         let mut routes: HashMap<Prefix, u32> = HashMap::new();
         let mut add = |prefix: Prefix, place: Place| {
@@ -274,8 +308,8 @@ impl Assembler {
                 }
             }
         }
-        for (addr, index) in owners(workloads) {
-            add(addr.into(), Place::Pod(index));
+        for (addr, index) in owners {
+            add((*addr).into(), Place::Pod(*index));
         }
         for addr in own_addresses(inputs) {
             add(addr.into(), Place::Host);
@@ -333,6 +367,23 @@ impl Assembler {
         }
         self.adjacencies.as_slice().into()
     }
+}
+
+/// Whether a change of the control plane's state leaves the ways to all places as they are; who has
+/// which pod's address is looked at when a snapshot is assembled. `old` is the service before.
+fn leaves_ways(update: &Update, old: Option<&ServiceEntry>) -> bool {
+    match update {
+        Update::Policy(_) | Update::PolicyGone(_) => true,
+        Update::Set(..) | Update::SetMembers { .. } | Update::SetGone(_) => true,
+        Update::Endpoint(_) | Update::EndpointGone(_) => true,
+        Update::Service(new) => old.is_some_and(|old| addresses(&old.service).eq(addresses(new))),
+        _ => false,
+    }
+}
+
+/// The addresses by which a service is asked.
+fn addresses(service: &Service) -> impl Iterator<Item = &IpAddr> {
+    service.cluster_ips.iter().chain(&service.external_ips).chain(&service.load_balancer_ips)
 }
 
 /// Every port as it is without host endpoints.
