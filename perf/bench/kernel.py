@@ -60,7 +60,7 @@ class Kernel(Wired):
         ip(f"-n {node} neigh add 172.20.0.2 lladdr 02:00:00:00:00:02 dev eth0 nud permanent")
         ip(
             f"-n {node} link add vxlan0 type vxlan id 4096 dstport 4789 local 172.20.0.1 dev eth0"
-            " nolearning"
+            " nolearning noudpcsum"
         )
         ip(f"-n {node} link set vxlan0 mtu 1450 up")
         ip(f"-n {node} route add 10.244.8.0/26 via 10.244.8.0 dev vxlan0 onlink")
@@ -162,7 +162,7 @@ class KernelNodes(Wired):
         local, remote, far = f"172.20.1.{number}", f"172.20.1.{3 - number}", 3 - number
         mtu = self.wire.mtu - VXLAN
         ip(f"-n {node} link add vxlan0 address 02:00:00:00:08:0{number} type vxlan id 4096"
-           f" dstport 4789 local {local} remote {remote} nolearning")
+           f" dstport 4789 local {local} remote {remote} nolearning noudpcsum")
         ip(f"-n {node} link set vxlan0 mtu {mtu} up")
         ip(f"-n {node} route add {addresses[other]} via 10.244.8.{far} dev vxlan0 onlink")
         ip(f"-n {node} neigh add 10.244.8.{far} lladdr 02:00:00:00:08:0{far} dev vxlan0 nud permanent")

@@ -92,7 +92,7 @@ class Suite(suite.Suite):
 
     def summary(self, values, cases):
         """Behind the rates a second those of a second of processor time, both cores together; then, of
-        packets, those without what the generator and the sink take of it by themselves."""
+        packets, the time that the device adds to what the generator and the sink take by themselves."""
         return [
             *super().summary(values, cases),
             *(self.row_by_cpu(case, values[case.name]) for case in cases),
@@ -108,18 +108,19 @@ class Suite(suite.Suite):
         return self.row_of(f"{case.name}, by CPU time", unit, of)
 
     def row_of_devices(self, case, rounds):
-        """Only those that work where the generator does, so that the times add up."""
+        """Time of both cores that a packet takes, less what it takes with nothing in between: only of those
+        that work where the generator does, so that the times add up. There are no ratios of differences."""
         took = {
             name: [sum(one["cpu"]) / one["value"] for one in rounds[name]]
             for name in (Direct.name, "margay", "kernel")
             if name in rounds
         }
-        alone = took.pop(Direct.name)
+        alone = took.pop(Direct.name, [])
         of = {
-            name: [{"value": 1 / (all_ - bare)} for all_, bare in zip(times, alone)]
+            name: [{"value": all_ - bare} for all_, bare in zip(times, alone)]
             for name, times in took.items()
         }
-        return self.row_of(f"{case.name}, by CPU time of the device", "M/CPU s", of)
+        return {**self.row_of(f"{case.name}, time of the device", "CPU µs", of), "ratios": []}
 
     def value(self, device, case):
         return self.tcp(device, case) if case.streams else self.packets(device, case)

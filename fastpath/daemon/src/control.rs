@@ -339,11 +339,6 @@ impl Control {
             if let Some(old) = key.and_then(|key| self.state.endpoints.get(key)) {
                 self.forgotten.extend(&old.addresses);
             }
-            if let Update::Endpoint(new) = update {
-                for address in &new.addresses {
-                    self.forgotten.remove(address);
-                }
-            }
             self.services_changed |= matches!(update, Update::Service(_) | Update::ServiceGone(_));
         }
         let Self { parts, state, .. } = self;
@@ -354,6 +349,11 @@ impl Control {
             updates.into_iter().for_each(|update| changed.apply(update));
             view.state = state.clone();
         });
+        if !self.forgotten.is_empty() {
+            let pods = self.state.endpoints.values();
+            let kept: BTreeSet<_> = pods.flat_map(|pod| &pod.addresses).collect();
+            self.forgotten.retain(|address| !kept.contains(address));
+        }
         self.unsaved.note();
     }
 
