@@ -9,7 +9,7 @@ exist at once in namespaces of their own, and what is not being measured sleeps.
 from dataclasses import dataclass
 from pathlib import Path
 
-from shell import inside, ip, namespaces
+from shell import inside, ip, mac_of, namespaces
 
 PERF = Path(__file__).resolve().parent.parent
 # The generator and the sink have the first core, the device under test the second.
@@ -134,7 +134,7 @@ class Wired(Device):
         ip(f"-n {netns} route add 169.254.1.1 dev eth0")
         ip(f"-n {netns} route add default via 169.254.1.1")
         ip(f"-n {netns} neigh add 169.254.1.1 lladdr {GATEWAY_MAC} dev eth0 nud permanent")
-        mac = inside(netns, "cat /sys/class/net/eth0/address").strip()
+        mac = mac_of(netns)
         for one in (address, SIXTH[address]):
             ip(f"-n {node} neigh add {one} lladdr {mac} dev {end} nud permanent")
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from devices import DEVICE_CPU, GENERATOR_CPU, Wired, one_veth
-from shell import finish, inside, ip, run, start, wait_until
+from shell import finish, inside, ip, mac_of, run, start, wait_until
 
 
 class Forwarder(Wired):
@@ -120,7 +120,7 @@ class Testpmd(Forwarder):
 
     @staticmethod
     def there():
-        """Whether Debian's package dpdk-dev is installed; it is not asked for."""
+        """Whether Debian's package dpdk-dev is there: an emulated machine has what this one has."""
         return shutil.which("dpdk-testpmd") is not None
 
     def command(self):
@@ -149,6 +149,5 @@ class Direct(Wired):
             ip(f"-n {self.tag}-{name} link set eth0 addrgenmode none up")
 
     def ends(self, way):
-        mac = inside(f"{self.tag}-pb", "cat /sys/class/net/eth0/address").strip()
         ends = super().ends("local6" if way == "local6" else "local")
-        return replace(ends, dst_mac=mac)
+        return replace(ends, dst_mac=mac_of(ends.sink_netns))

@@ -15,13 +15,20 @@ from devices import (
     check_mtu,
     one_veth,
 )
-from shell import inside, ip, prefer, run
+from shell import inside, ip, mac_of, prefer, run
 
 FORWARDING = (
     "net.ipv4.ip_forward=1",
     "net.ipv4.conf.all.rp_filter=0",
     "net.ipv6.conf.all.forwarding=1",
 )
+
+
+def forward(node):
+    """Has a namespace's kernel forward, and judge what passes by perf/kernel/pods.nft."""
+    for setting in FORWARDING:
+        inside(node, f"sysctl -qw {setting}")
+    inside(node, f"nft -f {PERF / 'kernel/pods.nft'}")
 
 
 class Kernel(Wired):
@@ -36,12 +43,10 @@ class Kernel(Wired):
     def up(self):
         super().up()
         node = f"{self.tag}-n"
-        for setting in FORWARDING:
-            inside(node, f"sysctl -qw {setting}")
+        forward(node)
         for address, end in [("10.244.9.1", "kpa"), ("10.244.9.2", "kpb")]:
             for one in (address, SIXTH[address]):
                 ip(f"-n {node} route add {one} dev {end}")
-        inside(node, f"nft -f {PERF / 'kernel/pods.nft'}")
         self.uplink(node)
 
     def steer(self, cpus):
@@ -74,10 +79,7 @@ class Kernel(Wired):
         if way == "vxlan":
             return replace(local, dst="10.244.8.1", sink_netns=wire, sink_interface="n1")
         if way == "from vxlan":
-            outer, inner = (
-                inside(f"{self.tag}-n", f"cat /sys/class/net/{name}/address").strip()
-                for name in ("eth0", "vxlan0")
-            )
+            outer, inner = (mac_of(f"{self.tag}-n", name) for name in ("eth0", "vxlan0"))
             tunnel = ("172.20.0.2", "172.20.0.1", inner)
             return replace(
                 local, netns=wire, interface="n1", src="10.244.8.2", dst_mac=outer, tunnel=tunnel
@@ -155,10 +157,8 @@ class KernelNodes(Wired):
         ip(f"-n {node} link set lo up")
         addresses = {"pa": "10.244.9.1", "pb": "10.244.9.2"}
         self.pod(pod, addresses[pod], f"n{number}")
-        for setting in FORWARDING:
-            inside(node, f"sysctl -qw {setting}")
+        forward(node)
         ip(f"-n {node} route add {addresses[pod]} dev k{pod}")
-        inside(node, f"nft -f {PERF / 'kernel/pods.nft'}")
         local, remote, far = f"172.20.1.{number}", f"172.20.1.{3 - number}", 3 - number
         mtu = self.wire.mtu - VXLAN
         ip(f"-n {node} link add vxlan0 address 02:00:00:00:08:0{number} type vxlan id 4096"

@@ -20,7 +20,7 @@ from devices import (
     check_mtu,
     one_veth,
 )
-from shell import inside, ip, prefer_workers, run
+from shell import inside, ip, mac_of, prefer_workers, run
 
 
 class Margay(Device):
@@ -77,7 +77,7 @@ class Margay(Device):
             hidden.rename(self.run / "store" / document)
         # The sink swallows what the other node would answer.
         inside(f"{self.tag}-n1", "ping -c 1 -W 2 172.20.0.2")
-        mac = inside(f"{self.tag}-n2", "cat /sys/class/net/eth0/address").strip()
+        mac = mac_of(f"{self.tag}-n2")
         ip(f"-n {self.tag}-n1 neigh replace 172.20.0.2 lladdr {mac} dev eth0 nud permanent")
         prefer_workers(int((self.run / "n1/daemon.pid").read_text(encoding="ascii")))
 
@@ -115,7 +115,7 @@ class Margay(Device):
             netns=f"{self.tag}-wire",
             interface="n1",
             src=self.addresses["d"],
-            dst_mac=inside(f"{self.tag}-n1", "cat /sys/class/net/eth0/address").strip(),
+            dst_mac=mac_of(f"{self.tag}-n1"),
             tunnel=("172.20.0.2", "172.20.0.1", node["spec"]["vxlanTunnelMACAddr"]),
         )
 

@@ -29,6 +29,11 @@ def inside(netns, line, **options):
     return run(["ip", "netns", "exec", netns, *line.split()], **options)
 
 
+def mac_of(netns, interface="eth0"):
+    """An interface's Ethernet address."""
+    return inside(netns, f"cat /sys/class/net/{interface}/address").strip()
+
+
 def namespaces():
     """The names of all network namespaces."""
     return [line.split()[0] for line in ip("netns list").splitlines() if line.strip()]

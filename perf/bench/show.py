@@ -68,7 +68,7 @@ def interval(ratio):
 
 def beside(result, earlier):
     """How the ratios compare with those of an earlier run; nothing where there are none to compare."""
-    then = {key: ratio for key, ratio in ratios(earlier)}
+    then = dict(ratios(earlier))
     both = [(key, ratio, then[key]) for key, ratio in ratios(result) if key in then]
     if not both:
         return None

@@ -76,3 +76,13 @@ pub struct Service {
     /// another place is nearer. Ordered; none of them is in the other lists.
     pub kept_backends: Vec<Backend>,
 }
+
+// === impl Service ===
+
+impl Service {
+    /// Its own addresses, on which its port is: cluster, external and load-balancer addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let Self { cluster_ips, external_ips, load_balancer_ips, .. } = self;
+        cluster_ips.iter().chain(external_ips).chain(load_balancer_ips).copied()
+    }
+}

@@ -9,9 +9,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use ipnet::IpNet;
 use margay_model::node::ServiceLoops;
-use margay_model::{
-    Encap, HostEndpoint, Pool, RemoteNode, RouteTarget, Service, SetId, State, Update,
-};
+use margay_model::{Encap, HostEndpoint, Pool, RemoteNode, RouteTarget, SetId, State, Update};
 use margay_tables::addr::{Addr, Prefix};
 use margay_tables::classifier::{PolicyBook, Standing};
 use margay_tables::flow::BackendId;
@@ -376,14 +374,9 @@ fn leaves_ways(update: &Update, old: Option<&ServiceEntry>) -> bool {
         Update::Policy(_) | Update::PolicyGone(_) => true,
         Update::Set(..) | Update::SetMembers { .. } | Update::SetGone(_) => true,
         Update::Endpoint(_) | Update::EndpointGone(_) => true,
-        Update::Service(new) => old.is_some_and(|old| addresses(&old.service).eq(addresses(new))),
+        Update::Service(new) => old.is_some_and(|old| old.service.addresses().eq(new.addresses())),
         _ => false,
     }
-}
-
-/// The addresses by which a service is asked.
-fn addresses(service: &Service) -> impl Iterator<Item = &IpAddr> {
-    service.cluster_ips.iter().chain(&service.external_ips).chain(&service.load_balancer_ips)
 }
 
 /// Every port as it is without host endpoints.

@@ -30,9 +30,7 @@ pub(super) fn servers(state: &State) -> HashMap<(Addr, u16), ()> {
 
 /// Where a service is asked: at its own addresses, or at its backends directly.
 fn addresses(service: &Service) -> impl Iterator<Item = (Addr, u16)> {
-    let Service { cluster_ips, external_ips, load_balancer_ips, .. } = service;
-    let own = cluster_ips.iter().chain(external_ips).chain(load_balancer_ips);
-    let own = own.map(|addr| ((*addr).into(), service.port));
+    let own = service.addresses().map(|addr| (addr.into(), service.port));
     let Service { cluster_backends, local_backends, kept_backends, .. } = service;
     let backends = cluster_backends.iter().chain(local_backends).chain(kept_backends);
     own.chain(backends.map(|backend| (backend.addr.into(), backend.port)))

@@ -259,9 +259,8 @@ fn claims(service: &Service) -> impl Iterator<Item = (Place, FrontendKind)> + '_
 
 /// A service is of one family, which its addresses show; one without any address answers for both.
 fn serves_family(service: &Service, v6: bool) -> bool {
-    let addresses = service.cluster_ips.iter().chain(&service.external_ips);
-    let backends = service.cluster_backends.iter().map(|backend| &backend.addr);
-    let mut all = addresses.chain(&service.load_balancer_ips).chain(backends);
+    let backends = service.cluster_backends.iter().map(|backend| backend.addr);
+    let mut all = service.addresses().chain(backends);
     all.next().is_none_or(|addr| addr.is_ipv6() == v6)
 }
 
