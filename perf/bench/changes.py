@@ -63,8 +63,12 @@ TURNS = {
     for what in ("nothing changes", "things change")
     for share in (0.999, 1.0)
 }
+# What is longer than any batch, in nanoseconds, and how often each of the changes is made to see it.
+LONG, TIMES = 400_000, 10
+LONGER = f"{LOAD:,} packets a second: turns of more than 0.4 ms, a second"
 TURN_CASES = [Case(name, "µs") for name in TURNS]
-CASES = [*(case for change in CHANGES for case in rows(change)), *TURN_CASES]
+LONG_CASES = [Case(f"{LONGER}, {what}", "a second") for what in ("nothing changes", "things change")]
+CASES = [*(case for change in CHANGES for case in rows(change)), *TURN_CASES, *LONG_CASES]
 
 
 class Suite(cluster.Suite):
@@ -120,21 +124,27 @@ class Suite(cluster.Suite):
         prefer(sending.pid, 10)
         try:
             time.sleep(1)
-            calm = self.turns_while(lambda: time.sleep(5))
-            busy = self.turns_while(lambda: [getattr(self, change)() for change in CHANGES])
+            busy = self.turns_while(lambda: [getattr(self, c)() for _ in range(TIMES) for c in CHANGES])
+            calm = self.turns_while(lambda: time.sleep(busy.seconds))
         finally:
             finish(sending)
-        for case, turns in zip(TURN_CASES, (calm, calm, busy, busy)):
-            one = {"value": quantile(turns, TURNS[case.name]) / 1000, "turns": turns}
+        for case, window in zip(TURN_CASES, (calm, calm, busy, busy)):
+            one = {"value": quantile(window.turns, TURNS[case.name]) / 1000, "turns": window.turns}
+            values[case.name]["margay"].append(one)
+            progress(0, case, "margay", one)
+        for case, window in zip(LONG_CASES, (calm, busy)):
+            one = {"value": window.longer_than(LONG), "seconds": window.seconds}
             values[case.name]["margay"].append(one)
             progress(0, case, "margay", one)
         return values
 
     def turns_while(self, do):
         """The turns that the worker made meanwhile."""
-        before = self.turns()
+        before, began = self.turns(), time.monotonic()
         do()
-        return {below: count - before.get(below, 0) for below, count in self.turns().items()}
+        seconds = time.monotonic() - began
+        turns = {below: count - before.get(below, 0) for below, count in self.turns().items()}
+        return Window(turns, seconds)
 
     def turns(self):
         """How many turns were shorter than so many nanoseconds, and not than the next fewer."""
@@ -226,6 +236,18 @@ class Suite(cluster.Suite):
         for server in getattr(self, "servers", {}).values():
             server.close()
         super().down()
+
+
+@dataclass(frozen=True)
+class Window:
+    """The turns of some seconds: how many were shorter than so many nanoseconds, and not than the next fewer."""
+
+    turns: dict
+    seconds: float
+
+    def longer_than(self, nanoseconds):
+        """How many a second were; the bounds double."""
+        return sum(n for below, n in self.turns.items() if below >= 2 * nanoseconds) / self.seconds
 
 
 def quantile(turns, share):
