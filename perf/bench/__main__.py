@@ -82,7 +82,7 @@ def main():
     chosen = arguments()
     if os.geteuid() != 0:
         sys.exit("scripts/bench: must run as root: namespaces and AF_XDP need it")
-    if os.cpu_count() < 2:
+    if len(os.sched_getaffinity(0)) < 2:
         sys.exit("scripts/bench: needs two CPUs: one generates, the other forwards")
     on_wires = [name for name in chosen.suites if name in SUITES]
     all_cases = [case for name in on_wires for case in SUITES[name].cases]

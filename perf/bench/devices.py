@@ -16,10 +16,10 @@ PERF = Path(__file__).resolve().parent.parent
 GENERATOR_CPU = 0
 DEVICE_CPU = 1
 GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"
-# The address of perf/bench/service.yaml and perf/kernel/pods.nft.
-SERVICE = "10.96.0.11"
+# The addresses of perf/bench/service.yaml and perf/kernel/pods.nft: of a pod here, and of one elsewhere.
+SERVICES = {"service": "10.96.0.11", "service vxlan": "10.96.0.12"}
 # What the pools' encapsulation is for the ways that leave a node or come to it.
-TUNNELS = {"vxlan": "vxlan", "from vxlan": "vxlan", "ipip": "ipip"}
+TUNNELS = {"vxlan": "vxlan", "service vxlan": "vxlan", "from vxlan": "vxlan", "ipip": "ipip"}
 # The addresses that pods made here have beside those of IPv4.
 SIXTH = {"10.244.9.1": "fd44:9::1", "10.244.9.2": "fd44:9::2"}
 
@@ -67,6 +67,8 @@ class Ends:
     sink_interface: str
     sink_xdp: str
     interface: str = "eth0"
+    # How XDP runs where packets enter, for their answers.
+    xdp: str = "native"
     # Outer addresses and the inner destination's, of what enters in VXLAN.
     tunnel: tuple = ()
 
@@ -105,8 +107,8 @@ class Device:
         """Lets it sleep."""
 
     def ends(self, way):
-        """The ends of a way (`local`, `local6`, `service`, `vxlan`, `from vxlan`, `ipip`), or None if it
-        has none."""
+        """The ends of a way (`local`, `local6`, `service`, `vxlan`, `service vxlan`, `from vxlan`, `ipip`),
+        or None if it has none."""
         raise NotImplementedError
 
     def pods(self, way):

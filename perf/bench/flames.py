@@ -1,6 +1,7 @@
 """The suite `profile`: where a worker's time goes under all that the generator sends, as flame graphs and
 in shares, and what it is beside that of the bare forwarder on the same ports."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -18,7 +19,8 @@ from tools import installed
 
 # And what forwards on the same ports.
 KINDS = {"trunk": TrunkForwarder, "native": Forwarder}
-# Rounds in which a packet's work is measured, with each in turn.
+# Bytes of the packets whose work is measured, and rounds in which it is, with each in turn.
+SIZES = (60, 1500)
 ROUNDS = 10
 # Renders what perf has seen.
 INFERNO = ("inferno", "0.12.8")
@@ -57,35 +59,37 @@ def measure(binaries, scratch, seconds, out):
         rows += [{"case": f"{kind}: {part}", "unit": "%", "value": share}
                  for part, share in shares(folded).items()]
         rows.append({"case": f"{kind}: by stage", "unit": "cycles", "stages": stages})
-    return rows + [work(kind, binaries, scratch) for kind in KINDS]
+    return rows + [row for kind in KINDS for row in work(kind, binaries, scratch)]
 
 
 def work(kind, binaries, scratch):
-    """A row of what a packet takes of the worker's time and of the forwarder's, looks at empty rings left
+    """Rows of what a packet takes of the worker's time and of the forwarder's, looks at empty rings left
     out, in rounds with each in turn."""
     margay = Margay(f"margay {kind}", kind, binaries, scratch, "shortcut = false\n")
     forwarder = KINDS[kind](binaries, scratch)
     both = {"margay": (margay, of_margay), "forwarder": (forwarder, of_forwarder)}
-    values = {name: [] for name in both}
+    values = {size: {name: [] for name in both} for size in SIZES}
     try:
         with precedence():
             for device, _ in both.values():
                 device.down()
                 device.up()
             finish(forwarder.process)
-            for number in range(ROUNDS):
+            for number, size in itertools.product(range(ROUNDS), SIZES):
                 for name, (device, measure_) in sorted(both.items(), reverse=number % 2 == 1):
-                    values[name].append(measure_(device, binaries))
+                    values[size][name].append(measure_(device, binaries, size))
     finally:
         for device, _ in both.values():
             device.down()
-    # More work, fewer packets.
-    ratio = figures.ratio(values["forwarder"], values["margay"])
-    return {"case": f"{kind}: work of a packet", "unit": "ns", "values": values, "ratio": ratio}
+    for size, of in values.items():
+        # More work, fewer packets.
+        ratio = figures.ratio(of["forwarder"], of["margay"])
+        case = f"{kind}: work of a packet of {size} bytes"
+        yield {"case": case, "unit": "ns", "values": of, "ratio": ratio}
 
 
-def of_margay(device, binaries):
-    load = start(sending(device, binaries, 3), device.run / "pktgen.log")
+def of_margay(device, binaries, size):
+    load = start(sending(device, binaries, size, 3), device.run / "pktgen.log")
     try:
         time.sleep(0.5)
         told = cycles_of(device, binaries, "--seconds", "1")
@@ -103,24 +107,24 @@ def cycles_of(device, binaries, *more):
     return json.loads(run([*words.split(), *more]))
 
 
-def of_forwarder(device, binaries):
+def of_forwarder(device, binaries, size):
     device.start()
     device.begin()
-    measured(sending(device, binaries, 1.5))
+    measured(sending(device, binaries, size, 1.5))
     finish(device.process)
     words = Path(device.log).read_text(encoding="utf-8").strip().splitlines()[-1]
     return json.loads(words)["nanoseconds_per_packet"]
 
 
-def sending(device, binaries, seconds):
+def sending(device, binaries, size, seconds):
     """The generator's command: as many packets as it can, from pod to pod."""
-    words = [f"{binaries}/margay-pktgen", "send", "--cpu", GENERATOR_CPU, "--flows", 64]
+    words = [f"{binaries}/margay-pktgen", "send", "--cpu", GENERATOR_CPU, "--flows", 64, "--size", size]
     return [str(word) for word in [*words, *device.ends("local").words(), "--seconds", seconds]]
 
 
 def record(device, binaries, scratch, tools, seconds):
     """Stacks of the worker's thread under load, one a line with its count, and cycles by stage."""
-    load = start(sending(device, binaries, 3 * seconds + 4), scratch / "pktgen.log")
+    load = start(sending(device, binaries, SIZES[0], 3 * seconds + 4), scratch / "pktgen.log")
     try:
         time.sleep(1)
         told = cycles_of(device, binaries)

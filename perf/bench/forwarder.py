@@ -46,8 +46,9 @@ class Forwarder(Wired):
         super().down()
 
     def ends(self, way):
-        """What leaves for another node, or comes from there, passes as it is, by a veth like any other."""
-        return super().ends("local" if way in ("vxlan", "from vxlan") else way)
+        """What leaves for another node, or comes from there, passes as it is, by a veth like any other; so
+        does what goes to a service."""
+        return super().ends("local" if way in ("service", "vxlan", "service vxlan", "from vxlan") else way)
 
     # It polls for ever: while others are measured it is stopped.
     def begin(self):
@@ -87,8 +88,8 @@ class TrunkForwarder(Forwarder):
 
     def ends(self, way):
         # As into a pod of Margay's trunk.
-        ends = Wired.ends(self, way)
-        return ends and replace(ends, sink_xdp="generic")
+        ends = Wired.ends(self, "local" if way == "service" else way)
+        return ends and replace(ends, sink_xdp="generic", xdp="generic")
 
 
 class UplinkForwarder(TrunkForwarder):
@@ -103,7 +104,8 @@ class UplinkForwarder(TrunkForwarder):
         return self.has_program("pa")
 
     def ends(self, way):
-        return Wired.ends(self, "local") if way == "vxlan" else None
+        ends = Wired.ends(self, "local") if way in ("vxlan", "service vxlan") else None
+        return ends and replace(ends, xdp="generic")
 
 
 class Testpmd(Forwarder):

@@ -8,7 +8,7 @@ from devices import (
     FRAMES,
     PERF,
     QUEUES,
-    SERVICE,
+    SERVICES,
     SIXTH,
     VXLAN,
     Wired,
@@ -75,9 +75,10 @@ class Kernel(Wired):
     def ends(self, way):
         local, wire = super().ends("local"), f"{self.tag}-wire"
         if way == "service":
-            return replace(local, dst=SERVICE)
-        if way == "vxlan":
-            return replace(local, dst="10.244.8.1", sink_netns=wire, sink_interface="n1")
+            return replace(local, dst=SERVICES[way])
+        if way in ("vxlan", "service vxlan"):
+            there = SERVICES.get(way, "10.244.8.1")
+            return replace(local, dst=there, sink_netns=wire, sink_interface="n1")
         if way == "from vxlan":
             outer, inner = (mac_of(f"{self.tag}-n", name) for name in ("eth0", "vxlan0"))
             tunnel = ("172.20.0.2", "172.20.0.1", inner)

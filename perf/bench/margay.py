@@ -13,7 +13,7 @@ from devices import (
     GATEWAY_MAC,
     GENERATOR_CPU,
     PERF,
-    SERVICE,
+    SERVICES,
     TUNNELS,
     Device,
     Ends,
@@ -93,17 +93,19 @@ class Margay(Device):
         if way == "from vxlan":
             return self.ends_from_vxlan()
         far = way in TUNNELS
+        # Into a pod behind the trunk the kernel redirects past a native program.
+        into_pods = "generic" if self.kind == "trunk" else "native"
         family = "6" if way == "local6" else ""
-        there = SERVICE if way == "service" else self.addresses[("c" if far else "b") + family]
+        pod = self.addresses[("c" if far else "b") + family]
         return Ends(
             netns=f"{self.tag}-p-a",
             src=self.addresses["a" + family],
-            dst=there,
+            dst=SERVICES.get(way, pod),
             dst_mac=GATEWAY_MAC,
             sink_netns=f"{self.tag}-wire" if far else f"{self.tag}-p-b",
             sink_interface="n1" if far else "eth0",
-            # Into a pod behind the trunk the kernel redirects past a native program.
-            sink_xdp="generic" if self.kind == "trunk" and not far else "native",
+            sink_xdp=into_pods if not far else "native",
+            xdp=into_pods,
         )
 
     def ends_from_vxlan(self):
@@ -114,6 +116,7 @@ class Margay(Device):
             local,
             netns=f"{self.tag}-wire",
             interface="n1",
+            xdp="native",
             src=self.addresses["d"],
             dst_mac=mac_of(f"{self.tag}-n1"),
             tunnel=("172.20.0.2", "172.20.0.1", node["spec"]["vxlanTunnelMACAddr"]),

@@ -44,6 +44,9 @@ CASES = [
     Case("service, 60 bytes, 64 flows", "service"),
     Case("VXLAN, 60 bytes, 64 flows", "vxlan"),
     Case("VXLAN, 1400 bytes, 64 flows", "vxlan", size=1400),
+    Case("VXLAN, 60 bytes, 64 flows, answered", "vxlan", answered=True),
+    Case("service and VXLAN, 60 bytes, 64 flows", "service vxlan"),
+    Case("service and VXLAN, 60 bytes, 64 flows, answered", "service vxlan", answered=True),
     Case("out of VXLAN, 60 bytes, 64 flows", "from vxlan", size=110),
     Case("IPIP, 60 bytes, 64 flows", "ipip"),
 ]
@@ -99,14 +102,6 @@ class Suite(suite.Suite):
             *(self.row_of_devices(case, values[case.name]) for case in cases if not case.streams),
         ]
 
-    def row_by_cpu(self, case, rounds):
-        of = {
-            name: [{"value": one["value"] / sum(one["cpu"])} for one in all_]
-            for name, all_ in rounds.items()
-        }
-        unit = "Gb/CPU s" if case.streams else "M/CPU s"
-        return self.row_of(f"{case.name}, by CPU time", unit, of)
-
     def row_of_devices(self, case, rounds):
         """Time of both cores that a packet takes, less what it takes with nothing in between: only of those
         that work where the generator does, so that the times add up. There are no ratios of differences."""
@@ -120,7 +115,7 @@ class Suite(suite.Suite):
             name: [{"value": all_ - bare} for all_, bare in zip(times, alone)]
             for name, times in took.items()
         }
-        return {**self.row_of(f"{case.name}, time of the device", "CPU µs", of), "ratios": []}
+        return self.row_of(f"{case.name}, time of the device", "CPU µs", of, pairs=())
 
     def value(self, device, case):
         return self.tcp(device, case) if case.streams else self.packets(device, case)
@@ -139,16 +134,19 @@ class Suite(suite.Suite):
         command += ["--warm-up", self.warm_up, "--size", case.size, "--flows", case.flows]
         command += ends.words()
         # In connections of its own: an answered one stays so, for the kernel's policy too.
-        command += ["--answers", ends.dst_mac, "--dst-port", 5500] if case.answered else []
+        command += ["--answers", ends.xdp, "--dst-port", 5500] if case.answered else []
         words, cpu = watched([str(word) for word in [*command, "-o", "json"]])
         report = json.loads(words)
         sent, received = report["sent"], report["received"]
         if not received["packets"]:
             raise RuntimeError(f"{device.name}, {case.name}: nothing arrives")
+        if case.answered and not report["answers"]:
+            raise RuntimeError(f"{device.name}, {case.name}: no answer comes back")
         return {
             "value": received["packets_per_second"] / 1e6,
             "offered": sent["packets_per_second"] / 1e6,
             "sink_dropped": received["dropped_by_kernel"],
             "late": received["late"],
+            "answers": report["answers"],
             "cpu": cpu,
         }

@@ -104,6 +104,7 @@ class Suite:
         end = told["end"]
         return {
             "value": end["sum_received"]["bits_per_second"] / 1e9,
+            "bytes": end["sum_received"]["bytes"],
             "retransmits": end["sum_sent"].get("retransmits"),
             "mss": told["start"].get("tcp_mss_default"),
             "cpu": cpu,
@@ -120,11 +121,21 @@ class Suite:
     def row(self, case, rounds):
         return self.row_of(case.name, case.unit, rounds)
 
-    def row_of(self, name, unit, rounds):
+    def row_by_cpu(self, case, rounds):
+        """The same by a second of processor time, both cores together."""
+        of = {
+            name: [{"value": one["value"] / sum(one["cpu"])} for one in all_]
+            for name, all_ in rounds.items()
+        }
+        unit = "Gb/CPU s" if case.streams else "M/CPU s"
+        return self.row_of(f"{case.name}, by CPU time", unit, of)
+
+    def row_of(self, name, unit, rounds, pairs=None):
+        """`pairs`: whose ratios the row has; by default the table's."""
         measured_ = {name: [value["value"] for value in all_] for name, all_ in rounds.items()}
         ratios = [
             {"of": ours, "to": theirs, **ratio}
-            for ours, theirs in self.pairs()
+            for ours, theirs in (self.pairs() if pairs is None else pairs)
             if ours in measured_ and theirs in measured_
             if (ratio := figures.ratio(measured_[ours], measured_[theirs]))
         ]

@@ -65,5 +65,21 @@ class Suite(suite.Suite):
         ]
         super().__init__(scratch, seconds, devices)
 
+    def summary(self, values, cases):
+        """Behind the rates those of a second of processor time, and what was sent twice."""
+        return [
+            *super().summary(values, cases),
+            *(self.row_by_cpu(case, values[case.name]) for case in cases),
+            *(self.row_of_retransmits(case, values[case.name]) for case in cases),
+        ]
+
+    def row_of_retransmits(self, case, rounds):
+        """What was sent again, of all that arrived; there are no ratios of next to nothing."""
+        of = {
+            name: [{"value": 100 * one["retransmits"] * one["mss"] / one["bytes"]} for one in all_]
+            for name, all_ in rounds.items()
+        }
+        return self.row_of(f"{case.name}, sent again", "%", of, pairs=())
+
     def value(self, device, case):
         return self.tcp(device, case) if device.wire == case.wire else None

@@ -26,6 +26,11 @@ from rig import NODES, Rig, resident, wait_until
 from scene import NODE, NODE_PORT, NODE_SERVER, OUTSIDE, OUTSIDE_SERVER, SERVICE, Scene
 from streams import Streams
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.append(str(REPOSITORY / "perf/bench"))
+
+import machine  # noqa: E402  (found by the line above)
+
 # Why a packet of this traffic may be dropped; any other reason is a failure.
 EXPLAINED = {
     "policy": "the pod `stranger` knocks at a closed door",
@@ -355,12 +360,17 @@ def main():
     chosen = parser.parse_args()
     if chosen.minutes <= 0:
         parser.error("--minutes must be positive")
+    described = machine.describe(REPOSITORY)
     rig = Rig()
     try:
         rig.up("vxlan", WORKERS="2")
         soak = Soak(rig, chosen.minutes)
         soak.run()
-        report = soak.report()
+        report = {
+            "machine": described,
+            "command": f"scripts/soak --minutes {chosen.minutes:g}",
+            **soak.report(),
+        }
         soak.scene.close()
     finally:
         rig.down()

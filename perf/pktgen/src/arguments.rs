@@ -120,10 +120,10 @@ pub(crate) struct SendArguments {
     /// How XDP runs there
     #[arg(long, value_enum, default_value_t = Xdp::Native)]
     pub(crate) sink_xdp: Xdp,
-    /// Have the connections answered: 10,000 of their packets a second come back from the sink's
-    /// interface, sent to this Ethernet address
-    #[arg(long, value_name = "MAC", value_parser = mac, requires = "sink_interface")]
-    pub(crate) answers: Option<[u8; 6]>,
+    /// Have the connections answered: of what arrives, 10,000 packets a second go back the way that
+    /// they came, turned around; and how XDP runs at --interface, where they are counted
+    #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "native", requires = "sink_interface")]
+    pub(crate) answers: Option<Xdp>,
     /// Form of the result
     #[arg(short = 'o', value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,

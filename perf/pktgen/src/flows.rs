@@ -80,7 +80,7 @@ impl Flows {
 
     /// The packets that go back in these connections, sent by another interface.
     pub(crate) fn back(mut self, traffic: &Traffic, macs: outer::Macs) -> anyhow::Result<Self> {
-        anyhow::ensure!(traffic.tunnel.is_none(), "--both, --answers: not through --tunnel");
+        anyhow::ensure!(traffic.tunnel.is_none(), "--both: not through --tunnel");
         self.outer = Outer::plain(macs);
         self.back = true;
         Ok(self)

@@ -5,7 +5,8 @@
 //! - [`probe`]: what each of them carries: its flow, its number in it and when it left;
 //!   [`numbers`] and [`delay`]: what those tell of loss, order and time;
 //! - [`link`] and [`port`]: an interface, in whatever network namespace, with its socket;
-//! - [`sender`] and [`sink`]: the two ends; [`run`]: their loop, on one thread that never sleeps;
+//! - [`sender`] and [`sink`]: the two ends, with [`answers`]; [`run`]: their loop, on one thread that never
+//!   sleeps;
 //! - [`report`]: the figures of a run;
 //! - [`capture`] and [`replay`]: packets of a file in place of those made here;
 //! - [`benchmark`]: RFC 2544 and RFC 8219, runs between the two sides of a device.
@@ -26,6 +27,7 @@ mod port;
 
 mod sender;
 mod sink;
+mod answers;
 mod run;
 mod report;
 
@@ -36,7 +38,7 @@ mod benchmark;
 
 use std::{
     fmt::Display,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, LazyLock, atomic::AtomicBool},
 };
 
 use anyhow::Context;
@@ -57,8 +59,6 @@ use crate::{
 
 /// After the last packet was sent, a quiet time of this many seconds ends a run.
 const SETTLE: f64 = 0.1;
-/// Answers a second: as good as none beside what is measured, and some to each of many connections.
-const ANSWERS: f64 = 10_000.0;
 
 fn main() -> anyhow::Result<()> {
     let done = match Arguments::parse().command {
@@ -93,20 +93,18 @@ fn send(arguments: &SendArguments) -> anyhow::Result<()> {
     port.must_carry(sizes.largest())?;
     let frame = (sizes.largest() + outer::LARGEST).min(port::LARGEST);
     let rate = arguments.rate.map(|rate| rate as f64);
-    let sender = Sender::new(flows.clone(), sizes.clone(), rate, arguments.answers.is_some());
+    let sender = Sender::new(flows, sizes, rate, arguments.answers.is_some());
     let mut stations = vec![Station::new(port, Some(sender), None)];
     if let Some(interface) = &arguments.sink_interface {
         let mut port = Port::open(interface, arguments.sink_netns.as_deref(), frame)?;
         port.receive(arguments.sink_xdp)?;
-        let sink = || Sink::new(probe::now(), false);
-        let mut answering = None;
-        if let (Some(dst), [near]) = (arguments.answers, &mut stations[..]) {
-            near.port.receive(arguments.sink_xdp)?;
-            near.sink = Some(sink()?);
-            let back = flows.back(traffic, outer::Macs { src: port.mac()?, dst })?;
-            answering = Some(Sender::new(back, sizes, Some(ANSWERS), true));
+        let mut sink = Sink::new(probe::now(), false)?;
+        if let (Some(xdp), [near]) = (arguments.answers, &mut stations[..]) {
+            near.port.receive(xdp)?;
+            near.sink = Some(Sink::new(probe::now(), false)?);
+            sink = sink.answering();
         }
-        stations.push(Station::new(port, answering, Some(sink()?)));
+        stations.push(Station::new(port, None, Some(sink)));
     }
     run(&plan, &mut stations)?;
     print(&Report::new(&stations)?, arguments.format)
@@ -128,12 +126,10 @@ fn plan(place: &Place, seconds: Option<f64>, warm_up: f64) -> anyhow::Result<Pla
 
 /// Pins the thread and takes the signals, which set what is returned.
 fn begin(place: &Place) -> anyhow::Result<Arc<AtomicBool>> {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
-    if cores.len() < 2 {
-        eprintln!("note: this process has one CPU, which the device under test has to share");
-    }
+    LazyLock::force(&report::ALONE);
     if let Some(cpu) = place.cpu {
-        let core = cores.into_iter().find(|core| core.id == cpu);
+        let mut cores = core_affinity::get_core_ids().unwrap_or_default().into_iter();
+        let core = cores.find(|core| core.id == cpu);
         let pinned = core.is_some_and(core_affinity::set_for_current);
         anyhow::ensure!(pinned, "--cpu: cannot run on CPU {cpu}");
     }

@@ -1,6 +1,6 @@
 //! The figures of a run, for people and for programs.
 
-use std::fmt;
+use std::{fmt, sync::LazyLock};
 
 use serde::Serialize;
 
@@ -91,7 +91,7 @@ impl Report {
     }
 
     fn remarks(&self) -> Vec<String> {
-        let mut notes = Vec::new();
+        let mut notes = Vec::from_iter(ALONE.map(str::to_owned));
         if let Some(sent) = &self.sent
             && let (Some(rate), false) = (sent.rate, sent.rate_kept)
         {
@@ -112,7 +112,9 @@ impl Report {
             notes.push(NOTHING.to_owned());
         } else if self.answers == Some(0) {
             notes.push(
-                "no answer came back: does a device own the Ethernet address of --answers?".into(),
+                "no answer came back: does the device let them pass, and does XDP run at --interface as \
+                 --answers says?"
+                    .into(),
             );
         }
         notes
@@ -123,6 +125,12 @@ impl Report {
 pub(crate) const NOTHING: &str = "nothing arrived: does a device own the Ethernet address of \
     --dst-mac, does it have a route to --dst and let --src pass, and is that the way to the sink's \
     interface?";
+
+/// Said where the generator and the device are in each other's way; asked for before a thread is pinned.
+pub(crate) static ALONE: LazyLock<Option<&str>> = LazyLock::new(|| {
+    let alone = std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() == 1);
+    alone.then_some("this process has one CPU: the device may have to share that")
+});
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -105,8 +105,8 @@ fn drain(stations: &mut [Station], quiet: u64, stop: &AtomicBool) {
 }
 
 fn all_arrived(stations: &[Station]) -> bool {
-    let sent = stations.iter().filter_map(|station| station.sender.as_ref()).map(|end| end.sent);
-    sent.sum::<u64>() == stations.iter().map(Station::arrived).sum::<u64>()
+    let sent = stations.iter().map(Station::departed).sum::<u64>();
+    sent == stations.iter().map(Station::arrived).sum::<u64>()
 }
 
 fn nanoseconds(seconds: f64) -> u64 {
@@ -138,6 +138,13 @@ impl Station {
     /// Packets received.
     fn arrived(&self) -> u64 {
         self.sink.as_ref().map_or(0, |sink| sink.numbers.received)
+    }
+
+    /// Packets sent, answers too.
+    fn departed(&self) -> u64 {
+        let answers = self.sink.as_ref().and_then(|sink| sink.answers.as_ref());
+        self.sender.as_ref().map_or(0, |sender| sender.sent)
+            + answers.map_or(0, |answers| answers.sent)
     }
 
     fn mark(&self, time: u64) -> Mark {

@@ -3,6 +3,7 @@
 use margay_xsk::Frame;
 
 use crate::{
+    answers::Answers,
     delay::Delays,
     numbers::Numbers,
     port::Port,
@@ -10,7 +11,7 @@ use crate::{
 };
 
 /// Frames received at once.
-const BATCH: usize = 64;
+pub(crate) const BATCH: usize = 64;
 
 /// Counts what arrives.
 pub(crate) struct Sink {
@@ -27,6 +28,8 @@ pub(crate) struct Sink {
     pub(crate) last: u64,
     /// When it began; 0 to count whatever comes.
     since: u64,
+    /// What goes back, where that is asked for.
+    pub(crate) answers: Option<Answers>,
 }
 
 // === impl Sink ===
@@ -36,7 +39,12 @@ impl Sink {
     pub(crate) fn new(since: u64, variation: bool) -> anyhow::Result<Self> {
         let delays = Delays::new(variation)?;
         let numbers = Numbers::default();
-        Ok(Self { numbers, bytes: 0, foreign: 0, stale: 0, delays, last: 0, since })
+        Ok(Self { numbers, bytes: 0, foreign: 0, stale: 0, delays, last: 0, since, answers: None })
+    }
+
+    /// The same, and some of what arrives goes back.
+    pub(crate) fn answering(self) -> Self {
+        Self { answers: Some(Answers::default()), ..self }
     }
 
     /// Takes a batch from each queue; whether there was any.
@@ -46,7 +54,13 @@ impl Sink {
             any = true;
             self.last = probe::now();
             batch.iter().for_each(|frame| self.count(frame));
+            if let Some(answers) = &mut self.answers {
+                answers.take(batch, self.last);
+            }
         });
+        if let Some(answers) = &mut self.answers {
+            answers.send(port);
+        }
         any
     }
 

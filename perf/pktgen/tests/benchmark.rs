@@ -125,6 +125,25 @@ fn loss_is_told_by_rate_until_twice_nothing_is_lost() {
 }
 
 #[test]
+fn rates_that_cannot_be_met_are_told_and_not_believed() {
+    let device = Device::limited(RATE, BURST);
+    let report = device.measure(
+        "rfc2544 throughput loss --sizes 64 --max-rate 900000000 --seconds 0.3 --pause 0.1 --resolution 0.1",
+    );
+    noted(&report, "not every rate asked for could be sent");
+    let row = &report["rows"][0];
+    assert_eq!(row["throughput"]["rate_kept"], false, "{report}");
+    let points = row["loss"].as_array().unwrap();
+    let rate = |place: usize| points[place]["rate"].as_f64().unwrap();
+    assert_eq!(
+        (&points[0]["percent"], &points[0]["rate_kept"]),
+        (&100.into(), &false.into()),
+        "{report}"
+    );
+    assert!(rate(4) < rate(0) * 0.9, "tenths of what could be sent: {report}");
+}
+
+#[test]
 fn the_longest_burst_is_the_one_that_a_device_holds() {
     let device = Device::limited(2000.0, 500);
     let report = device.measure(

@@ -19,6 +19,13 @@ fn pktgen(line: &str) -> Output {
     command.args(line.split_whitespace()).output().unwrap()
 }
 
+/// The same on one CPU.
+fn pinned(line: &str) -> Output {
+    let mut command = Command::new("taskset");
+    command.args(["-c", "0", env!("CARGO_BIN_EXE_margay-pktgen")]);
+    command.args(line.split_whitespace()).output().unwrap()
+}
+
 /// Starts a sink in a namespace for so many seconds, and waits until it receives.
 fn sink(place: &Namespace, seconds: u32) -> Child {
     let sink = Command::new(env!("CARGO_BIN_EXE_margay-pktgen"))
@@ -83,12 +90,14 @@ fn all_that_is_sent_at_a_low_rate_arrives_once_and_in_order() {
 
 #[test]
 fn connections_are_answered_where_that_is_asked_for() {
-    let line = "--src 10.0.0.1 --dst 10.0.0.2 --flows 3 --rate 1000";
-    let report = both_ends(&format!("{line} --answers 2:2:2:2:2:2"));
-    let (sent, received) = (&report["sent"], &report["received"]);
-    assert_eq!(sent["packets"], received["packets"], "{report}");
+    let line = "--src 10.0.0.1 --dst 10.0.0.2 --flows 3";
+    let report = both_ends(&format!("{line} --rate 1000 --answers"));
+    let (sent, received) = (&report["sent"]["packets"], &report["received"]["packets"]);
+    assert_eq!((sent, &report["answers"]), (received, received), "each of them: {report}");
+    let tunnel = "--tunnel vxlan --tunnel-src 172.20.0.1 --tunnel-dst 172.20.0.2 --size 200";
+    let report = both_ends(&format!("{line} --rate 40000 --answers generic {tunnel}"));
     let answers = report["answers"].as_u64().unwrap();
-    assert!((500..=5_000).contains(&answers), "10,000 a second: {report}");
+    assert!((1_000..=5_100).contains(&answers), "10,000 a second: {report}");
     assert_eq!(both_ends(line)["answers"], Value::Null);
 }
 
@@ -208,6 +217,24 @@ fn a_rate_that_cannot_be_met_is_told_plainly() {
         (&report["sent"]["rate_kept"], report["notes"].as_array().unwrap().len()),
         (&Value::Bool(true), 0)
     );
+}
+
+#[test]
+fn one_cpu_for_all_is_told() {
+    let place = Namespace::new();
+    let line =
+        format!("sink --interface lo --netns {} --seconds 0.1 --xdp generic -o json", place.name());
+    place.ip("link set dev lo up");
+    let notes = |output: Output| {
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        report["notes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|note| note.as_str().unwrap().contains("one CPU"))
+    };
+    assert!(notes(pinned(&line)));
+    assert!(!notes(pktgen(&format!("{line} --cpu 0"))), "chosen by the command line");
 }
 
 #[test]

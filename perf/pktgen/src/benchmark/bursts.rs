@@ -17,6 +17,8 @@ pub(crate) struct BackToBack {
     pub(crate) seconds: f64,
     /// Packets a second in a burst: the highest rate.
     pub(crate) rate: f64,
+    /// Whether that is what was asked for.
+    pub(crate) rate_kept: bool,
     pub(crate) repeats: u32,
     /// Whether longer bursts were lost in part; if not, the length of a trial was the limit.
     pub(crate) limited_by_device: bool,
@@ -47,6 +49,7 @@ impl Bench {
             frames,
             seconds: frames / first.rate.max(1.0),
             rate: first.rate,
+            rate_kept: first.kept,
             repeats,
             limited_by_device: lost,
         })

@@ -81,7 +81,7 @@ impl Bench {
         })
     }
 
-    /// Repeated trials at the throughput's rate.
+    /// Repeated trials at the throughput's rate, or what could be sent of it.
     fn at_throughput(
         &mut self,
         procedure: Procedure,
@@ -97,8 +97,10 @@ impl Bench {
             packets: None,
             variation: procedure == Procedure::DelayVariation,
         };
-        let trials = (0..repeats).map(|_| self.trial(size, load)).collect::<anyhow::Result<_>>()?;
-        Ok((rate, trials))
+        let trials =
+            (0..repeats).map(|_| self.trial(size, load)).collect::<anyhow::Result<Vec<_>>>()?;
+        let kept = trials.iter().all(|trial| trial.kept);
+        Ok((if kept { rate } else { median(trials.iter().map(|trial| trial.rate)) }, trials))
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) struct Loss {
     pub(crate) percent: u32,
     /// Packets a second that were sent.
     pub(crate) rate: f64,
+    /// Whether that is what was asked for.
+    pub(crate) rate_kept: bool,
     /// Share that was lost.
     pub(crate) lost: f64,
 }
@@ -28,9 +30,13 @@ impl Bench {
             let rate = most.map(|most| most * f64::from(percent) / 100.0);
             let trial =
                 self.trial(size, Load { rate, seconds: Some(seconds), ..Load::default() })?;
-            // Without a highest rate, the generator's own is one.
+            // Without a highest rate that can be kept, the generator's own is one.
+            if percent == 100 && !trial.kept {
+                most = None;
+            }
             most = most.or(Some(trial.rate));
-            points.push(Loss { percent, rate: trial.rate, lost: trial.loss() });
+            let (rate, rate_kept) = (trial.rate, trial.kept);
+            points.push(Loss { percent, rate, rate_kept, lost: trial.loss() });
             lossless = if trial.loss() == 0.0 { lossless + 1 } else { 0 };
             if lossless == 2 {
                 break;

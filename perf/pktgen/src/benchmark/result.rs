@@ -15,6 +15,7 @@ use crate::{
         throughput::Throughput,
     },
     port::Port,
+    report,
 };
 
 /// All of them.
@@ -67,7 +68,8 @@ impl Benchmark {
         procedures: &[Procedure],
         bench: &Bench,
     ) -> Self {
-        let mut notes = bench.notes.clone();
+        let mut notes = Vec::from_iter(report::ALONE.map(str::to_owned));
+        notes.extend(bench.notes.iter().cloned());
         for procedure in procedures {
             notes.extend(departures(standard, *procedure, bench));
         }
@@ -107,7 +109,7 @@ impl Benchmark {
         }
         for row in self.rows.iter().filter(|row| !row.rate_kept()) {
             self.notes.push(format!(
-                "{} bytes: this program did not keep the rate of latency or delay variation",
+                "{} bytes: not every rate asked for could be sent: the rates told are those that were",
                 row.size
             ));
         }
@@ -156,10 +158,13 @@ impl fmt::Display for Benchmark {
 // === impl Row ===
 
 impl Row {
-    /// Whether the packets whose delay was measured were sent at the rate that is told.
+    /// Whether all packets were sent at the rates asked for.
     fn rate_kept(&self) -> bool {
-        self.latency.is_none_or(|latency| latency.rate_kept)
+        self.throughput.is_none_or(|throughput| throughput.rate_kept)
+            && self.latency.is_none_or(|latency| latency.rate_kept)
             && self.variation.is_none_or(|variation| variation.rate_kept)
+            && self.loss.iter().flatten().all(|point| point.rate_kept)
+            && self.back_to_back.is_none_or(|bursts| bursts.rate_kept)
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) struct Throughput {
     pub(crate) packets_per_second: f64,
     /// Gb/s of frames, checksum included.
     pub(crate) gigabits_per_second: f64,
+    /// Whether the highest rate asked for was sent.
+    pub(crate) rate_kept: bool,
     pub(crate) trials: u32,
     /// Whether the device lost packets above it. If not, the generator or the highest rate asked for
     /// was the limit, and the device may do more.
@@ -35,10 +37,11 @@ impl Bench {
         let mut trial = first;
         let mut asked = most.unwrap_or(first.rate);
         loop {
-            match trial.loss() <= tolerance {
-                false => search.lost(asked),
-                true if !trial.kept => search.offered_no_more(trial.rate),
-                true => search.passed(asked),
+            match (trial.loss() <= tolerance, trial.kept) {
+                (true, true) => search.passed(asked),
+                (true, false) => search.offered_no_more(trial.rate),
+                (false, true) => search.lost(asked),
+                (false, false) => search.lost(trial.rate),
             }
             let Some(rate) = search.next().filter(|rate| *rate >= 1.0) else { break };
             asked = rate;
@@ -49,6 +52,7 @@ impl Bench {
         Ok(Throughput {
             packets_per_second,
             gigabits_per_second: packets_per_second * size as f64 * 8.0 / 1e9,
+            rate_kept: first.kept,
             trials,
             limited_by_device: search.found_loss(),
         })
