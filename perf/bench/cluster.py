@@ -66,8 +66,8 @@ class Suite(suite.Suite):
     def encapsulate(self, way):
         """The mode is that of the suite."""
 
-    def row_of(self, name, unit, rounds):
-        row = super().row_of(name, unit, rounds)
+    def row_of(self, name, unit, rounds, pairs=None):
+        row = super().row_of(name, unit, rounds, pairs)
         aims = {case.name: case.aim for case in self.cases}
         return row | ({"aim": aims[name]} if aims.get(name) else {})
 
@@ -96,6 +96,7 @@ class Suite(suite.Suite):
             sink_netns=f"{TAG}-p-{target}",
             sink_interface="eth0",
             sink_xdp="generic",
+            xdp="generic",
         )
         words = [self.binaries / "margay-pktgen", "send", "-o", "json", *ends.words(), *more]
         return [str(word) for word in words]

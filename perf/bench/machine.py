@@ -20,7 +20,7 @@ def describe(repository):
         memory = {line.split(":")[0]: int(line.split()[1]) for line in lines}
     watch = Watch()
     time.sleep(LOOK)
-    git = ["git", "-C", str(repository)]
+    git = ["git", "-c", "safe.directory=*", "-C", str(repository)]
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": run([*git, "rev-parse", "--short=12", "HEAD"]).strip(),

@@ -135,7 +135,7 @@ class Suite(cluster.Suite):
             self.open(name)
         log = Path(self.scratch) / "counted.log"
         log.unlink(missing_ok=True)
-        some = ["--flows", FLOWS, "--rate", RATE, "--answers", GATEWAY_MAC, "--seconds", 100_000]
+        some = ["--flows", FLOWS, "--rate", RATE, "--answers", "generic", "--seconds", 100_000]
         self.load = start(self.sending("m0", "m1", *some), log)
         time.sleep(FLOWS / RATE)
         for stream in self.streams.all:

@@ -67,7 +67,10 @@ def interval(ratio):
 
 
 def beside(result, earlier):
-    """How the ratios compare with those of an earlier run; nothing where there are none to compare."""
+    """How the ratios compare with those of an earlier run; nothing where there are none to compare: those of a
+    single round have no intervals."""
+    if 1 in (result.get("rounds"), earlier.get("rounds")):
+        return None
     then = dict(ratios(earlier))
     both = [(key, ratio, then[key]) for key, ratio in ratios(result) if key in then]
     if not both:

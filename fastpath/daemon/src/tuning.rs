@@ -50,6 +50,7 @@ pub(crate) fn chosen(config: &Config, region: &Region, flows: &FlowConfig) -> Ve
         rings(),
         flow_table(flows),
         pod_ports(config.pod_ports),
+        shortcut(config),
     ]);
     settings
 }
@@ -126,9 +127,66 @@ fn pod_ports(kind: PodPorts) -> Setting {
     Setting::new("pod ports", value.into(), reason)
 }
 
+fn shortcut(config: &Config) -> Setting {
+    let (value, reason) = match (config.shortcut, config.pod_ports) {
+        (true, _) => ("on", "busy connections go past the workers; `shortcut = false`: none does"),
+        (false, PodPorts::Native) => ("off", "only the trunk has it: `pod-ports`"),
+        (false, PodPorts::Trunk) => ("off", "`shortcut`: workers carry every packet"),
+    };
+    Setting::new("shortcut", value.into(), reason)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Flags;
+    use clap::Parser;
+    use margay_xsk::{ChunkSize, RegionConfig};
+
+    /// What is chosen with these lines of the configuration file.
+    fn told(lines: &str) -> Vec<Setting> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, format!("uplink = [\"eth7\"]\n{lines}\n")).unwrap();
+        let line = ["margayd", "--config", path.to_str().unwrap(), "--cpus", "0"];
+        let config = Config::load(Flags::parse_from(line)).unwrap();
+        let memory =
+            RegionConfig { chunks: 512, chunk_size: ChunkSize::Bytes2048, hugepages: false };
+        let region = Region::new(memory).unwrap();
+        let flows = FlowConfig { v4: 1 << 10, v6: 1 << 8, participants: 1, denial_share: 2 };
+        chosen(&config, region, &flows)
+    }
+
+    #[test]
+    fn every_choice_is_told_with_its_reason() {
+        let settings = told("");
+        let value = |name: &str| {
+            let one = settings.iter().find(|setting| setting.name == name);
+            one.map(|setting| setting.value.as_str()).unwrap_or_default()
+        };
+        assert_eq!((value("workers"), value("cores"), value("polling")), ("1", "0", "adaptive"));
+        let named = (value("batch"), value("pod ports"), value("shortcut"));
+        assert_eq!(named, ("64 frames", "trunk", "on"));
+        assert_eq!(value("packet memory"), "512 frames of 2048 bytes, 1 MiB");
+        assert!(value("rings").starts_with("receive "), "{}", value("rings"));
+        assert!(value("flow table").starts_with("1024 IPv4 and 256 IPv6 connections"));
+        assert!(settings.iter().all(|setting| !setting.reason.is_empty()), "{settings:?}");
+    }
+
+    #[test]
+    fn what_the_file_says_is_told_as_its_doing() {
+        let named = |lines, name: &str| {
+            let one = told(lines).into_iter().find(|setting| setting.name == name).unwrap();
+            (one.value, one.reason)
+        };
+        let (value, reason) = named("shortcut = false", "shortcut");
+        assert!(value == "off" && reason.contains("`shortcut`"), "{reason}");
+        let (value, reason) = named("pod-ports = \"native\"", "shortcut");
+        assert!(value == "off" && reason.contains("trunk"), "{reason}");
+        let (value, reason) = named("pod-ports = \"native\"", "pod ports");
+        assert!(value == "native" && reason.contains("`pod-ports`"), "{reason}");
+        assert_eq!(named("busy = true", "polling").0, "busy");
+    }
 
     #[test]
     fn cores_are_told_with_their_reason() {

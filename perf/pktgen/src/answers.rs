@@ -31,7 +31,8 @@ impl Answers {
     /// Takes out of a batch what is to be answered by now, of all its connections in turn.
     pub(crate) fn take(&mut self, batch: &mut ArrayVec<Frame, BATCH>, now: u64) {
         let elapsed = now - *self.began.get_or_insert(now);
-        let due = (RATE * elapsed as f64 / 1e9) as u64 + 1;
+        // All of the first batch: what came meanwhile is not made up for.
+        let due = (RATE * elapsed as f64 / 1e9) as u64 + BATCH as u64;
         while self.sent + (self.ready.len() as u64) < due
             && !self.ready.is_full()
             && !batch.is_empty()
@@ -78,7 +79,7 @@ fn turn_ipv4(packet: &mut [u8]) {
     let Some(header) = packet.first_chunk_mut::<{ ipv4::LEN }>() else { return };
     header[12..].rotate_left(4);
     let header = Ipv4(&*header);
-    let (number, offset) = (header.protocol(), header.header_len());
+    let (number, offset) = (header.protocol(), header.header_len().max(ipv4::LEN));
     turn_payload(number, packet.get_mut(offset..).unwrap_or_default());
 }
 

@@ -103,7 +103,10 @@ impl Port {
             socket.fill(&mut self.pool);
         }
         let attached = program.attach_as(self.link.index, xdp.into()).with_context(|| {
-            format!("{}: cannot receive by XDP; try the other way of --sink-xdp", self.interface)
+            format!(
+                "{}: cannot receive by XDP that way; try the other (native, generic)",
+                self.interface
+            )
         })?;
         self.xdp = Some(attached.mode);
         self.program = Some(program);

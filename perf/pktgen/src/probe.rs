@@ -11,7 +11,7 @@
 use margay_wire::{
     at,
     ethernet::{self, Ethernet, ethertype},
-    ipv4::Ipv4,
+    ipv4::{self, Ipv4},
     ipv6, protocol,
     transport::TCP_LEN,
     vxlan,
@@ -70,7 +70,7 @@ impl Probe {
 
     fn find_in_ipv4(ip: &[u8]) -> Option<Self> {
         let header = Ipv4(at(ip, 0)?);
-        Self::find_in_payload(header.protocol(), ip.get(header.header_len()..)?)
+        Self::find_in_payload(header.protocol(), ip.get(header.header_len().max(ipv4::LEN)..)?)
     }
 
     /// Each tunnel takes some bytes off, so that this ends.
@@ -135,6 +135,8 @@ mod tests {
         for len in 0..frame.len() {
             assert_eq!(Probe::find(&frame[..len]), None, "{len}");
         }
+        let without_length = [&[2; 12][..], &[8, 0, 0x40], &[0; 8], &[protocol::IPIP], &[0; 30]];
+        assert_eq!(Probe::find(&without_length.concat()), None, "a header in itself");
         let mut other = frame;
         other[14 + 20 + 8] ^= 1;
         assert_eq!(Probe::find(&other), None);

@@ -14,7 +14,7 @@ use crate::{
     arguments::ReplayArguments,
     capture::{Capture, Captured},
     port::{self, Port},
-    probe,
+    probe, report,
     sender::BATCH,
 };
 
@@ -178,7 +178,7 @@ impl Replay {
     fn report(&self, port: &Port, cut: usize, too_large: usize, elapsed: u64) -> Report {
         let seconds = elapsed as f64 / 1e9;
         let packets_per_second = self.packets as f64 / seconds;
-        let mut notes = Vec::new();
+        let mut notes = Vec::from_iter(report::ALONE.map(str::to_owned));
         // Sent in bursts it would not be: behind at the end means behind for good.
         if let Pace::Rate(rate) = self.pace
             && packets_per_second < rate as f64 * 0.99

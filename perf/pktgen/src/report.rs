@@ -128,7 +128,7 @@ pub(crate) const NOTHING: &str = "nothing arrived: does a device own the Etherne
 
 /// Said where the generator and the device are in each other's way; asked for before a thread is pinned.
 pub(crate) static ALONE: LazyLock<Option<&str>> = LazyLock::new(|| {
-    let alone = std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() == 1);
+    let alone = core_affinity::get_core_ids().is_some_and(|cores| cores.len() == 1);
     alone.then_some("this process has one CPU: the device may have to share that")
 });
 

@@ -97,7 +97,7 @@ fn connections_are_answered_where_that_is_asked_for() {
     let tunnel = "--tunnel vxlan --tunnel-src 172.20.0.1 --tunnel-dst 172.20.0.2 --size 200";
     let report = both_ends(&format!("{line} --rate 40000 --answers generic {tunnel}"));
     let answers = report["answers"].as_u64().unwrap();
-    assert!((1_000..=5_100).contains(&answers), "10,000 a second: {report}");
+    assert!((1_000..=5_300).contains(&answers), "10,000 a second: {report}");
     assert_eq!(both_ends(line)["answers"], Value::Null);
 }
 
@@ -211,7 +211,7 @@ fn jumbo_frames_have_checksums_that_the_kernel_finds_right() {
 fn a_rate_that_cannot_be_met_is_told_plainly() {
     let report = both_ends("--src 10.0.0.1 --dst 10.0.0.2 --rate 900000000");
     assert_eq!(report["sent"]["rate_kept"], false, "{report}");
-    assert!(report["notes"][0].as_str().unwrap().contains("was not kept"), "{report}");
+    assert!(report["notes"].to_string().contains("was not kept"), "{report}");
     let report = both_ends("--src 10.0.0.1 --dst 10.0.0.2 --rate 1000");
     assert_eq!(
         (&report["sent"]["rate_kept"], report["notes"].as_array().unwrap().len()),
